@@ -1,0 +1,1 @@
+"""HTTP, and nothing else: JSON to commands, refusals to statuses, read models to JSON."""

@@ -1,0 +1,315 @@
+"""The HTTP application: every request goes through the same gates, in the same order.
+
+route · key · scope · rate limit · version · Accept · parameters · idempotency · the handler
+"""
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import psycopg
+import structlog
+from flask import Flask, Response, g, request
+from flask_cors import CORS
+from psycopg_pool import PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from api import auth, idempotent, metrics, openapi, pages
+from api.bodies import MAX_BODY_BYTES, read_body, read_query, too_large
+from api.errors import ApiError, from_refusal, internal, invalid, unavailable
+from api.fields import Strict, validated
+from api.gateway import routes as gateway
+from api.http import API_VERSION, Answer, Call, Route, error_answer, json_answer
+from api.stripe_dialect import STRIPE, dialect_of, should_retry
+from domain.errors import ConcurrentChange, DomainError
+from domain.ids import Prefix, encode
+from domain.payment import rfc3339
+from infrastructure.services import Services
+
+ROUTES: Final = (*gateway.ROUTES,)
+
+# A few threads are kept from those that wait for the bank, so that reads are always served.
+RESERVED_THREADS: Final = 16
+IDEMPOTENCY_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}\Z")
+LONGEST_USER_AGENT: Final = 200
+EXPOSED_HEADERS: Final = (
+    "Request-Id",
+    "X-API-Version",
+    "Stripe-Version",
+    "Idempotency-Key",
+    "Idempotent-Replayed",
+    "Location",
+    "Retry-After",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+)
+
+log = structlog.get_logger("api")
+
+
+def create_app(services: Services, *, threads: int, routes: Iterable[Route] = ROUTES) -> Flask:
+    """The WSGI application. `threads`: how many requests the server works on at once."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.strict_slashes = False
+    gate = _Gate(services, waiting_threads=max(1, threads - RESERVED_THREADS))
+    for route in routes:
+        endpoint = f"{route.method} {route.path}"
+        app.add_url_rule(route.path, endpoint, partial(gate.serve, route), methods=[route.method])
+    _add_public_routes(app, services, list(routes))
+    app.before_request(partial(_begin, services))
+    app.after_request(partial(_finish, services))
+    app.register_error_handler(Exception, _answer_exception)
+    CORS(app, origins=list(services.settings.cors_origins), expose_headers=EXPOSED_HEADERS)
+    return app
+
+
+class _Gate:
+    """What every request to a published route goes through."""
+
+    def __init__(self, services: Services, *, waiting_threads: int) -> None:
+        self._services = services
+        self._waiting = threading.BoundedSemaphore(waiting_threads)
+
+    def serve(self, route: Route, **path_parts: str) -> Response:
+        """Answers one request. Raises ApiError and DomainError."""
+        services = self._services
+        key = auth.authenticate(request, services)
+        g.key_prefix = key.prefix
+        g.allowance = auth.limit(key, services)
+        auth.authorize(key, route)
+        _check_version()
+        _check_accept()
+        call = Call(
+            services=services,
+            request_id=g.request_id,
+            key=key,
+            dialect=g.dialect,
+            deadline=g.started_at + services.settings.request_deadline_seconds,
+            path=request.path,
+        )
+        if route.is_command:
+            return _response(self._command(route, call))
+        query = _query(route, read_query(request))
+        return _response(route.handler(call, query, **path_parts))
+
+    def _command(self, route: Route, call: Call) -> Answer:
+        _query(None, read_query(request))
+        call.idempotency_key = _idempotency_key(required=route.needs_idempotency_key)
+        value, is_text = read_body(request)
+        assert route.body is not None
+        assert route.pending is not None
+        with self._one_of_those_that_wait():
+            replay = idempotent.replay_of(call, route.method, value, route.pending)
+            if replay is not None:
+                metrics.REPLAYS.labels(route.path).inc()
+                return replay
+            ask = partial(route.handler, call, validated(route.body, value, is_text=is_text))
+            return idempotent.once(call, route.method, value, ask, route.pending)
+
+    @contextmanager
+    def _one_of_those_that_wait(self) -> Iterator[None]:
+        """Room for one more to wait for the bank; where there is none, nothing is begun."""
+        if not self._waiting.acquire(blocking=False):
+            raise unavailable("Too many requests wait for the bank. Ask again in a moment.")
+        try:
+            yield
+        finally:
+            self._waiting.release()
+
+
+# --- before: who, and what is wanted -----------------------------------------------------------
+
+
+def _begin(services: Services) -> None:
+    g.started_at = services.clock.monotonic()
+    g.request_id = encode(Prefix.REQUEST, services.ids.new())
+    g.dialect = dialect_of(request.headers.get("Stripe-Version"))
+    g.key_prefix = g.allowance = None
+
+
+def _check_version() -> None:
+    version = request.headers.get("X-API-Version", API_VERSION)
+    if version != API_VERSION:
+        raise invalid(
+            "unsupported_api_version", f"The only version is {API_VERSION}.", "X-API-Version"
+        )
+
+
+def _check_accept() -> None:
+    accepted = request.accept_mimetypes
+    if accepted and not accepted["application/json"]:
+        raise invalid("not_acceptable", "Only application/json is answered.", status=406)
+
+
+def _idempotency_key(*, required: bool) -> str | None:
+    """The key, checked; None where there is none and none is needed. Raises ApiError."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        if required:
+            raise invalid(
+                "missing_idempotency_key",
+                "This request needs an Idempotency-Key header.",
+                "Idempotency-Key",
+            )
+        return None
+    if not IDEMPOTENCY_KEY.match(key) or not key.strip():
+        raise invalid(
+            "invalid_param",
+            "An Idempotency-Key is 1 to 255 printable ASCII characters.",
+            "Idempotency-Key",
+        )
+    return key
+
+
+def _query(route: Route | None, value: dict[str, Any]) -> Any:
+    """The query by the route's model; a route without one takes no parameters."""
+    model = route.query if route is not None else None
+    if model is None:
+        validated(_NoParameters, value, is_text=True)
+        return None
+    return validated(model, value, is_text=True)
+
+
+class _NoParameters(Strict):
+    """No query parameters at all."""
+
+
+# --- after: headers, and one line in the log ---------------------------------------------------
+
+
+def _response(answer: Answer) -> Response:
+    response = Response(answer.body, status=answer.status, content_type=answer.media_type)
+    response.headers.update(answer.headers)
+    return response
+
+
+def _finish(services: Services, response: Response) -> Response:
+    response.headers["Request-Id"] = g.request_id
+    response.headers["X-API-Version"] = API_VERSION
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if g.dialect == STRIPE:
+        response.headers["Stripe-Version"] = _echo("Stripe-Version")
+    if "Idempotency-Key" in request.headers:
+        response.headers["Idempotency-Key"] = _echo("Idempotency-Key")
+    if g.allowance is not None:
+        response.headers.update(auth.allowance_headers(g.allowance))
+    if response.content_type == "application/json":
+        response.headers["Cache-Control"] = "no-store"
+    _log(response, services.clock.monotonic() - g.started_at)
+    return response
+
+
+def _echo(name: str) -> str:
+    """What was sent, as far as it may be sent back in a header."""
+    return re.sub(r"[^\x20-\x7e]", "?", request.headers[name])[:255]
+
+
+def _log(response: Response, seconds: float) -> None:
+    status = response.status_code
+    write = log.error if status >= 500 else log.warning if status >= 400 else log.info
+    write(
+        "request",
+        method=request.method,
+        path=request.path,
+        status_code=status,
+        processing_time_ms=round(seconds * 1000, 2),
+        user_agent=(request.user_agent.string or "")[:LONGEST_USER_AGENT] or None,
+        api_key_prefix=g.key_prefix,
+        request_id=g.request_id,
+    )
+    rule = request.url_rule.rule if request.url_rule is not None else "none"
+    metrics.REQUESTS.labels(request.method, rule, str(status)).inc()
+    metrics.SECONDS.labels(request.method, rule).observe(seconds)
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+def _answer_exception(error: Exception) -> Response:
+    told = _api_error(error)
+    response = _response(error_answer(told, g.dialect, g.request_id))
+    response.headers["Stripe-Should-Retry"] = should_retry(told)
+    return response
+
+
+def _api_error(error: Exception) -> ApiError:
+    """What a failure is called outside. Bugs are logged whole, and told as one sentence."""
+    match error:
+        case ApiError():
+            return error
+        case DomainError():
+            return from_refusal(error)
+        case HTTPException():
+            return _http_error(error)
+        case psycopg.OperationalError() | PoolTimeout():
+            log.error("the database is out of reach", error=type(error).__name__)
+            return unavailable("The database is out of reach. Ask again with the same key.")
+        case ConcurrentChange():
+            return unavailable("The payment is changing too fast. Ask again with the same key.")
+        case _:
+            log.error("a bug", exc_info=error, request_id=g.request_id)
+            return internal()
+
+
+def _http_error(error: HTTPException) -> ApiError:
+    """Flask's own refusals, in our shape."""
+    match error.code:
+        case 404:
+            return ApiError(
+                status=404,
+                type="resource_missing",
+                code="route_not_found",
+                message="There is no such route.",
+            )
+        case 405:
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
+            return ApiError(
+                status=405,
+                type="invalid_request_error",
+                code="method_not_allowed",
+                message="The route does not take this method.",
+                headers={"Allow": allowed},
+            )
+        case 413:
+            return too_large()
+        case code:
+            return invalid("invalid_request", "The request is malformed.", status=code or 400)
+
+
+# --- routes that need no key -------------------------------------------------------------------
+
+
+def _add_public_routes(app: Flask, services: Services, routes: list[Route]) -> None:
+    document = openapi.document(routes, services.settings.public_url)
+
+    def health() -> Response:
+        with services.pool.connection() as connection:
+            connection.execute("SELECT 1")
+        body = {
+            "status": "ok",
+            "version": API_VERSION,
+            "timestamp": rfc3339(services.clock.now()),
+        }
+        return _response(json_answer(200, body))
+
+    def docs_asset(name: str) -> Response:
+        asset = pages.docs_asset(name)
+        if asset is None:
+            raise invalid("route_not_found", "There is no such page.", status=404)
+        return _response(asset)
+
+    public: dict[str, Callable[..., Response]] = {
+        "/v1/health": health,
+        "/health": health,
+        "/metrics": lambda: _response(metrics.metrics(services.pool)),
+        "/openapi.json": lambda: _response(json_answer(200, document)),
+        "/docs": lambda: _response(pages.docs()),
+        "/docs/<name>": docs_asset,
+    }
+    for path, view in public.items():
+        app.add_url_rule(path, f"GET {path}", view, methods=["GET"])

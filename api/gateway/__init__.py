@@ -1,0 +1,1 @@
+"""The gateway family: FicMart's order service authorizes, captures, voids, refunds, and looks."""

@@ -1,0 +1,207 @@
+"""What the gateway family takes: JSON to commands, and nowhere else."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.errors import invalid, not_found
+from api.fields import (
+    Amount,
+    CardCvc,
+    CardNumber,
+    Currency,
+    MetadataMap,
+    Month,
+    Reference,
+    Strict,
+    UnixTime,
+    WholeNumber,
+    Year,
+)
+from domain.card_tokens import card_of_test_token
+from domain.cards import Card
+from domain.commands import Mode
+from domain.errors import PaymentMethodNotFound, PaymentNotFound
+from domain.ids import MalformedId, Prefix, decode
+from domain.payment import Status
+
+MAX_TEXT: int = 500
+
+
+class CardInput(Strict):
+    """A card, as the shopper typed it. It is never stored in clear, and never shown again."""
+
+    number: CardNumber
+    exp_month: Month
+    exp_year: Year
+    cvc: CardCvc
+
+    def card(self) -> Card:
+        """The same, as the domain has it."""
+        return Card(
+            number=self.number, exp_month=self.exp_month, exp_year=self.exp_year, cvc=self.cvc
+        )
+
+
+class AuthorizationInput(Strict):
+    """Reserve money for an order."""
+
+    order_id: Reference
+    customer_id: Reference
+    amount: Amount
+    currency: Currency = "USD"
+    card: CardInput | None = None
+    payment_method: Annotated[str, Field(max_length=255, examples=["pm_card_visa"])] | None = None
+    metadata: MetadataMap = Field(default_factory=dict)
+
+    def whole_card(self, mode: Mode, *, extended: bool) -> Card:
+        """The card, whichever way it was given. Raises ApiError, PaymentMethodNotFound."""
+        if self.card is not None and self.payment_method is not None:
+            raise invalid(
+                "invalid_param", "Give card or payment_method, not both.", "payment_method"
+            )
+        if self.card is not None:
+            return self.card.card()
+        if self.payment_method is None:
+            raise invalid("missing_param", "card is required.", "card")
+        card = None
+        if mode is Mode.TEST:
+            card = card_of_test_token(self.payment_method, extended=extended)
+        if card is None:
+            raise PaymentMethodNotFound("There is no such payment method.", param="payment_method")
+        return card
+
+
+class _OfPayment(Strict):
+    payment_id: Annotated[str, Field(examples=["pay_01jd3xk5v8e2m9q4w7r6t0y1b2"])]
+
+    def uuid(self) -> UUID:
+        """The payment that is meant. Raises PaymentNotFound."""
+        return payment_uuid(self.payment_id, param="payment_id")
+
+
+class CaptureInput(_OfPayment):
+    """Take the money that is held."""
+
+    amount: Amount | None = None
+
+
+class VoidInput(_OfPayment):
+    """Release the money that is held."""
+
+
+class RefundInput(Strict):
+    """Give money back."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["payment_id"]},
+                {"required": ["charge"]},
+                {"required": ["payment_intent"]},
+            ]
+        }
+    )
+
+    payment_id: str | None = None
+    charge: str | None = None
+    payment_intent: str | None = None
+    amount: Amount | None = None
+    reason: Literal["duplicate", "fraudulent", "requested_by_customer"] | None = None
+    metadata: MetadataMap = Field(default_factory=dict)
+
+    @property
+    def by_charge(self) -> bool:
+        """Whether it is asked for in the intents' vocabulary, and so spelled `re_`."""
+        return self.payment_id is None
+
+    def uuid(self) -> UUID:
+        """The payment that is meant. Raises ApiError, PaymentNotFound."""
+        given = [
+            name
+            for name in ("payment_id", "charge", "payment_intent")
+            if getattr(self, name) is not None
+        ]
+        if not given:
+            raise invalid("missing_param", "payment_id is required.", "payment_id")
+        if len(given) > 1:
+            raise invalid(
+                "invalid_param", "Give one of payment_id, charge and payment_intent.", given[1]
+            )
+        if self.payment_intent is not None:
+            raise not_found(
+                "payment_intent_not_found", "There is no such intent.", "payment_intent"
+            )
+        if self.charge is not None:
+            return payment_uuid(self.charge, param="charge", prefix=Prefix.CHARGE)
+        assert self.payment_id is not None
+        return payment_uuid(self.payment_id, param="payment_id")
+
+
+class CreatedFilter(Strict):
+    """A range of creation times."""
+
+    gt: UnixTime | None = None
+    gte: UnixTime | None = None
+    lt: UnixTime | None = None
+    lte: UnixTime | None = None
+
+    def filters(self) -> dict[str, int]:
+        """As read models name them."""
+        return {f"created_{name}": value for name, value in self if value is not None}
+
+
+class PageQuery(Strict):
+    """Which page of a list."""
+
+    limit: Annotated[WholeNumber, Field(ge=1, le=100)] = 20
+    starting_after: str | None = None
+    ending_before: str | None = None
+    created: CreatedFilter = CreatedFilter()
+
+    @model_validator(mode="after")
+    def one_direction(self) -> "PageQuery":
+        """A page goes one way."""
+        if self.starting_after is not None and self.ending_before is not None:
+            raise PydanticCustomError("both", "takes starting_after or ending_before, not both")
+        return self
+
+
+class ReceiptsQuery(PageQuery):
+    """Which receipts."""
+
+    order_id: Reference | None = None
+    customer_id: Reference | None = None
+    status: Status | None = Field(default=None, strict=False)
+
+
+class RefundsQuery(PageQuery):
+    """Which refunds."""
+
+    payment_id: str | None = None
+    charge: str | None = None
+    status: Literal["succeeded", "pending", "failed"] | None = None
+
+
+class MomentQuery(Strict):
+    """A receipt as it stood: at a time, or at a version."""
+
+    as_of: Annotated[str, Field(description="RFC 3339, or Unix seconds.")] | None = None
+    version: Annotated[WholeNumber, Field(ge=1, le=10**9)] | None = None
+
+    @model_validator(mode="after")
+    def one_moment(self) -> "MomentQuery":
+        """One moment is asked for."""
+        if self.as_of is not None and self.version is not None:
+            raise PydanticCustomError("both", "takes as_of or version, not both")
+        return self
+
+
+def payment_uuid(text: str, *, param: str | None = None, prefix: Prefix = Prefix.PAYMENT) -> UUID:
+    """The payment that a public id names. Raises PaymentNotFound for what is none."""
+    try:
+        return decode(prefix, text)
+    except MalformedId as error:
+        raise PaymentNotFound("There is no such payment.", param=param) from error

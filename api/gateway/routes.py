@@ -1,0 +1,325 @@
+"""The gateway family's routes."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from api.errors import invalid
+from api.gateway import outputs
+from api.gateway.inputs import (
+    AuthorizationInput,
+    CaptureInput,
+    MomentQuery,
+    PageQuery,
+    ReceiptsQuery,
+    RefundInput,
+    RefundsQuery,
+    VoidInput,
+    payment_uuid,
+)
+from api.http import Answer, Call, Route, json_answer
+from api.schemas import OrderOut, ReceiptList, ReceiptOut, RefundList, RefundOut
+from domain.commands import AuthorizePayment, CapturePayment, RefundPayment, VoidPayment
+from domain.errors import OrderNotFound, PaymentNotFound, RefundNotFound
+from domain.ids import MalformedId
+from domain.ledger import Reply
+from domain.money import Money
+from domain.payment import Payment
+from infrastructure.api_keys import Scope
+from infrastructure.shards import shard_of
+from projections import receipts, refunds
+from projections.pages import Page
+from projections.receipts import Receipts
+from projections.refunds import Refunds
+
+FAMILY: Final = "gateway"
+MAX_PAYMENTS_SHOWN: Final = 100
+
+RECEIPTS: Final = Receipts()
+REFUNDS: Final = Refunds()
+
+
+# --- commands: each is asked of the ledger once, under its idempotency key ---------------------
+
+
+def authorize(call: Call, body: AuthorizationInput) -> Reply:
+    """Reserves the money of an order."""
+    ledger = call.services.ledger
+    extended = ledger.bank.capabilities.cvc_optional
+    command = AuthorizePayment(
+        **call.command_fields(FAMILY),
+        order_id=body.order_id,
+        customer_id=body.customer_id,
+        money=Money(body.amount, body.currency),
+        card=body.whole_card(call.tenant.mode, extended=extended),
+        metadata=body.metadata,
+    )
+    return ledger.authorize(command)
+
+
+def capture(call: Call, body: CaptureInput) -> Reply:
+    """Takes what is held."""
+    command = CapturePayment(
+        **call.command_fields(FAMILY), payment_id=body.uuid(), amount_minor=body.amount
+    )
+    return call.services.ledger.capture(command)
+
+
+def void(call: Call, body: VoidInput) -> Reply:
+    """Releases what is held."""
+    command = VoidPayment(**call.command_fields(FAMILY), payment_id=body.uuid())
+    return call.services.ledger.void(command)
+
+
+def refund(call: Call, body: RefundInput) -> Reply:
+    """Gives money back."""
+    command = RefundPayment(
+        **call.command_fields(FAMILY),
+        payment_id=body.uuid(),
+        amount_minor=body.amount,
+        reason=body.reason,
+        metadata=body.metadata,
+        by_charge=body.by_charge,
+    )
+    return call.services.ledger.refund(command)
+
+
+# --- queries -----------------------------------------------------------------------------------
+
+
+def get_receipt(call: Call, query: MomentQuery, *, payment_id: str) -> Answer:
+    """One receipt, as it is or as it stood."""
+    uuid = payment_uuid(payment_id)
+    if query.as_of is not None or query.version is not None:
+        return json_answer(200, outputs.receipt(_receipt_at(call, uuid, query)))
+    with call.services.pool.connection() as connection:
+        document = RECEIPTS.by_id(connection, shard_of(uuid), uuid, call.tenant)
+    if document is None:
+        raise PaymentNotFound("There is no such payment.")
+    return json_answer(200, outputs.receipt(document))
+
+
+def _receipt_at(call: Call, payment_id: UUID, query: MomentQuery) -> dict[str, Any]:
+    """The receipt by a replay that is cut at the moment asked for."""
+    history: list[Payment.Event] = call.services.ledger.payment(payment_id, call.tenant).history
+    if query.version is not None:
+        if query.version > len(history):
+            raise PaymentNotFound("The payment has no such version.", param="version")
+        return receipts.fold(history[: query.version])
+    assert query.as_of is not None
+    at = _moment(query.as_of)
+    first_later = next((i for i, e in enumerate(history) if e.timestamp > at), len(history))
+    if first_later == 0:
+        raise PaymentNotFound("The payment was not there yet.", param="as_of")
+    return receipts.fold(history[:first_later])
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339 with an offset, or Unix seconds. Raises ApiError."""
+    try:
+        if text.isascii() and text.isdigit():
+            return datetime.fromtimestamp(int(text), UTC)
+        # A plus sign in a query string is a space to whoever decodes it.
+        moment: datetime | None = datetime.fromisoformat(
+            text.replace(" ", "+") if "T" in text else text
+        )
+    except (ValueError, OverflowError, OSError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise invalid("invalid_param", "as_of must be RFC 3339 with an offset.", "as_of")
+    return moment
+
+
+def list_receipts(call: Call, query: ReceiptsQuery) -> Answer:
+    """Receipts by order, by customer, by status, by time."""
+    wanted = {
+        "order_id": query.order_id,
+        "customer_id": query.customer_id,
+        "status": None if query.status is None else query.status.value,
+    }
+    page = _page(query, wanted, lambda text, param: _known_payment(call, text, param))
+    with call.services.pool.connection() as connection:
+        documents, has_more = RECEIPTS.page(connection, call.tenant, page)
+    body = outputs.page(
+        [outputs.receipt(document) for document in documents],
+        id_field="payment_id",
+        has_more=has_more,
+        backwards=page.before is not None,
+        url=call.path,
+    )
+    return json_answer(200, body)
+
+
+def get_order(call: Call, _query: None, *, order_id: str) -> Answer:
+    """An order's payments, and whether it may be shipped."""
+    page = Page(limit=MAX_PAYMENTS_SHOWN, filters={"order_id": order_id})
+    with call.services.pool.connection() as connection:
+        documents, _ = RECEIPTS.page(connection, call.tenant, page)
+    if not documents:
+        raise OrderNotFound("No payment was asked for under this order id.")
+    return json_answer(200, outputs.order(order_id, documents))
+
+
+def get_refund(call: Call, _query: None, *, refund_id: str) -> Answer:
+    """One refund."""
+    return json_answer(200, outputs.refund(_known_refund(call, refund_id, None)))
+
+
+def list_refunds(call: Call, query: RefundsQuery) -> Answer:
+    """Refunds by payment, by status, by time."""
+    wanted: dict[str, Any] = {"status": query.status}
+    if query.payment_id is not None:
+        wanted["payment_id"] = _known_payment(call, query.payment_id, "payment_id")
+    if query.charge is not None:
+        suffix = query.charge.removeprefix("ch_")
+        wanted["payment_id"] = _known_payment(call, f"pay_{suffix}", "charge")
+    page = _page(query, wanted, lambda text, param: _known_refund_id(call, text, param))
+    with call.services.pool.connection() as connection:
+        documents, has_more = REFUNDS.page(connection, call.tenant, page)
+    body = outputs.page(
+        [outputs.refund(document) for document in documents],
+        id_field="id",
+        has_more=has_more,
+        backwards=page.before is not None,
+        url=call.path,
+    )
+    return json_answer(200, body)
+
+
+def _page(query: PageQuery, wanted: dict[str, Any], cursor: Callable[[str, str], UUID]) -> Page:
+    """The page that is asked for. A cursor is an id of the list; raises NotFound for another."""
+    filters = {name: value for name, value in wanted.items() if value is not None}
+    after, before = query.starting_after, query.ending_before
+    return Page(
+        limit=query.limit,
+        after=None if after is None else cursor(after, "starting_after"),
+        before=None if before is None else cursor(before, "ending_before"),
+        filters={**filters, **query.created.filters()},
+    )
+
+
+def _known_payment(call: Call, text: str, param: str) -> UUID:
+    uuid = payment_uuid(text, param=param)
+    with call.services.pool.connection() as connection:
+        if RECEIPTS.by_id(connection, shard_of(uuid), uuid, call.tenant) is None:
+            raise PaymentNotFound("There is no such payment.", param=param)
+    return uuid
+
+
+def _known_refund_id(call: Call, text: str, param: str) -> UUID:
+    return refunds.uuid_of(_known_refund(call, text, param)["id"])
+
+
+def _known_refund(call: Call, text: str, param: str | None) -> dict[str, Any]:
+    """The refund that a public id names, in either spelling. Raises RefundNotFound."""
+    document = None
+    try:
+        uuid = refunds.uuid_of(text)
+    except MalformedId:
+        pass
+    else:
+        with call.services.pool.connection() as connection:
+            document = REFUNDS.by_id(connection, uuid, call.tenant)
+    if document is None:
+        raise RefundNotFound("There is no such refund.", param=param)
+    return document
+
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/v1/authorizations",
+        handler=authorize,
+        pending=outputs.pending,
+        body=AuthorizationInput,
+        scope=Scope.PAYMENTS_WRITE,
+        summary="Reserve the money of an order",
+        family=FAMILY,
+        answers={201: ReceiptOut, 202: ReceiptOut},
+        needs_idempotency_key=True,
+    ),
+    Route(
+        method="POST",
+        path="/v1/captures",
+        handler=capture,
+        pending=outputs.pending,
+        body=CaptureInput,
+        scope=Scope.PAYMENTS_WRITE,
+        summary="Take the money that is held",
+        family=FAMILY,
+        answers={201: ReceiptOut, 202: ReceiptOut},
+        needs_idempotency_key=True,
+    ),
+    Route(
+        method="POST",
+        path="/v1/voids",
+        handler=void,
+        pending=outputs.pending,
+        body=VoidInput,
+        scope=Scope.PAYMENTS_WRITE,
+        summary="Release the money that is held",
+        family=FAMILY,
+        answers={201: ReceiptOut, 202: ReceiptOut},
+        needs_idempotency_key=True,
+    ),
+    Route(
+        method="POST",
+        path="/v1/refunds",
+        handler=refund,
+        pending=outputs.pending,
+        body=RefundInput,
+        scope=Scope.PAYMENTS_WRITE,
+        summary="Give money back",
+        family=FAMILY,
+        answers={201: RefundOut, 202: RefundOut},
+    ),
+    Route(
+        method="GET",
+        path="/v1/refunds",
+        handler=list_refunds,
+        query=RefundsQuery,
+        scope=Scope.PAYMENTS_READ,
+        summary="List refunds, newest first",
+        family=FAMILY,
+        answers={200: RefundList},
+    ),
+    Route(
+        method="GET",
+        path="/v1/refunds/<refund_id>",
+        handler=get_refund,
+        scope=Scope.PAYMENTS_READ,
+        summary="A refund",
+        family=FAMILY,
+        answers={200: RefundOut},
+    ),
+    Route(
+        method="GET",
+        path="/v1/receipts",
+        handler=list_receipts,
+        query=ReceiptsQuery,
+        scope=Scope.PAYMENTS_READ,
+        summary="List receipts, newest first: by order, by customer",
+        family=FAMILY,
+        answers={200: ReceiptList},
+    ),
+    Route(
+        method="GET",
+        path="/v1/receipts/<payment_id>",
+        handler=get_receipt,
+        query=MomentQuery,
+        scope=Scope.PAYMENTS_READ,
+        summary="A receipt, as it is or as it stood",
+        family=FAMILY,
+        answers={200: ReceiptOut},
+    ),
+    Route(
+        method="GET",
+        path="/v1/orders/<path:order_id>",
+        handler=get_order,
+        scope=Scope.PAYMENTS_READ,
+        summary="An order: its payments, and may it be shipped?",
+        family=FAMILY,
+        answers={200: OrderOut},
+    ),
+)

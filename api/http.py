@@ -1,0 +1,119 @@
+"""What a request is to us, what an answer is, and how a route is declared."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from api.errors import ApiError
+from api.fields import Strict
+from api.stripe_dialect import spoken
+from domain.commands import Audience, Cause, Claim, Tenant
+from domain.payment import Payment
+from infrastructure.api_keys import ApiKey, Scope
+from infrastructure.services import Services
+
+API_VERSION: Final = "2025-09-01"
+RETRY_AFTER_PENDING_SECONDS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A status, a body of JSON, already in bytes, and headers of its own."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON as it is sent: compact, and in UTF-8."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def json_answer(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer that carries `value`."""
+    return Answer(status=status, body=json_bytes(value), headers=headers or {})
+
+
+def error_answer(error: ApiError, dialect: str, request_id: str | None) -> Answer:
+    """An answer that carries `error`, in the words of `dialect`."""
+    told = spoken(error, dialect)
+    return json_answer(told.status, told.body(request_id), error.headers)
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One authenticated request to one route."""
+
+    services: Services
+    request_id: str
+    key: ApiKey
+    dialect: str
+    deadline: float
+    path: str
+    idempotency_key: str | None = None
+    claim: Claim | None = None
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose data is asked for."""
+        return self.key.tenant
+
+    @property
+    def cause(self) -> Cause:
+        """What events will say they were caused by."""
+        return Cause(
+            actor=self.key.key_id,
+            request_id=self.request_id,
+            idempotency_key=self.idempotency_key,
+        )
+
+    def audience(self, family: str) -> Audience:
+        """Who will read the answer."""
+        return Audience(family=family, dialect=self.dialect)
+
+    def command_fields(self, family: str) -> dict[str, Any]:
+        """What every command carries."""
+        return {
+            "tenant": self.tenant,
+            "cause": self.cause,
+            "audience": self.audience(family),
+            "deadline": self.deadline,
+            "claim": self.claim,
+        }
+
+
+Handler = Callable[..., Any]
+PendingAnswer = Callable[[Sequence[Payment.Event]], Answer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A published route: what it takes, what it may answer, and who handles it.
+
+    `path` is in Flask's notation. A POST gives its `handler` a Call and the validated body, gets the
+    ledger's reply, and has `pending` to say that there is none in time. A GET gives it a Call, the
+    validated query and the parts of the path, and gets the answer.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope
+    summary: str
+    family: str
+    answers: Mapping[int, type[BaseModel]]
+    pending: PendingAnswer | None = None
+    body: type[Strict] | None = None
+    query: type[Strict] | None = None
+    needs_idempotency_key: bool = False
+    takes_publishable_keys: bool = False
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it may change something, under an idempotency key."""
+        return self.method == "POST"

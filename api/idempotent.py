@@ -1,0 +1,91 @@
+"""Commands, once each: the first answer again for the same request, and a no for another.
+
+The claim itself is made by the ledger, in the transaction that records the first event. Here is only
+what happens around it: look, wait, replay.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from api.bodies import canonical
+from api.errors import in_progress, key_reused
+from api.http import Answer, Call, PendingAnswer
+from domain.commands import Claim
+from domain.errors import KeyAlreadyClaimed, LeaseLost
+from domain.ledger import Pending, Reply, Settled
+from infrastructure.idempotency import Claimed
+
+# How long a second request waits for the first to finish, and how often it looks.
+WAIT_SECONDS: Final = 4.0
+FIRST_LOOK_SECONDS: Final = 0.05
+LONGEST_LOOK_SECONDS: Final = 0.4
+REPLAYED: Final = {"Idempotent-Replayed": "true"}
+
+
+def replay_of(
+    call: Call, method: str, body: dict[str, Any], pending: PendingAnswer
+) -> Answer | None:
+    """The answer to a request that was made before, or None for a new one, which is then claimed.
+
+    Raises ApiError when the key is another request's, or its first request is still at work.
+    """
+    if call.idempotency_key is None:
+        return None
+    text = canonical([method, call.path, body])
+    claimed = call.services.idempotency_keys.find(call.tenant, call.idempotency_key)
+    if claimed is None:
+        fingerprint = call.services.fingerprints.of(text)
+        call.claim = Claim(tenant=call.tenant, key=call.idempotency_key, fingerprint=fingerprint)
+        return None
+    return _replay(call, claimed, text, pending)
+
+
+def once(
+    call: Call,
+    method: str,
+    body: dict[str, Any],
+    ask: Callable[[], Reply],
+    pending: PendingAnswer,
+) -> Answer:
+    """Gives the command to the ledger, which another request with the key may do a moment before."""
+    try:
+        reply = ask()
+    except (KeyAlreadyClaimed, LeaseLost):
+        answer = replay_of(call, method, body, pending)
+        if answer is None:
+            raise
+        return answer
+    match reply:
+        case Settled(answer=stored):
+            return Answer(status=stored.status, body=stored.body, headers=dict(stored.headers))
+        case Pending(history=history):
+            return pending(history)
+
+
+def _replay(call: Call, claimed: Claimed, text: bytes, pending: PendingAnswer) -> Answer:
+    if not call.services.fingerprints.matches(claimed.fingerprint, text):
+        raise key_reused()
+    clock, look = call.services.clock, FIRST_LOOK_SECONDS
+    give_up_at = min(clock.monotonic() + WAIT_SECONDS, call.deadline - LONGEST_LOOK_SECONDS)
+    while True:
+        answer = _answer_now(call, claimed, pending)
+        if answer is not None:
+            return answer
+        if clock.monotonic() + look > give_up_at:
+            raise in_progress()
+        time.sleep(look)
+        look = min(look * 1.5, LONGEST_LOOK_SECONDS)
+        assert call.idempotency_key is not None
+        claimed = call.services.idempotency_keys.find(call.tenant, call.idempotency_key) or claimed
+
+
+def _answer_now(call: Call, claimed: Claimed, pending: PendingAnswer) -> Answer | None:
+    """The stored answer, or a 202 once nobody is at it, or None: somebody is."""
+    if claimed.answer is not None:
+        headers = {**dict(claimed.answer.headers), **REPLAYED}
+        return Answer(status=claimed.answer.status, body=claimed.answer.body, headers=headers)
+    if not claimed.pending:
+        return None
+    payment = call.services.ledger.payment(claimed.payment_id, call.tenant)
+    return None if payment.running is None else pending(payment.history)

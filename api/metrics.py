@@ -1,0 +1,84 @@
+"""`GET /metrics`: counters of every process, and what the database knows of what is stuck."""
+
+import os
+from collections.abc import Iterable
+from typing import Final, LiteralString
+
+import psycopg
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from psycopg_pool import PoolTimeout
+
+from api.http import Answer
+from infrastructure.database import Pool
+
+REQUESTS: Final = Counter(
+    "counterfoil_http_requests_total", "Requests answered.", ["method", "route", "status"]
+)
+SECONDS: Final = Histogram(
+    "counterfoil_http_request_seconds",
+    "Time to answer.",
+    ["method", "route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+REPLAYS: Final = Counter("counterfoil_idempotent_replays_total", "Answers given again.", ["route"])
+
+
+class Unresolved(Collector):
+    """The operations without an outcome, and the payments that need a person."""
+
+    CALLS: LiteralString = """
+        SELECT count(*) AS calls,
+               coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float AS oldest
+        FROM bank_calls
+    """
+    REVIEWS: LiteralString = "SELECT count(*) AS reviews FROM receipts WHERE needs_review"
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing, while the database is out of reach."""
+        try:
+            with self._pool.connection() as connection:
+                calls = connection.execute(self.CALLS).fetchone()
+                reviews = connection.execute(self.REVIEWS).fetchone()
+        except (psycopg.Error, PoolTimeout):
+            return
+        assert calls is not None
+        assert reviews is not None
+        yield GaugeMetricFamily(
+            "counterfoil_operations_outstanding",
+            "Operations that the bank has not answered.",
+            value=calls["calls"],
+        )
+        yield GaugeMetricFamily(
+            "counterfoil_oldest_outstanding_seconds",
+            "Age of the oldest of them.",
+            value=calls["oldest"],
+        )
+        yield GaugeMetricFamily(
+            "counterfoil_payments_needing_review",
+            "Payments that need a person.",
+            value=reviews["reviews"],
+        )
+
+
+def metrics(pool: Pool) -> Answer:
+    """All of it, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry.register(REGISTRY)
+    registry.register(Unresolved(pool))
+    return Answer(status=200, body=generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,190 @@
+"""The OpenAPI 3.1 document, made from the routes and their models, so that it says what is true."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.http import API_VERSION, Route
+from api.schemas import ErrorOut, HealthOut
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+REFERENCE: Final = "#/components/schemas/{model}"
+
+# Which errors a route may answer, beside those of its own.
+ERRORS: Final[Mapping[int, str]] = {
+    400: "The request is wrong; `param` names the field.",
+    401: "No API key, or one that is no good.",
+    402: "The card was declined.",
+    403: "The key may not do this.",
+    404: "There is no such thing for this key.",
+    405: "The route does not take this method.",
+    406: "Only JSON is answered.",
+    409: "The state does not allow it, or the idempotency key is another request's.",
+    413: "The body is too large.",
+    415: "The body is neither JSON nor a form.",
+    429: "Too many requests.",
+    500: "Something went wrong on our side.",
+    502: "The bank did not understand our request.",
+    503: "It cannot be done now; nothing was begun.",
+}
+COMMANDS_ONLY: Final = frozenset({402, 409, 413, 415, 502})
+
+DESCRIPTION: Final = """\
+An event-sourced payment ledger with a gateway in front.
+
+* Money is a whole number of minor units and an ISO 4217 currency.
+* Bodies are JSON or forms in bracket notation (`card[number]=…`).
+* Every POST takes an `Idempotency-Key`: the same request gets the first answer again, byte for byte.
+* A 202 means that the bank has not answered yet: ask again with the same key, or look at `Location`.
+"""
+
+
+def document(routes: Iterable[Route], public_url: str) -> dict[str, Any]:
+    """The document for these routes."""
+    routes = list(routes)
+    models = {model for route in routes for model in route.answers.values()}
+    models |= {model for route in routes if (model := route.body) is not None}
+    models |= {ErrorOut, HealthOut}
+    in_order = sorted(models, key=lambda model: model.__name__)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in in_order], ref_template=REFERENCE
+    )
+    paths: dict[str, Any] = {}
+    for route in routes:
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route)
+    paths["/v1/health"] = {"get": _health()}
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": DIALECT,
+        "info": {
+            "title": "Counterfoil",
+            "version": API_VERSION,
+            "description": DESCRIPTION,
+        },
+        "servers": [{"url": public_url}],
+        "security": [{"bearer": []}, {"basic": []}],
+        "paths": paths,
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "An API key as the user name, and no password.",
+                },
+            },
+        },
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.handler.__name__,
+        "summary": route.summary,
+        "tags": [route.family],
+        "description": f"Scope: `{route.scope}`.",
+        "parameters": [*_path_parameters(route), *_query_parameters(route), *_headers(route)],
+        "responses": _responses(route),
+    }
+    if route.body is not None:
+        schema = {"$ref": REFERENCE.format(model=route.body.__name__)}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {
+                "application/json": {"schema": schema},
+                "application/x-www-form-urlencoded": {"schema": schema},
+            },
+        }
+    return operation
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    names = re.findall(r"<(?:\w+:)?(\w+)>", route.path)
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in names
+    ]
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    """Each field of the query's model; a nested one in bracket notation, as `created[gte]`."""
+    if route.query is None:
+        return []
+    schema = route.query.model_json_schema(ref_template="{model}")
+    definitions = schema.get("$defs", {})
+    parameters = []
+    for name, field in schema["properties"].items():
+        inner = definitions.get(field.get("$ref"), {}).get("properties")
+        fields = {f"{name}[{key}]": value for key, value in inner.items()} if inner else None
+        for full_name, value in (fields or {name: field}).items():
+            parameters.append(
+                {"name": full_name, "in": "query", "schema": _plain(value, definitions)}
+            )
+    return parameters
+
+
+def _plain(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's schema: it may be left out, but it is never null, and refers to nothing."""
+    options = [o for o in field.get("anyOf", [field]) if o.get("type") != "null"]
+    chosen = options[0]
+    chosen = definitions.get(chosen.get("$ref"), chosen)
+    unwanted = {"title", "default", "description"}
+    return {name: value for name, value in chosen.items() if name not in unwanted}
+
+
+def _headers(route: Route) -> list[dict[str, Any]]:
+    version = {
+        "name": "X-API-Version",
+        "in": "header",
+        "schema": {"type": "string", "enum": [API_VERSION]},
+    }
+    if not route.is_command:
+        return [version]
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": route.needs_idempotency_key,
+        "schema": {"type": "string", "pattern": r"^[\x20-\x7e]{1,255}$"},
+    }
+    return [key, version]
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    responses = {
+        str(status): _response(_meaning(status), model) for status, model in route.answers.items()
+    }
+    for status, meaning in ERRORS.items():
+        if route.is_command or status not in COMMANDS_ONLY:
+            responses[str(status)] = _response(meaning, ErrorOut)
+    return responses
+
+
+def _meaning(status: int) -> str:
+    return {
+        200: "As asked.",
+        201: "Done.",
+        202: "Begun; the bank has not answered yet. See `Location` and `Retry-After`.",
+    }[status]
+
+
+def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
+    schema = {"$ref": REFERENCE.format(model=model.__name__)}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _health() -> dict[str, Any]:
+    return {
+        "operationId": "health",
+        "summary": "Is the service up?",
+        "tags": ["service"],
+        "security": [],
+        "responses": {
+            "200": _response("It is.", HealthOut),
+            "503": _response("The database is out of reach.", ErrorOut),
+        },
+    }

@@ -1,0 +1,1 @@
+"""The business of the ledger: what may be asked, what happened, and which rule was broken."""

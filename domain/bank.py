@@ -1,0 +1,117 @@
+"""The bank, as the ledger sees it: a port, what it can do, and the only answers that it can give.
+
+An answer is a value. Drivers translate whatever came over the wire into one of these, by the bank's
+error code and never by its HTTP status alone.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from domain.cards import Card
+from domain.money import Money
+
+
+class Operation(StrEnum):
+    """What the bank can be asked to do."""
+
+    AUTHORIZATION = "authorization"
+    CAPTURE = "capture"
+    VOID = "void"
+    REFUND = "refund"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approved:
+    """Done. `replayed`: the bank answered from memory, so nothing was done twice."""
+
+    bank_id: str
+    expires_at: datetime | None = None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declined:
+    """The bank said no, for good. `code` is the bank's own word."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlreadyDone:
+    """The bank says that it was done before, and has no remembered answer under our key.
+
+    Ours, if an earlier attempt of the same operation may have reached it; else a disagreement.
+    """
+
+    code: str
+    after_attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """The bank says that our request is malformed: our own fault, an alarm, nothing was done."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """Nobody answered, or nobody who can be believed.
+
+    `unanswered`: a request went out and no answer came, so it may have been, or may still be being,
+    carried out. False when every attempt was answered with a failure.
+    """
+
+    reason: str
+    unanswered: bool
+
+
+Outcome = Approved | Declined | AlreadyDone | Rejected
+Answer = Outcome | Unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankCapabilities:
+    """What the bank in use can do. `currencies` None: any."""
+
+    currencies: frozenset[str] | None
+    partial_amounts: bool
+    cvc_optional: bool
+
+    def takes(self, currency: str) -> bool:
+        """Whether it takes this currency."""
+        return self.currencies is None or currency in self.currencies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankRequest:
+    """One operation under a key that never changes for it.
+
+    `bank_id`: the authorization to capture or void, or the capture to refund; None to authorize.
+    `card`: only to authorize. `ask_first`: an earlier attempt went unanswered, so the bank is asked
+    whether it remembers the key before the request is sent again.
+    `seconds_left`: how long the caller can wait, attempts and pauses included.
+    """
+
+    operation: Operation
+    key: str
+    money: Money
+    bank_id: str | None = None
+    card: Card | None = None
+    ask_first: bool = False
+    attempts_before: int = 0
+    seconds_left: float
+
+
+class Bank(Protocol):
+    """Whoever moves the money."""
+
+    @property
+    def capabilities(self) -> BankCapabilities:
+        """What it can do; asked before any effect."""
+
+    def perform(self, request: BankRequest) -> Answer:
+        """Carries out `request`, retrying what may be retried within its time. Never raises for what
+        the bank or the network does."""

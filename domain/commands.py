@@ -1,0 +1,106 @@
+"""Everything that can be asked of the ledger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from domain.cards import Card
+from domain.money import Money
+
+Metadata = Mapping[str, str | int | float | bool]
+
+
+class Mode(StrEnum):
+    """Test and live data never mix."""
+
+    TEST = "test"
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Whose data it is: a merchant (`mer_…`), in one mode."""
+
+    merchant_id: str
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why something was recorded: which request, under which idempotency key, by whom.
+
+    `actor` is an API key's id (`key_…`), `worker`, or an operator's name.
+    """
+
+    actor: str
+    request_id: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An idempotency key and what it was used for. `fingerprint` is a keyed hash of the request."""
+
+    tenant: Tenant
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audience:
+    """Who will read the answer: a published family, in its own words or in Stripe's."""
+
+    family: str
+    dialect: str = "own"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What every command carries. `deadline`: on the monotonic clock, seconds; after it, a 202."""
+
+    tenant: Tenant
+    cause: Cause
+    audience: Audience
+    deadline: float
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizePayment(Command):
+    """Reserve `money` on `card` for an order, which may have one live payment."""
+
+    order_id: str
+    customer_id: str
+    money: Money
+    card: Card
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturePayment(Command):
+    """Take what is held, or `amount_minor` of it."""
+
+    payment_id: UUID
+    amount_minor: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoidPayment(Command):
+    """Release what is held."""
+
+    payment_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundPayment(Command):
+    """Give back all that is left of a capture, or `amount_minor` of it.
+
+    `by_charge`: the refund is spelled `re_` for ever, because it was asked for by a charge's id.
+    """
+
+    payment_id: UUID
+    amount_minor: int | None = None
+    reason: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    by_charge: bool = False

@@ -1,0 +1,124 @@
+"""Refusals: we said no. Each states the broken rule and has a stable `code`.
+
+`api.errors` maps codes to HTTP statuses; nothing here knows of HTTP.
+"""
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Refusal(StrEnum):
+    """The family of a refusal, which decides how it is told."""
+
+    INVALID = "invalid"  # the request could never be right
+    CONFLICT = "conflict"  # right, but not in this state
+    MISSING = "missing"  # what it names is not there, or is another's
+    CARD = "card"  # the card can be told to be no good without the bank
+    UNAVAILABLE = "unavailable"  # right, but we cannot begin it now
+
+
+class DomainError(Exception):
+    """A rule of the ledger was broken. `param` names the field, where one is to blame."""
+
+    refusal: ClassVar[Refusal] = Refusal.INVALID
+    code: str = "invalid_param"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class PaymentStateConflict(DomainError):
+    """The payment's state does not allow the command; `code` says which state and which command."""
+
+    refusal = Refusal.CONFLICT
+
+
+class OperationInProgress(PaymentStateConflict):
+    """Another command of the payment has no outcome yet."""
+
+    code = "operation_in_progress"
+
+
+class OrderAlreadyPaid(DomainError):
+    """The order has a payment that is pending, authorized or captured."""
+
+    refusal = Refusal.CONFLICT
+    code = "order_already_paid"
+
+
+class RefundExceedsPayment(DomainError):
+    """More would be given back than was taken."""
+
+    refusal = Refusal.CONFLICT
+    code = "refund_exceeds_payment"
+
+
+class AmountTooLarge(DomainError):
+    """More would be captured than is held."""
+
+    code = "amount_too_large"
+
+
+class PartialAmountUnsupported(DomainError):
+    """The bank in use captures and refunds full amounts only."""
+
+    code = "partial_amount_unsupported"
+
+
+class CurrencyUnsupported(DomainError):
+    """The bank in use does not take this currency."""
+
+    code = "currency_unsupported"
+
+
+class CardRefused(DomainError):
+    """The number or the expiry is no good, which needs no bank to tell."""
+
+    refusal = Refusal.CARD
+
+
+class NotFound(DomainError):
+    """Unknown, malformed, of another kind, or another merchant's: all the same to the caller."""
+
+    refusal = Refusal.MISSING
+
+
+class PaymentNotFound(NotFound):
+    """There is no such payment for this merchant in this mode."""
+
+    code = "payment_not_found"
+
+
+class RefundNotFound(NotFound):
+    """There is no such refund for this merchant in this mode."""
+
+    code = "refund_not_found"
+
+
+class OrderNotFound(NotFound):
+    """No payment was ever asked for under this order id."""
+
+    code = "order_not_found"
+
+
+class PaymentMethodNotFound(NotFound):
+    """There is no such payment method for this merchant in this mode."""
+
+    code = "payment_method_not_found"
+
+
+class KeyAlreadyClaimed(Exception):
+    """The idempotency key was claimed by another request, perhaps a moment ago. Never told as such:
+    the caller looks the claim up and replays, waits or refuses."""
+
+
+class ConcurrentChange(Exception):
+    """Another process recorded an event of the same aggregate first. Nothing was recorded."""
+
+
+class LeaseLost(Exception):
+    """The bank call is no longer ours to finish: its lease ran out and another took it."""

@@ -1,0 +1,293 @@
+"""The application service: one method a command, each of them the same three steps.
+
+    Tx 1   what is asked of the bank, the idempotency key, the order's slot, the receipt    (commit)
+    call   the bank, under a key that never changes for this operation, in no transaction
+    Tx 2   what became of it, the stored answer, the receipt                                (commit)
+
+What Tx 1 wrote is enough for anyone to finish the job after any crash. `complete` is that job: the
+request that asked runs it, and so does the worker.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from eventsourcing.application import AggregateNotFoundError, Application
+
+from domain.bank import Bank, BankRequest, Operation, Outcome, Unknown
+from domain.cards import Card
+from domain.commands import (
+    AuthorizePayment,
+    CapturePayment,
+    Cause,
+    Command,
+    RefundPayment,
+    Tenant,
+    VoidPayment,
+)
+from domain.errors import ConcurrentChange, CurrencyUnsupported, LeaseLost, PaymentNotFound
+from domain.ids import Prefix, encode
+from domain.money import Money
+from domain.payment import LIVE, Payment, RunningOperation
+from domain.ports import Answers, BankCalls, Clock, Ids, Vault
+from domain.records import (
+    AnswerKey,
+    BankCall,
+    BeginCall,
+    ClaimKey,
+    EndCall,
+    FreeOrderSlot,
+    Record,
+    StoredAnswer,
+    TakeOrderSlot,
+)
+
+# Longer than a request may take and the bank may still be working on what a dead process sent.
+LEASE_SECONDS: Final = 30.0
+
+# Left for Tx 2 and for writing the answer, out of the time that a request has.
+RESERVED_SECONDS: Final = 0.5
+
+# How often a command is decided anew because another was recorded first; nothing has gone out yet.
+DECIDE_ATTEMPTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The command has its outcome."""
+
+    answer: StoredAnswer
+    history: Sequence[Payment.Event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The outcome is not known in time; the worker goes on. `history` is what is certain."""
+
+    call: BankCall
+    history: Sequence[Payment.Event]
+
+
+Reply = Settled | Pending
+
+
+class PaymentLedger(Application[UUID]):
+    """Payments, by command. Refusals are DomainErrors, and leave nothing behind."""
+
+    name = "ledger"
+
+    def __init__(
+        self,
+        env: dict[str, str] | None = None,
+        *,
+        bank: Bank,
+        bank_calls: BankCalls,
+        clock: Clock,
+        ids: Ids,
+        vault: Vault,
+        answers: Answers,
+    ) -> None:
+        super().__init__(env)
+        self.bank = bank
+        self.bank_calls = bank_calls
+        self.clock = clock
+        self.ids = ids
+        self.vault = vault
+        self.answers = answers
+
+    # --- commands ------------------------------------------------------------------------------
+
+    def authorize(self, command: AuthorizePayment) -> Reply:
+        """Holds the money. Raises CurrencyUnsupported, CardRefused, OrderAlreadyPaid."""
+        if not self.bank.capabilities.takes(command.money.currency):
+            raise CurrencyUnsupported(
+                f"The bank does not take {command.money.currency}.", param="currency"
+            )
+        at = self.clock.now()
+        command.card.check(at)
+        payment = Payment.request_authorization(
+            payment_id=self.ids.new(),
+            tenant=command.tenant,
+            order_id=command.order_id,
+            customer_id=command.customer_id,
+            money=command.money,
+            card=command.card.face(),
+            metadata=command.metadata,
+            at=at,
+        )
+        slot = TakeOrderSlot(
+            tenant=command.tenant, order_id=command.order_id, payment_id=payment.id
+        )
+        call = self._begin(payment, command, slot, card=command.card)
+        return self.complete(payment, call, deadline=command.deadline, card=command.card)
+
+    def capture(self, command: CapturePayment) -> Reply:
+        """Takes the money. Raises PaymentNotFound and what `Payment.request_capture` raises."""
+
+        def decide(payment: Payment) -> None:
+            payment.request_capture(
+                command.amount_minor, self.bank.capabilities, at=self.clock.now()
+            )
+
+        return self._act(command, command.payment_id, decide)
+
+    def void(self, command: VoidPayment) -> Reply:
+        """Releases the hold. Raises PaymentNotFound and what `Payment.request_void` raises."""
+
+        def decide(payment: Payment) -> None:
+            payment.request_void(at=self.clock.now())
+
+        return self._act(command, command.payment_id, decide)
+
+    def refund(self, command: RefundPayment) -> Reply:
+        """Gives money back. Raises PaymentNotFound and what `Payment.request_refund` raises."""
+        prefix = Prefix.CHARGE_REFUND if command.by_charge else Prefix.REFUND
+        refund_id = encode(prefix, self.ids.new())
+
+        def decide(payment: Payment) -> None:
+            payment.request_refund(
+                refund_id,
+                command.amount_minor,
+                self.bank.capabilities,
+                reason=command.reason,
+                metadata=command.metadata,
+                at=self.clock.now(),
+            )
+
+        return self._act(command, command.payment_id, decide)
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def payment(self, payment_id: UUID, tenant: Tenant, *, version: int | None = None) -> Payment:
+        """The payment as of `version`, or as it is. Raises PaymentNotFound, also for another's."""
+        try:
+            payment: Payment = self.repository.get(payment_id, version=version)
+        except AggregateNotFoundError as error:
+            raise PaymentNotFound("There is no such payment.", param="payment_id") from error
+        if payment.tenant != tenant:
+            raise PaymentNotFound("There is no such payment.", param="payment_id")
+        return payment
+
+    # --- finishing what was begun --------------------------------------------------------------
+
+    def complete(
+        self, payment: Payment, call: BankCall, *, deadline: float, card: Card | None = None
+    ) -> Reply:
+        """Puts the outstanding `call` to the bank and records what came of it.
+
+        `deadline`: monotonic seconds. `card`: where the caller has it at hand; else it is unsealed.
+        Raises LeaseLost when another took the call over, and nothing was changed.
+        """
+        answer = self.bank.perform(self._bank_request(payment, call, deadline, card))
+        if isinstance(answer, Unknown):
+            self.bank_calls.park(call, answer)
+            return Pending(call=call, history=payment.history)
+        return self._end(payment, call, answer)
+
+    def resume(self, call: BankCall, *, deadline: float) -> Reply:
+        """Takes up a call that its own request did not finish. Raises LeaseLost where another did."""
+        payment = self.payment(call.payment_id, call.tenant)
+        if payment.running is None or _bank_key(payment, payment.running) != call.bank_key:
+            raise LeaseLost(call.bank_key)
+        return self.complete(payment, call, deadline=deadline)
+
+    # --- steps ---------------------------------------------------------------------------------
+
+    def _act(self, command: Command, payment_id: UUID, decide: Callable[[Payment], None]) -> Reply:
+        """Decides on the payment as it is and begins; decides again if it changed meanwhile."""
+        for attempt in range(1, DECIDE_ATTEMPTS + 1):
+            payment = self.payment(payment_id, command.tenant)
+            decide(payment)
+            try:
+                call = self._begin(payment, command)
+            except ConcurrentChange:
+                if attempt == DECIDE_ATTEMPTS:
+                    raise
+            else:
+                break
+        return self.complete(payment, call, deadline=command.deadline)
+
+    def _begin(
+        self,
+        payment: Payment,
+        command: Command,
+        *records: Record,
+        card: Card | None = None,
+    ) -> BankCall:
+        """Tx 1."""
+        call = self._bank_call(payment, command, card)
+        beside: list[Record] = [*records, BeginCall(call=call, lease_seconds=LEASE_SECONDS)]
+        if command.claim is not None:
+            assert command.cause.request_id is not None
+            beside.insert(
+                0,
+                ClaimKey(
+                    claim=command.claim,
+                    payment_id=payment.id,
+                    request_id=command.cause.request_id,
+                ),
+            )
+        self._record_payment(payment, command.cause, beside)
+        return call
+
+    def _bank_call(self, payment: Payment, command: Command, card: Card | None) -> BankCall:
+        assert payment.running is not None
+        return BankCall(
+            payment_id=payment.id,
+            tenant=payment.tenant,
+            operation=payment.running.operation,
+            bank_key=_bank_key(payment, payment.running),
+            cause=command.cause,
+            audience=command.audience,
+            sealed_card=None if card is None else self.vault.seal(card, payment.id),
+        )
+
+    def _bank_request(
+        self, payment: Payment, call: BankCall, deadline: float, card: Card | None
+    ) -> BankRequest:
+        assert payment.running is not None
+        if card is None and call.sealed_card is not None:
+            card = self.vault.unseal(call.sealed_card, payment.id)
+        bank_id = None if call.operation == Operation.AUTHORIZATION else payment.authorization_id
+        return BankRequest(
+            operation=call.operation,
+            key=call.bank_key,
+            money=Money(payment.running.amount_minor, payment.money.currency),
+            bank_id=payment.capture_id if call.operation == Operation.REFUND else bank_id,
+            card=card,
+            ask_first=call.unanswered,
+            attempts_before=call.attempts,
+            seconds_left=deadline - RESERVED_SECONDS - self.clock.monotonic(),
+        )
+
+    def _end(self, payment: Payment, call: BankCall, answer: Outcome) -> Settled:
+        """Tx 2."""
+        was_live = payment.status in LIVE
+        payment.settle(
+            answer,
+            attempts_before=call.attempts,
+            unanswered_before=call.unanswered,
+            at=self.clock.now(),
+        )
+        stored = self.answers.settled(payment.history, call)
+        beside: list[Record] = [EndCall(call=call)]
+        key = call.cause.idempotency_key
+        if key is not None:
+            beside.append(AnswerKey(tenant=call.tenant, key=key, answer=stored))
+        if was_live and payment.status not in LIVE and payment.order_id is not None:
+            beside.append(
+                FreeOrderSlot(
+                    tenant=payment.tenant, order_id=payment.order_id, payment_id=payment.id
+                )
+            )
+        self._record_payment(payment, call.cause, beside)
+        return Settled(answer=stored, history=payment.history)
+
+    def _record_payment(self, payment: Payment, cause: Cause, beside: Sequence[Record]) -> None:
+        self.save(payment, cause=cause, history=payment.history, beside=beside)
+
+
+def _bank_key(payment: Payment, running: RunningOperation) -> str:
+    """The operation's own for ever: no other of any payment has it."""
+    return f"{encode(Prefix.PAYMENT, payment.id)}-{running.operation}-{running.number}"

@@ -1,0 +1,546 @@
+"""A payment: from asking for a hold to money given back.
+
+Commands decide, against the one table of what is allowed in which status, and record events; events
+only assign, since they run again at every replay.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Self
+from uuid import UUID
+
+from eventsourcing.domain import Aggregate, AggregateCreated, AggregateEvent
+
+from domain.bank import (
+    AlreadyDone,
+    Approved,
+    BankCapabilities,
+    Declined,
+    Operation,
+    Outcome,
+    Rejected,
+)
+from domain.cards import CardFace
+from domain.commands import Metadata, Mode, Tenant
+from domain.errors import (
+    AmountTooLarge,
+    OperationInProgress,
+    PartialAmountUnsupported,
+    PaymentStateConflict,
+    RefundExceedsPayment,
+)
+from domain.money import Money
+
+
+class Status(StrEnum):
+    """The last certain state of a payment."""
+
+    PENDING = "pending"
+    AUTHORIZED = "authorized"
+    CAPTURED = "captured"
+    REFUNDED = "refunded"
+    VOIDED = "voided"
+    DECLINED = "declined"
+    EXPIRED = "expired"
+
+
+LIVE: Final = frozenset({Status.PENDING, Status.AUTHORIZED, Status.CAPTURED})
+"""An order has at most one payment in these."""
+
+
+class ReviewReason(StrEnum):
+    """Why a payment cannot be made certain by machine."""
+
+    POSSIBLE_ORPHAN_HOLD = "possible_orphan_hold"
+    CAPTURE_ID_UNKNOWN = "capture_id_unknown"
+    REFUND_ID_UNKNOWN = "refund_id_unknown"
+    BANK_DISAGREES = "bank_disagrees"
+
+
+ALLOWED: Final = ""
+
+# Which command is allowed in which status, and under which code it is refused in the others.
+COMMANDS_BY_STATUS: Final[Mapping[Operation, Mapping[Status, str]]] = {
+    Operation.CAPTURE: {
+        Status.PENDING: "operation_in_progress",
+        Status.AUTHORIZED: ALLOWED,
+        Status.CAPTURED: "payment_already_captured",
+        Status.REFUNDED: "payment_already_refunded",
+        Status.VOIDED: "payment_voided",
+        Status.DECLINED: "payment_declined",
+        Status.EXPIRED: "authorization_expired",
+    },
+    Operation.VOID: {
+        Status.PENDING: "operation_in_progress",
+        Status.AUTHORIZED: ALLOWED,
+        Status.CAPTURED: "payment_already_captured",
+        Status.REFUNDED: "payment_already_refunded",
+        Status.VOIDED: "payment_already_voided",
+        Status.DECLINED: "payment_declined",
+        Status.EXPIRED: "authorization_expired",
+    },
+    Operation.REFUND: {
+        Status.PENDING: "operation_in_progress",
+        Status.AUTHORIZED: "payment_not_captured",
+        Status.CAPTURED: ALLOWED,
+        Status.REFUNDED: "payment_already_refunded",
+        Status.VOIDED: "payment_not_captured",
+        Status.DECLINED: "payment_not_captured",
+        Status.EXPIRED: "payment_not_captured",
+    },
+}
+
+AUTHORIZATION_EXPIRED: Final = "authorization_expired"
+BANK_PROTOCOL_ERROR: Final = "bank_protocol_error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningOperation:
+    """An ask to the bank without an outcome. `amount_minor`: what it would move or hold."""
+
+    operation: Operation
+    amount_minor: int
+    number: int  # the version of the event that asked
+    refund_id: str | None = None
+    on_expiry: bool = False
+
+
+class Payment(Aggregate):
+    """One attempt to be paid: one hold, at most one capture, refunds up to what was captured."""
+
+    TOPIC = "payment"
+
+    def __init__(
+        self,
+        *,
+        merchant_id: str,
+        mode: str,
+        order_id: str | None,
+        customer_id: str | None,
+        amount_minor: int,
+        currency: str,
+    ) -> None:
+        """The state after the first event, whose fields these are."""
+        self.tenant = Tenant(merchant_id, Mode(mode))
+        self.order_id = order_id
+        self.customer_id = customer_id
+        self.money = Money(amount_minor, currency)
+        self.status = Status.PENDING
+        self.running: RunningOperation | None = RunningOperation(
+            operation=Operation.AUTHORIZATION,
+            amount_minor=amount_minor,
+            number=self.INITIAL_VERSION,
+        )
+        self.authorization_id: str | None = None
+        self.authorization_expires_at: str | None = None
+        self.capture_id: str | None = None
+        self.captured_minor = 0
+        self.refunded_minor = 0
+        self.reviews: dict[ReviewReason, datetime] = {}
+        self.history: list[Payment.Event] = []
+
+    # --- what happened -------------------------------------------------------------------------
+
+    class Event(AggregateEvent):
+        """A fact about one payment; `timestamp` is when it was recorded."""
+
+        TOPIC = "payment.event"
+
+        def mutate(self, aggregate: Any) -> Any:
+            payment = super().mutate(aggregate)
+            assert isinstance(payment, Payment)
+            payment.history.append(self)
+            return payment
+
+    class AuthorizationRequested(Event, AggregateCreated):
+        """The bank is about to be asked for a hold. The card's number is not here, nor its CVC."""
+
+        TOPIC = "payment.authorization_requested"
+        merchant_id: str
+        mode: str
+        order_id: str | None
+        customer_id: str | None
+        amount_minor: int
+        currency: str
+        card_brand: str
+        card_last4: str
+        card_exp_month: int
+        card_exp_year: int
+        metadata: Metadata
+
+        def mutate(self, aggregate: Any) -> Any:
+            payment = AggregateCreated.mutate(self, aggregate)
+            assert isinstance(payment, Payment)
+            payment.history.append(self)
+            return payment
+
+    class Authorized(Event):
+        """The bank holds the money. `expires_at`: RFC 3339, when the bank will not capture any more."""
+
+        TOPIC = "payment.authorized"
+        bank_authorization_id: str
+        expires_at: str | None
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = Status.AUTHORIZED
+            aggregate.authorization_id = self.bank_authorization_id
+            aggregate.authorization_expires_at = self.expires_at
+            aggregate.running = None
+
+    class AuthorizationDeclined(Event):
+        """The bank holds nothing. `code`: the bank's word, or `bank_protocol_error`."""
+
+        TOPIC = "payment.authorization_declined"
+        code: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = Status.DECLINED
+            aggregate.running = None
+
+    class CaptureRequested(Event):
+        """The bank is about to be asked to take `amount_minor` of the hold."""
+
+        TOPIC = "payment.capture_requested"
+        amount_minor: int
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.running = RunningOperation(
+                operation=Operation.CAPTURE,
+                amount_minor=self.amount_minor,
+                number=self.originator_version,
+            )
+
+    class Captured(Event):
+        """The money was taken. `bank_capture_id` is None when the bank did it and forgot."""
+
+        TOPIC = "payment.captured"
+        bank_capture_id: str | None
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = Status.CAPTURED
+            aggregate.capture_id = self.bank_capture_id
+            aggregate.captured_minor = aggregate.running.amount_minor
+            aggregate.running = None
+
+    class CaptureDeclined(Event):
+        """The money was not taken; the hold is as it was."""
+
+        TOPIC = "payment.capture_declined"
+        code: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.running = None
+
+    class VoidRequested(Event):
+        """The bank is about to be asked to release the hold. `on_expiry`: because it ran out."""
+
+        TOPIC = "payment.void_requested"
+        on_expiry: bool
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.running = RunningOperation(
+                operation=Operation.VOID,
+                amount_minor=aggregate.money.amount_minor,
+                number=self.originator_version,
+                on_expiry=self.on_expiry,
+            )
+
+    class Voided(Event):
+        """The hold was released because somebody asked. The id may have been forgotten: no harm."""
+
+        TOPIC = "payment.voided"
+        bank_void_id: str | None
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = Status.VOIDED
+            aggregate.running = None
+
+    class Expired(Event):
+        """The hold was released because it was too late to capture it."""
+
+        TOPIC = "payment.expired"
+        bank_void_id: str | None
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = Status.EXPIRED
+            aggregate.running = None
+
+    class VoidDeclined(Event):
+        """The hold was not released by this ask."""
+
+        TOPIC = "payment.void_declined"
+        code: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.running = None
+
+    class RefundRequested(Event):
+        """The bank is about to be asked to give `amount_minor` back."""
+
+        TOPIC = "payment.refund_requested"
+        refund_id: str
+        amount_minor: int
+        reason: str | None
+        metadata: Metadata
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.running = RunningOperation(
+                operation=Operation.REFUND,
+                amount_minor=self.amount_minor,
+                number=self.originator_version,
+                refund_id=self.refund_id,
+            )
+
+    class Refunded(Event):
+        """The money of one refund was given back. The id is None when the bank did it and forgot."""
+
+        TOPIC = "payment.refunded"
+        refund_id: str
+        bank_refund_id: str | None
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.refunded_minor += aggregate.running.amount_minor
+            if aggregate.refunded_minor == aggregate.captured_minor:
+                aggregate.status = Status.REFUNDED
+            aggregate.running = None
+
+    class RefundDeclined(Event):
+        """Nothing was given back by this refund."""
+
+        TOPIC = "payment.refund_declined"
+        refund_id: str
+        code: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.running = None
+
+    class ReviewNeeded(Event):
+        """Something about the payment cannot be made certain by machine."""
+
+        TOPIC = "payment.review_needed"
+        reason: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.reviews[ReviewReason(self.reason)] = self.timestamp
+
+    # --- what may be asked ---------------------------------------------------------------------
+
+    @classmethod
+    def request_authorization(
+        cls,
+        *,
+        payment_id: UUID,
+        tenant: Tenant,
+        order_id: str | None,
+        customer_id: str | None,
+        money: Money,
+        card: CardFace,
+        metadata: Metadata,
+        at: datetime,
+    ) -> Self:
+        """A new payment that is about to ask the bank for a hold of `money`."""
+        return cls._create(
+            cls.AuthorizationRequested,
+            id=payment_id,
+            timestamp=at,
+            merchant_id=tenant.merchant_id,
+            mode=tenant.mode.value,
+            order_id=order_id,
+            customer_id=customer_id,
+            amount_minor=money.amount_minor,
+            currency=money.currency,
+            card_brand=card.brand,
+            card_last4=card.last4,
+            card_exp_month=card.exp_month,
+            card_exp_year=card.exp_year,
+            metadata=dict(metadata),
+        )
+
+    def request_capture(
+        self, amount_minor: int | None, bank: BankCapabilities, *, at: datetime
+    ) -> None:
+        """Decides to take the hold, or `amount_minor` of it. Raises PaymentStateConflict,
+        AmountTooLarge, PartialAmountUnsupported."""
+        self._refuse_unless_allowed(Operation.CAPTURE)
+        held = self.money.amount_minor
+        amount = held if amount_minor is None else amount_minor
+        if amount > held:
+            raise AmountTooLarge(f"At most {held} can be captured.", param="amount")
+        if amount < held and not bank.partial_amounts:
+            raise PartialAmountUnsupported(
+                f"The bank captures full amounts only: {held}.", param="amount"
+            )
+        self.trigger_event(self.CaptureRequested, amount_minor=amount, timestamp=at)
+
+    def request_void(self, *, at: datetime) -> None:
+        """Decides to release the hold. Raises PaymentStateConflict."""
+        self._refuse_unless_allowed(Operation.VOID)
+        self.trigger_event(self.VoidRequested, on_expiry=False, timestamp=at)
+
+    def request_refund(
+        self,
+        refund_id: str,
+        amount_minor: int | None,
+        bank: BankCapabilities,
+        *,
+        reason: str | None,
+        metadata: Metadata,
+        at: datetime,
+    ) -> None:
+        """Decides to give back what is left of the capture, or `amount_minor` of it. Raises
+        PaymentStateConflict, RefundExceedsPayment, PartialAmountUnsupported."""
+        self._refuse_unless_allowed(Operation.REFUND)
+        if self.capture_id is None:
+            raise PaymentStateConflict(
+                "The bank's id of the capture is unknown, so it cannot be refunded until that is "
+                "resolved.",
+                code=ReviewReason.CAPTURE_ID_UNKNOWN.value,
+            )
+        left = self.captured_minor - self.refunded_minor
+        amount = left if amount_minor is None else amount_minor
+        if amount > left:
+            raise RefundExceedsPayment(f"At most {left} can be refunded.", param="amount")
+        if amount < self.captured_minor and not bank.partial_amounts:
+            raise PartialAmountUnsupported(
+                f"The bank refunds full amounts only: {self.captured_minor}.", param="amount"
+            )
+        self.trigger_event(
+            self.RefundRequested,
+            refund_id=refund_id,
+            amount_minor=amount,
+            reason=reason,
+            metadata=dict(metadata),
+            timestamp=at,
+        )
+
+    def _refuse_unless_allowed(self, operation: Operation) -> None:
+        if self.running is not None:
+            raise OperationInProgress(
+                f"The payment has a pending {self.running.operation}; ask again when it is settled."
+            )
+        code = COMMANDS_BY_STATUS[operation][self.status]
+        if code != ALLOWED:
+            raise PaymentStateConflict(
+                f"A payment that is {self.status} does not allow a {operation}.", code=code
+            )
+
+    # --- what the bank answered ----------------------------------------------------------------
+
+    def settle(
+        self, answer: Outcome, *, attempts_before: int, unanswered_before: bool, at: datetime
+    ) -> None:
+        """Records what became of the running operation.
+
+        `attempts_before` and `unanswered_before` tell of earlier attempts of the same operation: was
+        there one, and did one go out that nobody answered?
+        """
+        running = self.running
+        assert running is not None, "an answer without a question"
+        maybe_ours = attempts_before > 0 or (
+            isinstance(answer, AlreadyDone) and answer.after_attempts > 0
+        )
+        match running.operation:
+            case Operation.AUTHORIZATION:
+                self._settle_authorization(answer, unanswered_before=unanswered_before, at=at)
+            case Operation.CAPTURE:
+                self._settle_capture(answer, maybe_ours=maybe_ours, at=at)
+            case Operation.VOID:
+                self._settle_void(answer, running, maybe_ours=maybe_ours, at=at)
+            case Operation.REFUND:
+                self._settle_refund(answer, running, maybe_ours=maybe_ours, at=at)
+
+    def _settle_authorization(
+        self, answer: Outcome, *, unanswered_before: bool, at: datetime
+    ) -> None:
+        match answer:
+            case Approved(bank_id=bank_id, expires_at=expires_at, replayed=replayed):
+                self.trigger_event(
+                    self.Authorized,
+                    bank_authorization_id=bank_id,
+                    expires_at=None if expires_at is None else rfc3339(expires_at),
+                    timestamp=at,
+                )
+            case _:
+                replayed = False
+                self.trigger_event(self.AuthorizationDeclined, code=_code_of(answer), timestamp=at)
+        if unanswered_before and not replayed:
+            self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
+
+    def _settle_capture(self, answer: Outcome, *, maybe_ours: bool, at: datetime) -> None:
+        match answer:
+            case Approved(bank_id=bank_id):
+                self.trigger_event(self.Captured, bank_capture_id=bank_id, timestamp=at)
+            case AlreadyDone() if maybe_ours:
+                self.trigger_event(self.Captured, bank_capture_id=None, timestamp=at)
+                self._need_review(ReviewReason.CAPTURE_ID_UNKNOWN, at)
+            case _:
+                self.trigger_event(self.CaptureDeclined, code=_code_of(answer), timestamp=at)
+                if _disagrees(answer):
+                    self._need_review(ReviewReason.BANK_DISAGREES, at)
+
+    def _settle_void(
+        self, answer: Outcome, running: RunningOperation, *, maybe_ours: bool, at: datetime
+    ) -> None:
+        released = self.Expired if running.on_expiry else self.Voided
+        match answer:
+            case Approved(bank_id=bank_id):
+                self.trigger_event(released, bank_void_id=bank_id, timestamp=at)
+            case AlreadyDone() if maybe_ours:
+                self.trigger_event(released, bank_void_id=None, timestamp=at)
+            case _:
+                self.trigger_event(self.VoidDeclined, code=_code_of(answer), timestamp=at)
+                if _disagrees(answer):
+                    self._need_review(ReviewReason.BANK_DISAGREES, at)
+
+    def _settle_refund(
+        self, answer: Outcome, running: RunningOperation, *, maybe_ours: bool, at: datetime
+    ) -> None:
+        refund_id = running.refund_id
+        match answer:
+            case Approved(bank_id=bank_id):
+                self.trigger_event(
+                    self.Refunded, refund_id=refund_id, bank_refund_id=bank_id, timestamp=at
+                )
+            case AlreadyDone() if maybe_ours:
+                self.trigger_event(
+                    self.Refunded, refund_id=refund_id, bank_refund_id=None, timestamp=at
+                )
+                self._need_review(ReviewReason.REFUND_ID_UNKNOWN, at)
+            case _:
+                self.trigger_event(
+                    self.RefundDeclined, refund_id=refund_id, code=_code_of(answer), timestamp=at
+                )
+                if isinstance(answer, AlreadyDone):
+                    self._need_review(ReviewReason.BANK_DISAGREES, at)
+
+    def _need_review(self, reason: ReviewReason, at: datetime) -> None:
+        if reason not in self.reviews:
+            self.trigger_event(self.ReviewNeeded, reason=reason.value, timestamp=at)
+
+
+def rfc3339(at: datetime) -> str:
+    """UTC with microseconds and a Z; fixed in width, so that it sorts as time does."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _code_of(answer: Outcome) -> str:
+    match answer:
+        case Declined(code=code) | AlreadyDone(code=code):
+            return code
+        case Rejected():
+            return BANK_PROTOCOL_ERROR
+        case Approved():
+            raise AssertionError("an approval is not a no")
+
+
+def _disagrees(answer: Outcome) -> bool:
+    """Whether the bank's no contradicts what we know, rather than our clock or our request."""
+    match answer:
+        case Declined(code=code):
+            return code != AUTHORIZATION_EXPIRED
+        case AlreadyDone():
+            return True
+        case Rejected() | Approved():
+            return False

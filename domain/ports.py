@@ -1,0 +1,60 @@
+"""What the ledger needs of the outside, besides the bank: a clock, ids, a vault, answers, leases."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+from domain.bank import Unknown
+from domain.cards import Card
+from domain.records import BankCall, StoredAnswer
+
+if TYPE_CHECKING:
+    from domain.payment import Payment
+
+
+class Clock(Protocol):
+    """Time. The ledger reads no other clock."""
+
+    def now(self) -> datetime:
+        """The present, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+
+
+class Ids(Protocol):
+    """New identities."""
+
+    def new(self) -> UUID:
+        """A UUID of version 7, so that ids sort by time."""
+
+
+class Vault(Protocol):
+    """Keeps a card, encrypted, for as long as its authorization is not settled."""
+
+    def seal(self, card: Card, payment_id: UUID) -> bytes:
+        """The card, encrypted and bound to the payment."""
+
+    def unseal(self, sealed: bytes, payment_id: UUID) -> Card:
+        """The card again."""
+
+
+class Answers(Protocol):
+    """Writes the answer that a settled command gets, in the words of who asked."""
+
+    def settled(self, history: Sequence["Payment.Event"], call: BankCall) -> StoredAnswer:
+        """The final answer to the command whose outcome is the last of `history`."""
+
+
+class BankCalls(Protocol):
+    """The calls without an outcome, and who is at work on each."""
+
+    def park(self, call: BankCall, unknown: Unknown) -> None:
+        """Gives the call up for now, to be taken up again by a worker when it may be.
+
+        Raises LeaseLost when it was not ours any more.
+        """
+
+    def take_due(self, limit: int, lease_seconds: float) -> Sequence[BankCall]:
+        """Leases up to `limit` calls whose time has come, to nobody else."""

@@ -1,0 +1,95 @@
+"""What is written beside events, in the same database transaction: all of it or none of it.
+
+A recorder is handed these values by `PaymentLedger` and writes each into the table it belongs to.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from domain.bank import Operation
+from domain.commands import Audience, Cause, Claim, Tenant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimKey:
+    """The idempotency key is taken; raises KeyAlreadyClaimed when it was."""
+
+    claim: Claim
+    payment_id: UUID
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAnswer:
+    """What was answered, byte for byte: HTTP status, headers of its own, body."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerKey:
+    """The idempotency key has its answer, for ever."""
+
+    tenant: Tenant
+    key: str
+    answer: StoredAnswer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOrderSlot:
+    """The order has a live payment; raises OrderAlreadyPaid when it had one."""
+
+    tenant: Tenant
+    order_id: str
+    payment_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeOrderSlot:
+    """The order's payment is live no more, so that another may be tried."""
+
+    tenant: Tenant
+    order_id: str
+    payment_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankCall:
+    """A question put to the bank that has no recorded outcome yet.
+
+    `attempts`: how often it was taken up before this time. `unanswered`: one of those may have
+    reached the bank and got no answer. `fence`: who holds the lease; it grows each time the call is
+    taken up, so that one who lost it changes nothing. `sealed_card`: encrypted, and gone with the
+    row when the authorization is settled.
+    """
+
+    payment_id: UUID
+    tenant: Tenant
+    operation: Operation
+    bank_key: str
+    cause: Cause
+    audience: Audience
+    sealed_card: bytes | None = None
+    attempts: int = 0
+    unanswered: bool = False
+    fence: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginCall:
+    """The call is outstanding, and leased to us for `lease_seconds`."""
+
+    call: BankCall
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndCall:
+    """The call has its outcome; raises LeaseLost when it is not ours to end."""
+
+    call: BankCall
+
+
+Record = ClaimKey | AnswerKey | TakeOrderSlot | FreeOrderSlot | BeginCall | EndCall

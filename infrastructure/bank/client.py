@@ -1,0 +1,120 @@
+"""Speaking HTTP to the bank: pooled connections, every wait and every body bounded, no judgement.
+
+What came back is a `Reply`, whatever it was. What did not come back is `NotSent` (nothing reached
+the bank) or `NoReply` (something may have).
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+
+CONNECT_TIMEOUT_SECONDS: Final = 1.0
+HEALTH_TIMEOUT_SECONDS: Final = 2.0
+MAX_BODY_BYTES: Final = 64 * 1024
+
+
+class NotSent(Exception):
+    """No connection could be made: the bank knows nothing of the request."""
+
+
+class NoReply(Exception):
+    """The request went out, and no whole answer came back: it may have been carried out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer that was received whole. `body` is None where it was not a JSON object."""
+
+    status: int
+    body: dict[str, Any] | None
+    replayed: bool
+
+    @property
+    def code(self) -> str | None:
+        """The bank's error code, where it gave one."""
+        code = None if self.body is None else self.body.get("error")
+        return code if isinstance(code, str) else None
+
+
+class BankClient:
+    """One bank, at `base_url`; `connections` kept open at most."""
+
+    def __init__(self, base_url: str, *, connections: int) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def post(self, path: str, key: str, body: dict[str, Any], *, timeout_seconds: float) -> Reply:
+        """POSTs under an idempotency key. Raises NotSent, NoReply."""
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            response = self._session.post(
+                self._base_url + path,
+                json=body,
+                headers={"Idempotency-Key": key},
+                timeout=(min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds),
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.ConnectTimeout as error:
+            raise NotSent(type(error).__name__) from error
+        except requests.ConnectionError as error:
+            raise _connection_error(error) from error
+        except requests.RequestException as error:
+            raise NoReply(type(error).__name__) from error
+        with response:
+            raw = _read(response, deadline)
+        return Reply(
+            status=response.status_code,
+            body=_json_object(raw),
+            replayed=response.headers.get("X-Idempotent-Replayed") == "true",
+        )
+
+    def is_healthy(self) -> bool:
+        """Whether the bank says so of itself; no answer is no."""
+        try:
+            response = self._session.get(
+                self._base_url + "/health", timeout=HEALTH_TIMEOUT_SECONDS, allow_redirects=False
+            )
+        except requests.RequestException:
+            return False
+        return response.status_code == HTTPStatus.OK
+
+
+def _connection_error(error: requests.ConnectionError) -> Exception:
+    """Refused or unresolved: nothing was sent. Anything later may have been."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    refused = type(reason).__name__ in {"NewConnectionError", "NameResolutionError"}
+    return (NotSent if refused else NoReply)(type(reason or error).__name__)
+
+
+def _read(response: requests.Response, deadline: float) -> bytes:
+    """The whole body, in bounded time and size: a slow drip is silence."""
+    received = bytearray()
+    try:
+        while chunk := response.raw.read1(MAX_BODY_BYTES, decode_content=True):
+            received += chunk
+            if len(received) > MAX_BODY_BYTES:
+                raise NoReply("BodyTooLarge")
+            if time.monotonic() > deadline:
+                raise NoReply("BodyTooSlow")
+    except (HTTPError, OSError) as error:
+        raise NoReply(type(error).__name__) from error
+    return bytes(received)
+
+
+def _json_object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,299 @@
+"""Understanding the bank: each answer by its code, each failure by whether it was received.
+
+A failure that was received may be asked again at once under the same key. Silence may not: the first
+call may still be running there, and two that overlap are both carried out. So silence ends the
+attempt, and whoever takes the call up later asks first whether the bank remembers the key.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import backoff
+from prometheus_client import Counter
+
+from domain.bank import (
+    AlreadyDone,
+    Answer,
+    Approved,
+    BankCapabilities,
+    BankRequest,
+    Declined,
+    Operation,
+    Rejected,
+    Unknown,
+)
+from domain.ports import Clock
+from infrastructure.bank.client import BankClient, NoReply, NotSent, Reply
+
+# Longer than the bank takes when it is well; an attempt that cannot wait so long is not begun again.
+MINIMUM_RETRY_SECONDS: Final = 2.5
+MAX_TRIES: Final = 4
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 1.0
+
+PATHS: Final[Mapping[Operation, str]] = {
+    Operation.AUTHORIZATION: "/api/v1/authorizations",
+    Operation.CAPTURE: "/api/v1/captures",
+    Operation.VOID: "/api/v1/voids",
+    Operation.REFUND: "/api/v1/refunds",
+}
+ID_FIELDS: Final[Mapping[Operation, str]] = {
+    Operation.AUTHORIZATION: "authorization_id",
+    Operation.CAPTURE: "capture_id",
+    Operation.VOID: "void_id",
+    Operation.REFUND: "refund_id",
+}
+STATUSES: Final[Mapping[Operation, str]] = {
+    Operation.AUTHORIZATION: "approved",
+    Operation.CAPTURE: "captured",
+    Operation.VOID: "voided",
+    Operation.REFUND: "refunded",
+}
+
+DECLINES: Final = frozenset(
+    {
+        "insufficient_funds",
+        "invalid_card",
+        "invalid_cvv",
+        "card_expired",
+        "card_declined",
+        "processing_error",
+        "authorization_expired",
+        "refund_exceeds_capture",
+    }
+)
+ALREADY: Final = frozenset(
+    {"authorization_already_used", "already_captured", "already_voided", "already_refunded"}
+)
+OUR_FAULT: Final = frozenset({"invalid_amount", "amount_mismatch", "missing_idempotency_key"})
+
+FICMART: Final = BankCapabilities(
+    currencies=frozenset({"USD"}), partial_amounts=False, cvc_optional=False
+)
+EXTENDED: Final = BankCapabilities(currencies=None, partial_amounts=True, cvc_optional=True)
+PROFILES: Final[Mapping[str, BankCapabilities]] = {"ficmart": FICMART, "extended": EXTENDED}
+
+ANSWERS = Counter(
+    "counterfoil_bank_answers_total", "What the bank answered.", ["operation", "outcome"]
+)
+ATTEMPTS = Counter(
+    "counterfoil_bank_attempts_total", "Requests that went to the bank.", ["operation"]
+)
+
+
+class BankDriver:
+    """The port `Bank`, on the partner's HTTP interface."""
+
+    def __init__(
+        self, client: BankClient, clock: Clock, *, profile: str, timeout_seconds: float
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._profile = profile
+        self._timeout_seconds = timeout_seconds
+
+    @property
+    def capabilities(self) -> BankCapabilities:
+        """By the profile that the settings name."""
+        return PROFILES[self._profile]
+
+    def perform(self, request: BankRequest) -> Answer:
+        """Carries out `request` within its time."""
+        answer = _Call(self, request).run()
+        ANSWERS.labels(request.operation.value, type(answer).__name__.lower()).inc()
+        return answer
+
+    def body(self, request: BankRequest) -> dict[str, Any]:
+        """The request in the bank's words."""
+        amount = request.money.amount_minor
+        match request.operation:
+            case Operation.AUTHORIZATION:
+                assert request.card is not None, "an authorization needs the card"
+                body = {
+                    "card_number": request.card.number,
+                    "cvv": request.card.cvc,
+                    "expiry_month": request.card.exp_month,
+                    "expiry_year": request.card.exp_year,
+                    "amount": amount,
+                }
+            case Operation.CAPTURE:
+                body = {"authorization_id": request.bank_id, "amount": amount}
+            case Operation.VOID:
+                body = {"authorization_id": request.bank_id}
+            case Operation.REFUND:
+                body = {"capture_id": request.bank_id, "amount": amount}
+        if self.capabilities.currencies is None:
+            body["currency"] = request.money.currency
+        return {name: value for name, value in body.items() if value is not None}
+
+    def ask(self, request: BankRequest, body: dict[str, Any], *, seconds_left: float) -> Reply:
+        """One attempt. Raises NotSent, NoReply."""
+        ATTEMPTS.labels(request.operation.value).inc()
+        return self._client.post(
+            PATHS[request.operation],
+            request.key,
+            body,
+            timeout_seconds=max(0.05, min(self._timeout_seconds, seconds_left)),
+        )
+
+    def is_healthy(self) -> bool:
+        """Whether the bank says that it is well."""
+        return self._client.is_healthy()
+
+    def monotonic(self) -> float:
+        """The clock by which a call's time runs out."""
+        return self._clock.monotonic()
+
+
+class _Call:
+    """One request, from the first attempt to the answer that ends it."""
+
+    def __init__(self, driver: BankDriver, request: BankRequest) -> None:
+        self._driver = driver
+        self._request = request
+        self._ends_at = driver.monotonic() + request.seconds_left
+        self._attempts = 0
+
+    def run(self) -> Answer:
+        if self._request.ask_first and self._request.operation == Operation.AUTHORIZATION:
+            remembered = self._remembered_if_well()
+            if remembered is not None:
+                return remembered
+        answer = self._with_retries()
+        if isinstance(answer, AlreadyDone) and answer.after_attempts + self._attempts_before > 0:
+            # Perhaps ours: the bank's memory of the key, if it has one, carries the id.
+            return self._remembered() or answer
+        return answer
+
+    @property
+    def _attempts_before(self) -> int:
+        return self._request.attempts_before
+
+    def _seconds_left(self) -> float:
+        return self._ends_at - self._driver.monotonic()
+
+    def _with_retries(self) -> Answer:
+        """Asks until the answer is one, or the tries or the time are spent."""
+        retried = backoff.on_predicate(
+            backoff.expo,
+            self._may_ask_again,
+            max_tries=MAX_TRIES,
+            jitter=backoff.full_jitter,
+            factor=FIRST_PAUSE_SECONDS,
+            max_value=LONGEST_PAUSE_SECONDS,
+            logger=None,
+        )
+        answer: Answer = retried(self._once)()
+        if isinstance(answer, Declined) and answer.code == "invalid_card":
+            # The bank says so of good cards too when it is in trouble: not on its first word.
+            return self._once()
+        return answer
+
+    def _may_ask_again(self, answer: Answer) -> bool:
+        """Whether the bank failed in so many words, and there is time to hear it out again."""
+        return (
+            isinstance(answer, Unknown)
+            and not answer.unanswered
+            and self._seconds_left() > MINIMUM_RETRY_SECONDS
+        )
+
+    def _once(self) -> Answer:
+        body = self._driver.body(self._request)
+        try:
+            reply = self._driver.ask(self._request, body, seconds_left=self._seconds_left())
+        except NotSent as error:
+            return Unknown(reason=f"not reached: {error}", unanswered=False)
+        except NoReply as error:
+            return Unknown(reason=f"no answer: {error}", unanswered=True)
+        answer = classify(self._request, reply, attempts=self._attempts)
+        self._attempts += 1
+        return answer
+
+    def _remembered_if_well(self) -> Answer | None:
+        """What the bank remembers under the key; None if it is well and remembers nothing."""
+        if not self._driver.is_healthy():
+            return Unknown(reason="the bank is not well", unanswered=False)
+        remembered = self._remembered()
+        if remembered is None and not self._driver.is_healthy():
+            return Unknown(reason="the bank is not well", unanswered=False)
+        return remembered
+
+    def _remembered(self) -> Answer | None:
+        """Asks without a body, which does nothing under a key that the bank does not know."""
+        try:
+            reply = self._driver.ask(self._request, {}, seconds_left=self._seconds_left())
+        except (NotSent, NoReply) as error:
+            return Unknown(reason=f"not remembered: {error}", unanswered=False)
+        if reply.status != 200:
+            return None
+        return classify(self._request, reply, attempts=self._attempts)
+
+
+def classify(request: BankRequest, reply: Reply, *, attempts: int) -> Answer:
+    """What the bank meant. By its code: its statuses say little, and a 400 may be its own trouble."""
+    if reply.status == 200:
+        return _approved(request, reply)
+    code = reply.code
+    if code in OUR_FAULT:
+        return Rejected(reason=str(code))
+    if code in ALREADY:
+        return AlreadyDone(code=str(code), after_attempts=attempts)
+    if code in DECLINES and _is_about(request.operation, str(code)):
+        return Declined(code=str(code))
+    if reply.body is None and 400 <= reply.status < 500:
+        return Rejected(reason=f"HTTP {reply.status}, not JSON")
+    return Unknown(reason=f"HTTP {reply.status} {code or 'without a code'}", unanswered=False)
+
+
+def _is_about(operation: Operation, code: str) -> bool:
+    """Whether the code can be an answer to the operation; a word about the card to a capture cannot,
+    and is the bank's trouble speaking."""
+    of_card = code not in {"authorization_expired", "refund_exceeds_capture"}
+    return of_card == (operation == Operation.AUTHORIZATION)
+
+
+def _approved(request: BankRequest, reply: Reply) -> Answer:
+    """An approval, if it is of what was asked: the bank looks at the key and not at the body."""
+    body = reply.body
+    if body is None:
+        return Unknown(reason="a 200 that is not JSON", unanswered=True)
+    bank_id = body.get(ID_FIELDS[request.operation])
+    mismatches = [name for name, ok in _checks(request, body).items() if not ok]
+    if not isinstance(bank_id, str) or not bank_id or mismatches:
+        return Unknown(reason=f"a 200 of something else: {mismatches}", unanswered=True)
+    return Approved(
+        bank_id=bank_id, expires_at=_time(body.get("expires_at")), replayed=reply.replayed
+    )
+
+
+def _checks(request: BankRequest, body: dict[str, Any]) -> dict[str, bool]:
+    checks = {"status": body.get("status") == STATUSES[request.operation]}
+    if request.operation != Operation.VOID:
+        checks["amount"] = body.get("amount") == request.money.amount_minor
+        checks["currency"] = body.get("currency") == request.money.currency
+    if request.operation in (Operation.CAPTURE, Operation.VOID):
+        checks["authorization_id"] = body.get("authorization_id") == request.bank_id
+    if request.operation == Operation.REFUND:
+        checks["capture_id"] = body.get("capture_id") == request.bank_id
+    if request.operation == Operation.AUTHORIZATION:
+        checks["expires_at"] = _time(body.get("expires_at")) is not None
+    return checks
+
+
+def _time(text: object) -> datetime | None:
+    """RFC 3339, to the microsecond at most; None for anything else."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(_to_microseconds(text))
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _to_microseconds(text: str) -> str:
+    """The bank writes nanoseconds, which Python does not read."""
+    head, dot, tail = text.partition(".")
+    digits = len(tail) - len(tail.lstrip("0123456789"))
+    return text if not dot else f"{head}.{tail[: min(digits, 6)].ljust(6, '0')}{tail[digits:]}"

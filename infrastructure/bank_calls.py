@@ -1,0 +1,144 @@
+"""The calls to the bank that have no outcome yet: what was asked, who is at it, when to try again.
+
+`due_at` is when a worker may take the call up: after the lease of whoever is at it, or, once parked,
+when asking again makes sense. Time is the database's, one clock for all hosts.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString
+
+from psycopg import Cursor
+
+from domain.bank import Operation, Unknown
+from domain.commands import Audience, Cause, Mode, Tenant
+from domain.errors import LeaseLost
+from domain.records import BankCall, BeginCall, EndCall
+from infrastructure.database import Pool
+from infrastructure.shards import shard_of
+
+# After silence the first call may still be running at the bank, which gives up on one after 15 s.
+QUIET_SECONDS: Final = 20.0
+# After a failure that was received, the bank may be asked again soon: 1, 2, 4 … seconds, at most:
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+BEGIN: Final[LiteralString] = """
+    INSERT INTO bank_calls (
+        shard, payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
+        actor, family, dialect, sealed_card, attempts, unanswered, in_flight, parked, fence,
+        due_at, since
+    ) VALUES (
+        %(shard)s, %(payment_id)s, %(merchant_id)s, %(mode)s, %(operation)s, %(bank_key)s,
+        %(request_id)s, %(idempotency_key)s, %(actor)s, %(family)s, %(dialect)s, %(sealed_card)s,
+        0, false, true, false, %(fence)s,
+        clock_timestamp() + make_interval(secs => %(lease_seconds)s), clock_timestamp()
+    )
+"""
+END: Final[LiteralString] = """
+    SELECT end_bank_call(%(shard)s::smallint, %(payment_id)s, %(fence)s)
+"""
+PARK: Final[LiteralString] = """
+    UPDATE bank_calls
+    SET parked = true, in_flight = false, unanswered = unanswered OR %(unanswered)s,
+        reason = %(reason)s, due_at = clock_timestamp() + make_interval(secs => %(pause)s)
+    WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND fence = %(fence)s
+"""
+TAKE_DUE: Final[LiteralString] = """
+    UPDATE bank_calls
+    SET unanswered = unanswered OR in_flight, in_flight = true, attempts = attempts + 1,
+        fence = fence + 1,
+        due_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+    WHERE (shard, payment_id) IN (
+        SELECT shard, payment_id FROM bank_calls WHERE due_at <= clock_timestamp()
+        ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    )
+    RETURNING payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
+              actor, family, dialect, sealed_card, attempts, unanswered, fence
+"""
+IS_PENDING: Final[LiteralString] = """
+    SELECT parked OR due_at <= clock_timestamp() AS pending FROM bank_calls
+    WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND idempotency_key = %(key)s
+"""
+
+
+def begin(cursor: Cursor[Any], record: BeginCall) -> None:
+    """Breaks `bank_calls_pkey` when the payment has an outstanding call."""
+    call = record.call
+    cursor.execute(
+        BEGIN,
+        {
+            "shard": shard_of(call.payment_id),
+            "payment_id": call.payment_id,
+            "merchant_id": call.tenant.merchant_id,
+            "mode": call.tenant.mode.value,
+            "operation": call.operation.value,
+            "bank_key": call.bank_key,
+            "request_id": call.cause.request_id,
+            "idempotency_key": call.cause.idempotency_key,
+            "actor": call.cause.actor,
+            "family": call.audience.family,
+            "dialect": call.audience.dialect,
+            "sealed_card": call.sealed_card,
+            "fence": call.fence,
+            "lease_seconds": record.lease_seconds,
+        },
+    )
+
+
+def end(cursor: Cursor[Any], record: EndCall) -> None:
+    """Fails with SQLSTATE CF001 when the call is not ours."""
+    cursor.execute(END, _identity(record.call))
+
+
+class PostgresBankCalls:
+    """The port `BankCalls`, on Postgres."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def park(self, call: BankCall, unknown: Unknown) -> None:
+        """Leaves the call to a worker, not before it makes sense. Raises LeaseLost."""
+        quiet = unknown.unanswered or call.unanswered
+        pause = QUIET_SECONDS if quiet else min(2.0**call.attempts, LONGEST_PAUSE_SECONDS)
+        parameters = _identity(call) | {
+            "unanswered": unknown.unanswered,
+            "reason": unknown.reason,
+            "pause": pause,
+        }
+        with self._pool.connection() as connection:
+            if connection.execute(PARK, parameters).rowcount != 1:
+                raise LeaseLost(call.bank_key)
+
+    def take_due(self, limit: int, lease_seconds: float) -> Sequence[BankCall]:
+        """Leases calls whose time has come; other workers take others."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                TAKE_DUE, {"limit": limit, "lease_seconds": lease_seconds}
+            ).fetchall()
+        return [_call(row) for row in rows]
+
+
+def _identity(call: BankCall) -> dict[str, Any]:
+    return {
+        "shard": shard_of(call.payment_id),
+        "payment_id": call.payment_id,
+        "fence": call.fence,
+    }
+
+
+def _call(row: dict[str, Any]) -> BankCall:
+    return BankCall(
+        payment_id=row["payment_id"],
+        tenant=Tenant(row["merchant_id"], Mode(row["mode"])),
+        operation=Operation(row["operation"]),
+        bank_key=row["bank_key"],
+        cause=Cause(
+            actor=row["actor"],
+            request_id=row["request_id"],
+            idempotency_key=row["idempotency_key"],
+        ),
+        audience=Audience(family=row["family"], dialect=row["dialect"]),
+        sealed_card=row["sealed_card"],
+        attempts=row["attempts"],
+        unanswered=row["unanswered"],
+        fence=row["fence"],
+    )

@@ -1,0 +1,409 @@
+"""The bank's books: accounts, what was done to them, and the rules.
+
+No HTTP and no clock of its own. `available_balance` is what a card can still spend: a hold lowers
+it and a void gives it back; a capture lowers `balance`; a refund raises both. Rows of the journal
+are never changed, so an authorization says `approved` for ever, whatever became of it.
+"""
+
+import sqlite3
+import uuid
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Literal, Self
+
+from infrastructure.bank_simulator.database import Database
+from infrastructure.bank_simulator.profiles import HAPPY_CARD, Card, Profile, TestCard
+from infrastructure.bank_simulator.refusals import Refused
+from infrastructure.bank_simulator.requests import (
+    AccountRequest,
+    AuthorizationRequest,
+    CaptureRequest,
+    RefundRequest,
+    VoidRequest,
+)
+
+Kind = Literal["AUTH_HOLD", "CAPTURE", "VOID", "REFUND"]
+Json = dict[str, object]
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS accounts (
+    card_number TEXT PRIMARY KEY,
+    cvv TEXT NOT NULL,
+    expiry_month INTEGER NOT NULL,
+    expiry_year INTEGER NOT NULL,
+    deposited INTEGER NOT NULL,
+    balance INTEGER NOT NULL,
+    available_balance INTEGER NOT NULL CHECK (available_balance <= balance)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS transactions (
+    position INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    type TEXT NOT NULL CHECK (type IN ('AUTH_HOLD', 'CAPTURE', 'VOID', 'REFUND')),
+    card_number TEXT NOT NULL REFERENCES accounts,
+    amount INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    status TEXT NOT NULL,
+    reference_id TEXT,
+    idempotency_key TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    expires_at TEXT
+);
+-- A hold ends once: by one capture or by one void.
+CREATE UNIQUE INDEX IF NOT EXISTS a_hold_ends_once
+ON transactions (reference_id) WHERE type IN ('CAPTURE', 'VOID');
+CREATE INDEX IF NOT EXISTS refunds_of_a_capture
+ON transactions (reference_id) WHERE type = 'REFUND';
+"""
+
+OPEN_ACCOUNT = """
+INSERT INTO accounts
+    (card_number, cvv, expiry_month, expiry_year, deposited, balance, available_balance)
+VALUES (:card_number, :cvv, :expiry_month, :expiry_year, :balance, :balance, :balance)
+ON CONFLICT DO NOTHING
+"""
+DEPOSIT = """
+UPDATE accounts
+SET deposited = deposited + :amount, balance = balance + :amount,
+    available_balance = available_balance + :amount
+WHERE card_number = :card_number
+"""
+MOVE = """
+UPDATE accounts
+SET balance = balance + :balance, available_balance = available_balance + :available
+WHERE card_number = :card_number
+"""
+ACCOUNT = "SELECT * FROM accounts WHERE card_number = :card_number"
+ACCOUNTS = "SELECT card_number, deposited, balance, available_balance FROM accounts"
+
+RECORD = """
+INSERT INTO transactions
+    (id, type, card_number, amount, currency, status, reference_id, idempotency_key, created_at,
+     expires_at)
+VALUES
+    (:id, :type, :card_number, :amount, :currency, :status, :reference_id, :idempotency_key,
+     :created_at, :expires_at)
+"""
+ENTRY = """
+SELECT id, type, card_number, amount, currency, status, reference_id, idempotency_key, created_at,
+       expires_at
+FROM transactions WHERE id = :id AND type = :type
+"""
+ENTRIES = """
+SELECT id, type, amount, currency, status, reference_id, idempotency_key, created_at
+FROM transactions ORDER BY position
+"""
+HOLD_ENDED = """
+SELECT 1 FROM transactions WHERE reference_id = :id AND type IN ('CAPTURE', 'VOID')
+"""
+REFUNDED = """
+SELECT coalesce(sum(amount), 0) FROM transactions WHERE reference_id = :id AND type = 'REFUND'
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """When a request is handled, in seconds since 1970, and the key that it came with."""
+
+    now: float
+    idempotency_key: str
+    auth_expiry_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One row of the journal. `amount` in minor units; times are RFC 3339."""
+
+    id: str
+    type: Kind
+    card_number: str
+    amount: int
+    currency: str
+    status: str
+    reference_id: str | None
+    idempotency_key: str
+    created_at: str
+    expires_at: str | None = None
+
+    def following(self, asked: Asked, *, prefix: str, kind: Kind, status: str, amount: int) -> Self:
+        """The entry that captures, voids or refunds this one."""
+        return replace(
+            self,
+            id=new_id(prefix),
+            type=kind,
+            status=status,
+            amount=amount,
+            reference_id=self.id,
+            idempotency_key=asked.idempotency_key,
+            created_at=timestamp(asked.now),
+            expires_at=None,
+        )
+
+
+ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
+
+
+class Books:
+    """Every public method that changes something is one transaction, refused or done whole."""
+
+    def __init__(self, database: Database, profile: Profile) -> None:
+        self._database = database
+        self._profile = profile
+        database.create(SCHEMA)
+        with database.transaction():
+            for card in profile.cards:
+                self._open_account(card)
+
+    def authorize(self, request: AuthorizationRequest, asked: Asked) -> Json:
+        """Hold `amount` cents. The first failing check refuses: number, CVV, expiry, funds."""
+        with self._database.transaction():
+            self._check_card(request, asked.now)
+            hold = Entry(
+                id=new_id("auth"),
+                type="AUTH_HOLD",
+                card_number=request.card_number,
+                amount=request.amount,
+                currency=request.currency,
+                status="approved",
+                reference_id=None,
+                idempotency_key=asked.idempotency_key,
+                created_at=timestamp(asked.now),
+                expires_at=timestamp(asked.now + asked.auth_expiry_seconds),
+            )
+            self._post(hold, available=-request.amount)
+        return authorization_body(hold)
+
+    def capture(self, request: CaptureRequest, asked: Asked) -> Json:
+        """Take the held money; what a partial capture leaves of the hold is released."""
+        with self._database.transaction():
+            hold = self._open_hold(request.authorization_id)
+            _check_not_expired(hold, asked.now)
+            self._check_capture_amount(request.amount, hold)
+            capture = hold.following(
+                asked, prefix="cap", kind="CAPTURE", status="captured", amount=request.amount
+            )
+            self._post(capture, balance=-request.amount, available=hold.amount - request.amount)
+        return capture_body(capture)
+
+    def void(self, request: VoidRequest, asked: Asked) -> Json:
+        """Release the hold; an expired one too, for nothing else ever does."""
+        with self._database.transaction():
+            hold = self._open_hold(request.authorization_id)
+            void = hold.following(
+                asked, prefix="void", kind="VOID", status="voided", amount=hold.amount
+            )
+            self._post(void, available=hold.amount)
+        return void_body(void)
+
+    def refund(self, request: RefundRequest, asked: Asked) -> Json:
+        """Give captured money back."""
+        with self._database.transaction():
+            capture = self._find(request.capture_id, "CAPTURE")
+            if capture is None:
+                raise Refused("capture_not_found")
+            self._check_refund_amount(request.amount, capture)
+            refund = capture.following(
+                asked, prefix="ref", kind="REFUND", status="refunded", amount=request.amount
+            )
+            self._post(refund, balance=request.amount, available=request.amount)
+        return refund_body(refund)
+
+    def authorization(self, authorization_id: str) -> Json:
+        """As it was answered when it was made. Raises `Refused` with `not_found`."""
+        return authorization_body(self._published(authorization_id, "AUTH_HOLD"))
+
+    def captured(self, capture_id: str) -> Json:
+        """As it was answered when it was made. Raises `Refused` with `not_found`."""
+        return capture_body(self._published(capture_id, "CAPTURE"))
+
+    def refunded(self, refund_id: str) -> Json:
+        """As it was answered when it was made. Raises `Refused` with `not_found`."""
+        return refund_body(self._published(refund_id, "REFUND"))
+
+    def deposit(self, request: AccountRequest) -> Json:
+        """Open an account with a balance, or add the balance to a known card's."""
+        opened = Card(
+            number=request.card_number,
+            cvv=request.cvv,
+            expiry_month=request.expiry_month,
+            expiry_year=request.expiry_year,
+            balance=0,
+        )
+        with self._database.transaction():
+            self._open_account(opened)
+            self._add_money(request.card_number, request.balance)
+        return _account_body(self._existing(request.card_number))
+
+    def fund_happy_card(self, cents: int) -> None:
+        """Bring the happy-path card's deposits up to `cents`, so that a restart adds nothing."""
+        with self._database.transaction():
+            missing = cents - int(self._existing(HAPPY_CARD)["deposited"])
+            if missing > 0:
+                self._add_money(HAPPY_CARD, missing)
+
+    def statement(self) -> Json:
+        """Every account and every entry: what an operator or a test holds the bank to."""
+        return {
+            "accounts": [_account_body(row) for row in self._database.execute(ACCOUNTS)],
+            "transactions": [dict(row) for row in self._database.execute(ENTRIES)],
+        }
+
+    def _check_card(self, request: AuthorizationRequest, now: float) -> None:
+        account = self._account(request.card_number)
+        if account is None:
+            raise Refused("invalid_card")
+        test_card = self._profile.test_cards.get(request.card_number)
+        if test_card is None:
+            _check_issued_card(account, request, now)
+        else:
+            _check_test_card(test_card, request, now)
+        unlimited = test_card is not None and test_card.unlimited
+        if not unlimited and account["available_balance"] < request.amount:
+            raise Refused("insufficient_funds")
+
+    def _open_hold(self, authorization_id: str) -> Entry:
+        hold = self._find(authorization_id, "AUTH_HOLD")
+        if hold is None:
+            raise Refused("authorization_not_found")
+        if self._database.execute(HOLD_ENDED, {"id": authorization_id}).fetchone():
+            raise Refused("authorization_already_used")
+        return hold
+
+    def _check_capture_amount(self, amount: int, hold: Entry) -> None:
+        if amount > hold.amount or (amount != hold.amount and not self._profile.partial):
+            raise Refused("amount_mismatch")
+
+    def _check_refund_amount(self, amount: int, capture: Entry) -> None:
+        (refunded,) = self._database.execute(REFUNDED, {"id": capture.id}).fetchone()
+        if refunded >= capture.amount:
+            raise Refused("already_refunded")
+        if self._profile.partial and refunded + amount > capture.amount:
+            raise Refused("refund_exceeds_capture")
+        if not self._profile.partial and amount != capture.amount:
+            raise Refused("amount_mismatch")
+
+    def _published(self, identifier: str, kind: Kind) -> Entry:
+        entry = self._find(identifier, kind)
+        if entry is None:
+            raise Refused("not_found")
+        return entry
+
+    def _find(self, identifier: str, kind: Kind) -> Entry | None:
+        row = self._database.execute(ENTRY, {"id": identifier, "type": kind}).fetchone()
+        return Entry(**dict(row)) if row else None
+
+    def _post(self, entry: Entry, *, balance: int = 0, available: int = 0) -> None:
+        """Write the entry and move the account by it."""
+        self._database.execute(
+            MOVE, {"card_number": entry.card_number, "balance": balance, "available": available}
+        )
+        self._database.execute(RECORD, {name: getattr(entry, name) for name in ENTRY_FIELDS})
+
+    def _account(self, card_number: str) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._database.execute(
+            ACCOUNT, {"card_number": card_number}
+        ).fetchone()
+        return row
+
+    def _existing(self, card_number: str) -> sqlite3.Row:
+        account = self._account(card_number)
+        if account is None:
+            raise LookupError(card_number)
+        return account
+
+    def _open_account(self, card: Card) -> None:
+        self._database.execute(
+            OPEN_ACCOUNT,
+            {
+                "card_number": card.number,
+                "cvv": card.cvv,
+                "expiry_month": card.expiry_month,
+                "expiry_year": card.expiry_year,
+                "balance": card.balance,
+            },
+        )
+
+    def _add_money(self, card_number: str, amount: int) -> None:
+        self._database.execute(DEPOSIT, {"card_number": card_number, "amount": amount})
+
+
+def _check_issued_card(account: sqlite3.Row, request: AuthorizationRequest, now: float) -> None:
+    """The bank's own record decides; an absent CVV got past the bounds only where it may."""
+    if request.cvv and account["cvv"] != request.cvv:
+        raise Refused("invalid_cvv")
+    if _is_past(account["expiry_month"], account["expiry_year"], now):
+        raise Refused("card_expired")
+
+
+def _check_test_card(card: TestCard, request: AuthorizationRequest, now: float) -> None:
+    if card.decline is not None:
+        raise Refused(card.decline)
+    if request.expiry_year and _is_past(request.expiry_month, request.expiry_year, now):
+        raise Refused("card_expired")
+
+
+def _check_not_expired(hold: Entry, now: float) -> None:
+    if hold.expires_at is not None and hold.expires_at <= timestamp(now):
+        raise Refused("authorization_expired")
+
+
+def _is_past(month: int, year: int, now: float) -> bool:
+    """A card is good until the end of its month."""
+    today = datetime.fromtimestamp(now, UTC)
+    return (year, month) < (today.year, today.month)
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4()}"
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, always with microseconds, so that text order is time order."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def authorization_body(entry: Entry) -> Json:
+    return {
+        "authorization_id": entry.id,
+        "status": entry.status,
+        "amount": entry.amount,
+        "currency": entry.currency,
+        "expires_at": entry.expires_at,
+        "created_at": entry.created_at,
+    }
+
+
+def capture_body(entry: Entry) -> Json:
+    return {
+        "capture_id": entry.id,
+        "authorization_id": entry.reference_id,
+        "status": entry.status,
+        "amount": entry.amount,
+        "currency": entry.currency,
+        "captured_at": entry.created_at,
+    }
+
+
+def void_body(entry: Entry) -> Json:
+    return {
+        "void_id": entry.id,
+        "authorization_id": entry.reference_id,
+        "status": entry.status,
+        "voided_at": entry.created_at,
+    }
+
+
+def refund_body(entry: Entry) -> Json:
+    return {
+        "refund_id": entry.id,
+        "capture_id": entry.reference_id,
+        "status": entry.status,
+        "amount": entry.amount,
+        "currency": entry.currency,
+        "refunded_at": entry.created_at,
+    }
+
+
+def _account_body(account: sqlite3.Row) -> Json:
+    shown = ("card_number", "deposited", "balance", "available_balance")
+    return {name: account[name] for name in shown}

@@ -1,0 +1,192 @@
+"""What callers ask: a JSON body read into one of four requests.
+
+A wrong JSON type is a protocol error (`Unreadable`). A value of the right type that is out of
+bounds is refused with its code. A missing field counts as the empty value of its type, which is
+how an empty object comes to be refused rather than unreadable.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import NoReturn
+
+from infrastructure.bank_simulator.profiles import DEFAULT_CURRENCY, Profile
+from infrastructure.bank_simulator.refusals import Refused, Unreadable
+
+LARGEST_INTEGER = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuthorizationRequest:
+    """`amount` in cents. The expiry as sent; the bank trusts its own record of it."""
+
+    card_number: str
+    cvv: str
+    expiry_month: int
+    expiry_year: int
+    amount: int
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptureRequest:
+    authorization_id: str
+    amount: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoidRequest:
+    authorization_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefundRequest:
+    capture_id: str
+    amount: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccountRequest:
+    """A new card for a load test, or more money for a known one; `balance` in cents."""
+
+    card_number: str
+    cvv: str
+    expiry_month: int
+    expiry_year: int
+    balance: int
+
+
+class Fields:
+    """A JSON object, read field by field with its types checked."""
+
+    def __init__(self, body: bytes) -> None:
+        """Raises `Unreadable` unless the body is a JSON object (or null, which is an empty one)."""
+        try:
+            parsed = json.loads(body, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise Unreadable from error
+        if not isinstance(parsed, dict | None):
+            raise Unreadable
+        self._fields: dict[str, object] = parsed or {}
+
+    def all(self) -> dict[str, object]:
+        return self._fields
+
+    def text(self, name: str, default: str = "") -> str:
+        value = self._fields.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise Unreadable
+        return value
+
+    def integer(self, name: str) -> int:
+        value = self._fields.get(name)
+        if value is None:
+            return 0
+        # A JSON true is an int to Python, and 100.0 is a float: neither is the published type.
+        if type(value) is not int or abs(value) > LARGEST_INTEGER:
+            raise Unreadable
+        return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def read_authorization(body: bytes, profile: Profile) -> AuthorizationRequest:
+    """Raises `Unreadable` for wrong types, `Refused` for values out of bounds."""
+    fields = Fields(body)
+    request = AuthorizationRequest(
+        card_number=fields.text("card_number"),
+        cvv=fields.text("cvv"),
+        expiry_month=fields.integer("expiry_month"),
+        expiry_year=fields.integer("expiry_year"),
+        amount=fields.integer("amount"),
+        currency=_currency(fields, profile),
+    )
+    _check_bounds(request, profile)
+    return request
+
+
+def _currency(fields: Fields, profile: Profile) -> str:
+    if not profile.currencies:
+        return DEFAULT_CURRENCY
+    return fields.text("currency", DEFAULT_CURRENCY).upper()
+
+
+def _check_bounds(request: AuthorizationRequest, profile: Profile) -> None:
+    if not is_card_number(request.card_number):
+        raise Refused("invalid_card")
+    if not _is_cvv(request.cvv) and (profile.cvv_required or request.cvv):
+        raise Refused("invalid_cvv")
+    _check_amount(request.amount)
+    if not _is_currency(request.currency):
+        raise Refused("invalid_currency")
+
+
+def read_capture(body: bytes, _profile: Profile) -> CaptureRequest:
+    """Raises `Unreadable` for wrong types, `Refused` for values out of bounds."""
+    fields = Fields(body)
+    request = CaptureRequest(
+        authorization_id=fields.text("authorization_id"), amount=fields.integer("amount")
+    )
+    _check_amount(request.amount)
+    return request
+
+
+def read_void(body: bytes, _profile: Profile) -> VoidRequest:
+    """Raises `Unreadable` for wrong types."""
+    return VoidRequest(authorization_id=Fields(body).text("authorization_id"))
+
+
+def read_refund(body: bytes, _profile: Profile) -> RefundRequest:
+    """Raises `Unreadable` for wrong types, `Refused` for values out of bounds."""
+    fields = Fields(body)
+    request = RefundRequest(capture_id=fields.text("capture_id"), amount=fields.integer("amount"))
+    _check_amount(request.amount)
+    return request
+
+
+def read_account(body: bytes) -> AccountRequest:
+    """Raises `Unreadable` for wrong types, `Refused` for values out of bounds."""
+    fields = Fields(body)
+    request = AccountRequest(
+        card_number=fields.text("card_number"),
+        cvv=fields.text("cvv"),
+        expiry_month=fields.integer("exp_month"),
+        expiry_year=fields.integer("exp_year"),
+        balance=fields.integer("balance"),
+    )
+    if not is_card_number(request.card_number):
+        raise Refused("invalid_card")
+    if not _is_cvv(request.cvv):
+        raise Refused("invalid_cvv")
+    if not (1 <= request.expiry_month <= 12 and 1 <= request.expiry_year <= 9999):
+        raise Refused("card_expired")
+    if request.balance < 0:
+        raise Refused("invalid_amount")
+    return request
+
+
+def is_card_number(text: str) -> bool:
+    """13 to 19 digits that pass the Luhn check."""
+    return 13 <= len(text) <= 19 and text.isascii() and text.isdigit() and _passes_luhn(text)
+
+
+def _passes_luhn(digits: str) -> bool:
+    odd, even = digits[-1::-2], digits[-2::-2]
+    doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in even)
+    return (sum(map(int, odd)) + doubled) % 10 == 0
+
+
+def _is_cvv(text: str) -> bool:
+    return 3 <= len(text) <= 4 and text.isascii() and text.isdigit()
+
+
+def _is_currency(text: str) -> bool:
+    return len(text) == 3 and text.isascii() and text.isalpha()
+
+
+def _check_amount(amount: int) -> None:
+    if amount < 1:
+        raise Refused("invalid_amount")

@@ -1,0 +1,398 @@
+"""The event store: a log in 64 shards, on Postgres, behind the event-sourcing library's own ports.
+
+One statement advances the head of an aggregate's shard and inserts its events, so positions are
+gapless within a shard, in commit order, and a rollback leaves no hole. There is no table lock and no
+NOTIFY: appends to different shards wait for nothing but the disk. Optimistic concurrency is the
+primary key (shard, aggregate, version).
+
+What belongs with the events (the idempotency key, the order's slot, the bank call, the receipt) is
+written in the same transaction and the same round of the wire.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final, LiteralString, NoReturn
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    ApplicationRecorder,
+    InfrastructureFactory,
+    Mapper,
+    Notification,
+    NotSupportedError,
+    ProcessRecorder,
+    StoredEvent,
+    Subscription,
+    TrackingRecorder,
+    Transcoder,
+)
+from eventsourcing.utils import Environment, get_topic, resolve_topic
+from psycopg import Cursor, errors
+
+from domain.commands import Cause
+from domain.errors import ConcurrentChange, KeyAlreadyClaimed, LeaseLost, OrderAlreadyPaid
+from domain.ledger import PaymentLedger
+from domain.payment import Payment, rfc3339
+from domain.records import (
+    AnswerKey,
+    BeginCall,
+    ClaimKey,
+    EndCall,
+    FreeOrderSlot,
+    Record,
+    TakeOrderSlot,
+)
+from infrastructure import bank_calls, idempotency, order_slots
+from infrastructure.clock import RandomIds
+from infrastructure.database import Pool
+from infrastructure.shards import shard_of
+from projections.registry import INLINE, InlineProjection
+
+
+class UnknownEventVersion(Exception):
+    """The stored event was written by newer code, and would be misread by this."""
+
+
+class FlatJSON(Transcoder):
+    """Event state as compact JSON with sorted keys: the same event is the same bytes."""
+
+    def encode(self, obj: Any) -> bytes:
+        return json.dumps(
+            obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
+
+    def decode(self, data: bytes) -> Any:
+        return json.loads(data)
+
+
+class FlatMapper(Mapper[UUID]):
+    """Events to and from plain JSON: `at` is the time, and nothing says how Python spells it."""
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        state = dict(vars(domain_event))
+        originator_id = state.pop("originator_id")
+        originator_version = state.pop("originator_version")
+        state["at"] = rfc3339(state.pop("timestamp"))
+        class_version = getattr(type(domain_event), "class_version", 1)
+        if class_version > 1:
+            state["class_version"] = class_version
+        return StoredEvent(
+            originator_id=originator_id,
+            originator_version=originator_version,
+            topic=get_topic(type(domain_event)),
+            state=self.transcoder.encode(state),
+        )
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
+        event_class: Any = resolve_topic(stored_event.topic)
+        state = self.transcoder.decode(stored_event.state)
+        stored, known = state.pop("class_version", 1), getattr(event_class, "class_version", 1)
+        if stored > known:
+            raise UnknownEventVersion(
+                f"{stored_event.topic} version {stored} is newer than {known}, the newest known here"
+            )
+        for version in range(stored, known):
+            getattr(event_class, f"upcast_v{version}_v{version + 1}")(state)
+        state["timestamp"] = datetime.fromisoformat(state.pop("at"))
+        state["originator_id"] = stored_event.originator_id
+        state["originator_version"] = stored_event.originator_version
+        event = object.__new__(event_class)
+        object.__setattr__(event, "__dict__", state)
+        return event
+
+
+APPEND: Final[LiteralString] = """
+    WITH head AS (
+        UPDATE shard_heads
+        SET position = position + %(count)s, hash = sha256(hash || %(digests)s)
+        WHERE shard = %(shard)s
+        RETURNING position - %(count)s AS base, hash
+    )
+    INSERT INTO events (
+        shard, position, originator_id, originator_version, event_id, topic, state, cause,
+        recorded_at, digest, chain_hash
+    )
+    SELECT
+        %(shard)s, head.base + e.place, %(originator_id)s, e.version, e.event_id, e.topic, e.state,
+        %(cause)s, e.recorded_at, e.digest, head.hash
+    FROM head, unnest(
+        %(versions)s::bigint[], %(event_ids)s::uuid[], %(topics)s::text[], %(states)s::bytea[],
+        %(recorded_at)s::timestamptz[], %(each_digest)s::bytea[]
+    ) WITH ORDINALITY AS e (version, event_id, topic, state, recorded_at, digest, place)
+"""
+SELECT_EVENTS: Final[LiteralString] = """
+    SELECT originator_id, originator_version, topic, state FROM events
+    WHERE shard = %(shard)s AND originator_id = %(originator_id)s
+      AND originator_version > %(gt)s AND originator_version <= %(lte)s
+    ORDER BY originator_version
+"""
+WAS_RECORDED: Final[LiteralString] = """
+    SELECT digest FROM events
+    WHERE shard = %(shard)s AND originator_id = %(originator_id)s
+      AND originator_version = %(version)s
+"""
+
+BROKEN_CONSTRAINTS: Final[Mapping[str, type[Exception]]] = {
+    "events_pkey": ConcurrentChange,
+    "bank_calls_pkey": ConcurrentChange,
+    "idempotency_keys_pkey": KeyAlreadyClaimed,
+}
+LEASE_LOST: Final = "CF001"
+MAX_VERSION: Final = 2**62
+
+
+def event_digest(
+    *,
+    event_id: UUID,
+    originator_id: UUID,
+    originator_version: int,
+    topic: str,
+    recorded_at: str,
+    state: str,
+    cause: str,
+) -> bytes:
+    """SHA-256 of everything that is known of one event, as anyone can compute it again: the compact
+    JSON array of these seven as strings, in this order, in UTF-8."""
+    fields = [
+        str(event_id),
+        str(originator_id),
+        str(originator_version),
+        topic,
+        recorded_at,
+        state,
+        cause,
+    ]
+    return hashlib.sha256(
+        json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    ).digest()
+
+
+def cause_text(cause: Cause) -> str:
+    """The cause as it is stored: compact JSON with sorted keys, what is not known left out."""
+    fields = {
+        "actor": cause.actor,
+        "request_id": cause.request_id,
+        "idempotency_key": cause.idempotency_key,
+    }
+    known = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(known, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+class ShardedRecorder(ApplicationRecorder):
+    """Appends to and reads from the sharded log, with what is written beside the events."""
+
+    def __init__(self, pool: Pool, inline: Sequence[InlineProjection] = INLINE) -> None:
+        self._pool = pool
+        self._inline = inline
+        self._ids = RandomIds()
+
+    def insert_events(
+        self,
+        stored_events: Sequence[StoredEvent],
+        *,
+        cause: Cause | None = None,
+        history: Sequence[Payment.Event] = (),
+        beside: Sequence[Record] = (),
+        **_: Any,
+    ) -> None:
+        """Appends the events of one aggregate, and with them `beside` and the rows that `history`,
+        all of the aggregate's events, has in the inline read models. All of it, or none.
+
+        Raises ConcurrentChange, KeyAlreadyClaimed, OrderAlreadyPaid, LeaseLost.
+        """
+        if not stored_events:
+            return
+        batch = self._batch(stored_events, cause or Cause(actor="system"))
+        try:
+            with (
+                _broken_rules_named(),
+                self._pool.connection() as connection,
+                connection.pipeline(),
+                connection.transaction(),
+                connection.cursor() as cursor,
+            ):
+                for record in beside:
+                    _write(cursor, record)
+                cursor.execute(APPEND, batch)
+                for projection in self._inline:
+                    projection.project(cursor, batch["shard"], history)
+        except psycopg.OperationalError:
+            # The connection went, and perhaps only the acknowledgement with it.
+            if not self._was_recorded(batch):
+                raise
+
+    def _batch(self, stored_events: Sequence[StoredEvent], cause: Cause) -> dict[str, Any]:
+        originator_id = stored_events[0].originator_id
+        assert isinstance(originator_id, UUID)
+        if any(event.originator_id != originator_id for event in stored_events):
+            raise NotSupportedError("one append is of one aggregate: shards share no transaction")
+        text = cause_text(cause)
+        event_ids = [self._ids.new() for _ in stored_events]
+        recorded_at = [json.loads(event.state)["at"] for event in stored_events]
+        digests = [
+            event_digest(
+                event_id=event_id,
+                originator_id=originator_id,
+                originator_version=event.originator_version,
+                topic=event.topic,
+                recorded_at=at,
+                state=event.state.decode(),
+                cause=text,
+            )
+            for event_id, event, at in zip(event_ids, stored_events, recorded_at, strict=True)
+        ]
+        return {
+            "shard": shard_of(originator_id),
+            "count": len(stored_events),
+            "originator_id": originator_id,
+            "cause": text,
+            "versions": [event.originator_version for event in stored_events],
+            "event_ids": event_ids,
+            "topics": [event.topic for event in stored_events],
+            "states": [event.state for event in stored_events],
+            "recorded_at": recorded_at,
+            "each_digest": digests,
+            "digests": b"".join(digests),
+        }
+
+    def _was_recorded(self, batch: dict[str, Any]) -> bool:
+        """Whether the last event of the batch is in the log, and is ours."""
+        identity = {
+            "shard": batch["shard"],
+            "originator_id": batch["originator_id"],
+            "version": batch["versions"][-1],
+        }
+        with self._pool.connection() as connection:
+            row = connection.execute(WAS_RECORDED, identity).fetchone()
+        return row is not None and bytes(row["digest"]) == batch["each_digest"][-1]
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        """The events of one aggregate, in order of version."""
+        assert isinstance(originator_id, UUID)
+        parameters = {
+            "shard": shard_of(originator_id),
+            "originator_id": originator_id,
+            "gt": 0 if gt is None else gt,
+            "lte": MAX_VERSION if lte is None else lte,
+        }
+        with self._pool.connection() as connection:
+            rows = connection.execute(SELECT_EVENTS, parameters).fetchall()
+        events = [
+            StoredEvent(
+                originator_id=row["originator_id"],
+                originator_version=row["originator_version"],
+                topic=row["topic"],
+                state=bytes(row["state"]),
+            )
+            for row in rows
+        ]
+        return (events[::-1] if desc else events)[:limit]
+
+    # The log has a position in each shard and none over all, so the library's single sequence of
+    # notifications cannot be offered: a reader of one would lose events.
+
+    def select_notifications(self, *_: Any, **__: Any) -> Sequence[Notification]:
+        """Not offered: see `projections.engine`."""
+        _one_sequence_not_offered()
+
+    def max_notification_id(self) -> int | None:
+        """Not offered."""
+        _one_sequence_not_offered()
+
+    def subscribe(self, *_: Any, **__: Any) -> Subscription[ApplicationRecorder]:
+        """Not offered."""
+        _one_sequence_not_offered()
+
+
+class ShardedFactory(InfrastructureFactory[TrackingRecorder]):
+    """Gives the library's Application our recorder."""
+
+    def __init__(self, env: Environment, pool: Pool) -> None:
+        super().__init__(env)
+        self._pool = pool
+
+    def application_recorder(self) -> ApplicationRecorder:
+        """The log."""
+        return ShardedRecorder(self._pool)
+
+    def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:  # noqa: ARG002
+        """The same; there are no snapshots, since payments are short."""
+        return self.application_recorder()
+
+    def tracking_recorder(self, *_: Any, **__: Any) -> TrackingRecorder:
+        """Not offered: followers keep their own positions, one for each shard."""
+        _one_sequence_not_offered()
+
+    def process_recorder(self) -> ProcessRecorder:
+        """Not offered, for the same reason."""
+        _one_sequence_not_offered()
+
+
+class PostgresPaymentLedger(PaymentLedger):
+    """The ledger on the sharded log."""
+
+    def __init__(self, pool: Pool, **ports: Any) -> None:
+        self._pool = pool
+        super().__init__({}, **ports)
+
+    def construct_factory(self, env: Environment) -> ShardedFactory:
+        """Ours, on the pool that the process shares."""
+        return ShardedFactory(env, self._pool)
+
+    def construct_mapper(self) -> FlatMapper:
+        """Plain JSON."""
+        return FlatMapper(FlatJSON())
+
+
+def _write(cursor: Cursor[Any], record: Record) -> None:
+    """Hands the record to the owner of its table."""
+    match record:
+        case ClaimKey():
+            idempotency.claim(cursor, record)
+        case AnswerKey():
+            idempotency.answer(cursor, record)
+        case TakeOrderSlot():
+            order_slots.take(cursor, record)
+        case FreeOrderSlot():
+            order_slots.free(cursor, record)
+        case BeginCall():
+            bank_calls.begin(cursor, record)
+        case EndCall():
+            bank_calls.end(cursor, record)
+
+
+@contextmanager
+def _broken_rules_named() -> Iterator[None]:
+    """Turns the database's words for a broken rule into ours."""
+    try:
+        yield
+    except errors.UniqueViolation as error:
+        constraint = error.diag.constraint_name or ""
+        if constraint == "order_slots_pkey":
+            raise OrderAlreadyPaid(
+                "The order has a payment that is pending, authorized or captured.", param="order_id"
+            ) from error
+        if constraint in BROKEN_CONSTRAINTS:
+            raise BROKEN_CONSTRAINTS[constraint](constraint) from error
+        raise
+    except psycopg.DatabaseError as error:
+        if error.sqlstate == LEASE_LOST:
+            raise LeaseLost(str(error)) from error
+        raise
+
+
+def _one_sequence_not_offered() -> NoReturn:
+    raise NotSupportedError("the log is followed shard by shard; it has no single sequence")

@@ -1,0 +1,116 @@
+"""Idempotency keys: claimed with the first events of a command, answered with its last.
+
+There is no second store to disagree with the log, and nothing is claimed by what was refused.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from psycopg import Cursor
+from psycopg.types.json import Jsonb
+
+from domain.commands import Tenant
+from domain.records import AnswerKey, ClaimKey, StoredAnswer
+from infrastructure.bank_calls import IS_PENDING
+from infrastructure.database import Pool
+from infrastructure.shards import shard_of
+
+KEPT_DAYS: Final = 30
+
+CLAIM: Final[LiteralString] = """
+    INSERT INTO idempotency_keys (
+        merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at
+    ) VALUES (
+        %(merchant_id)s, %(mode)s, %(key)s, %(fingerprint)s, %(request_id)s, %(payment_id)s,
+        clock_timestamp()
+    )
+"""
+ANSWER: Final[LiteralString] = """
+    UPDATE idempotency_keys SET status = %(status)s, headers = %(headers)s, body = %(body)s
+    WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
+"""
+FIND: Final[LiteralString] = """
+    SELECT fingerprint, payment_id, status, headers, body FROM idempotency_keys
+    WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
+"""
+PRUNE: Final[LiteralString] = """
+    DELETE FROM idempotency_keys
+    WHERE claimed_at < clock_timestamp() - make_interval(days => %(days)s) AND status IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A key that was used before. `answer` is None while there is none; `pending`: and there will be
+    none in time, since nobody is at it now."""
+
+    fingerprint: bytes
+    payment_id: UUID
+    answer: StoredAnswer | None
+    pending: bool
+
+
+def claim(cursor: Cursor[Any], record: ClaimKey) -> None:
+    """Breaks `idempotency_keys_pkey` when the key was claimed."""
+    cursor.execute(
+        CLAIM,
+        {
+            **_identity(record.claim.tenant, record.claim.key),
+            "fingerprint": record.claim.fingerprint,
+            "request_id": record.request_id,
+            "payment_id": record.payment_id,
+        },
+    )
+
+
+def answer(cursor: Cursor[Any], record: AnswerKey) -> None:
+    """Keeps the answer, byte for byte."""
+    cursor.execute(
+        ANSWER,
+        {
+            **_identity(record.tenant, record.key),
+            "status": record.answer.status,
+            "headers": Jsonb(dict(record.answer.headers)),
+            "body": record.answer.body,
+        },
+    )
+
+
+class IdempotencyKeys:
+    """What became of the keys."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def find(self, tenant: Tenant, key: str) -> Claimed | None:
+        """The claim on `key`, or None where it is free."""
+        with self._pool.connection() as connection:
+            row = connection.execute(FIND, _identity(tenant, key)).fetchone()
+            if row is None:
+                return None
+            call = None
+            if row["status"] is None:
+                identity = {"payment_id": row["payment_id"], "key": key}
+                identity["shard"] = shard_of(row["payment_id"])
+                call = connection.execute(IS_PENDING, identity).fetchone()
+        return Claimed(
+            fingerprint=row["fingerprint"],
+            payment_id=row["payment_id"],
+            answer=None if row["status"] is None else _answer(row),
+            pending=call is not None and call["pending"],
+        )
+
+    def prune(self) -> int:
+        """Forgets the answered keys that are older than KEPT_DAYS; how many."""
+        with self._pool.connection() as connection:
+            return connection.execute(PRUNE, {"days": KEPT_DAYS}).rowcount
+
+
+def _identity(tenant: Tenant, key: str) -> dict[str, Any]:
+    return {"merchant_id": tenant.merchant_id, "mode": tenant.mode.value, "key": key}
+
+
+def _answer(row: dict[str, Any]) -> StoredAnswer:
+    headers = tuple(sorted(row["headers"].items()))
+    return StoredAnswer(status=row["status"], headers=headers, body=bytes(row["body"]))

@@ -1,0 +1,169 @@
+-- The ledger's first schema.
+--
+-- `shard` leads the key of every table that follows a payment, and nothing here spans shards: no
+-- sequence, no foreign key, no unique index. Order slots and idempotency keys have keys of their own.
+
+-- The log. `position` is gapless within a shard; an event's order in its aggregate is its version.
+CREATE TABLE events (
+    shard              smallint    NOT NULL,
+    position           bigint      NOT NULL,
+    originator_id      uuid        NOT NULL,
+    originator_version bigint      NOT NULL,
+    event_id           uuid        NOT NULL,
+    topic              text        NOT NULL,
+    state              bytea       NOT NULL,
+    cause              text        NOT NULL,
+    recorded_at        timestamptz NOT NULL,
+    digest             bytea       NOT NULL,
+    chain_hash         bytea       NOT NULL,
+    CONSTRAINT events_pkey PRIMARY KEY (shard, originator_id, originator_version),
+    CONSTRAINT events_position_key UNIQUE (shard, position)
+);
+
+-- How far each shard's log goes, and the hash that chains all of it.
+CREATE TABLE shard_heads (
+    shard    smallint NOT NULL PRIMARY KEY,
+    position bigint   NOT NULL,
+    hash     bytea    NOT NULL
+) WITH (fillfactor = 20);
+
+INSERT INTO shard_heads (shard, position, hash)
+SELECT shard, 0, sha256('') FROM generate_series(0, 63) AS shard;
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'events are never changed or deleted' USING ERRCODE = 'CF002';
+END
+$$;
+
+CREATE TRIGGER events_are_for_ever BEFORE UPDATE OR DELETE ON events
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What the bank was asked and has not been recorded to have answered.
+CREATE TABLE bank_calls (
+    shard           smallint    NOT NULL,
+    payment_id      uuid        NOT NULL,
+    merchant_id     text        NOT NULL,
+    mode            text        NOT NULL,
+    operation       text        NOT NULL,
+    bank_key        text        NOT NULL,
+    request_id      text,
+    idempotency_key text,
+    actor           text        NOT NULL,
+    family          text        NOT NULL,
+    dialect         text        NOT NULL,
+    sealed_card     bytea,
+    attempts        integer     NOT NULL,
+    unanswered      boolean     NOT NULL,
+    in_flight       boolean     NOT NULL,
+    parked          boolean     NOT NULL,
+    fence           bigint      NOT NULL,
+    due_at          timestamptz NOT NULL,
+    since           timestamptz NOT NULL,
+    reason          text,
+    CONSTRAINT bank_calls_pkey PRIMARY KEY (shard, payment_id)
+);
+CREATE INDEX bank_calls_due ON bank_calls (due_at);
+
+CREATE FUNCTION end_bank_call(of_shard smallint, of_payment uuid, with_fence bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM bank_calls
+    WHERE shard = of_shard AND payment_id = of_payment AND fence = with_fence;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease was lost' USING ERRCODE = 'CF001';
+    END IF;
+END
+$$;
+
+-- One live payment an order.
+CREATE TABLE order_slots (
+    merchant_id text NOT NULL,
+    mode        text NOT NULL,
+    order_id    text NOT NULL,
+    payment_id  uuid NOT NULL,
+    CONSTRAINT order_slots_pkey PRIMARY KEY (merchant_id, mode, order_id)
+);
+
+-- Idempotency keys, with what they were used for and what was answered.
+CREATE TABLE idempotency_keys (
+    merchant_id text        NOT NULL,
+    mode        text        NOT NULL,
+    key         text        NOT NULL,
+    fingerprint bytea       NOT NULL,
+    request_id  text        NOT NULL,
+    payment_id  uuid        NOT NULL,
+    claimed_at  timestamptz NOT NULL,
+    status      smallint,
+    headers     jsonb,
+    body        bytea,
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (merchant_id, mode, key)
+);
+CREATE INDEX idempotency_keys_claimed_at ON idempotency_keys (claimed_at);
+
+-- Read models.
+CREATE TABLE receipts (
+    shard        smallint    NOT NULL,
+    payment_id   uuid        NOT NULL,
+    merchant_id  text        NOT NULL,
+    mode         text        NOT NULL,
+    order_id     text,
+    customer_id  text,
+    status       text        NOT NULL,
+    needs_review boolean     NOT NULL,
+    pending      boolean     NOT NULL,
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz,
+    version      bigint      NOT NULL,
+    document     jsonb       NOT NULL,
+    CONSTRAINT receipts_pkey PRIMARY KEY (shard, payment_id)
+) WITH (fillfactor = 70);
+CREATE INDEX receipts_newest ON receipts (merchant_id, mode, payment_id);
+CREATE INDEX receipts_by_order ON receipts (merchant_id, mode, order_id, payment_id);
+CREATE INDEX receipts_by_customer ON receipts (merchant_id, mode, customer_id, payment_id);
+
+CREATE TABLE refunds (
+    shard       smallint    NOT NULL,
+    payment_id  uuid        NOT NULL,
+    refund_id   uuid        NOT NULL,
+    merchant_id text        NOT NULL,
+    mode        text        NOT NULL,
+    status      text        NOT NULL,
+    created_at  timestamptz NOT NULL,
+    version     bigint      NOT NULL,
+    document    jsonb       NOT NULL,
+    CONSTRAINT refunds_pkey PRIMARY KEY (shard, refund_id)
+) WITH (fillfactor = 70);
+CREATE INDEX refunds_newest ON refunds (merchant_id, mode, refund_id);
+CREATE INDEX refunds_by_payment ON refunds (payment_id, refund_id);
+
+-- Who may ask.
+CREATE TABLE merchants (
+    merchant_id  text        NOT NULL PRIMARY KEY,
+    name         text        NOT NULL UNIQUE,
+    created_at   timestamptz NOT NULL,
+    suspended_at timestamptz
+);
+
+CREATE TABLE api_keys (
+    key_id       text        NOT NULL PRIMARY KEY,
+    digest       bytea       NOT NULL UNIQUE,
+    prefix       text        NOT NULL,
+    merchant_id  text        NOT NULL,
+    mode         text        NOT NULL,
+    type         text        NOT NULL,
+    scopes       text[]      NOT NULL,
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz
+);
+
+-- Rate limits: lost in a crash, and no harm done.
+CREATE UNLOGGED TABLE rate_limit_windows (
+    name       text        NOT NULL PRIMARY KEY,
+    hits       bigint      NOT NULL,
+    expires_at timestamptz NOT NULL
+);

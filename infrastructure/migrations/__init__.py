@@ -1,0 +1,66 @@
+"""The database's schema, made and upgraded by numbered files, each applied once and for good.
+
+All of what is due is applied in one transaction, under a lock, so that any number of processes may
+call `migrate` at once. An applied file must never be edited: its checksum is kept and compared.
+"""
+
+import hashlib
+from importlib import resources
+from typing import Any, Final
+
+import psycopg
+
+# Any number will do, as long as nothing else locks it.
+LOCK: Final = 7_240_651
+
+CREATE_TABLE: Final = """
+    CREATE TABLE IF NOT EXISTS schema_migrations (
+        name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+    )
+"""
+
+
+class MigrationChanged(Exception):
+    """A file that was applied is not what it was."""
+
+
+def migrate(database_url: str) -> list[str]:
+    """Brings the schema up to date; the names of the files that were due. Raises MigrationChanged."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        connection.execute(CREATE_TABLE)
+        rows = connection.execute("SELECT name, checksum FROM schema_migrations").fetchall()
+        applied: dict[str, str] = dict(rows)
+        return [name for name, text in _files() if _apply(connection, applied, name, text)]
+
+
+def pending_migrations(database_url: str) -> list[str]:
+    """The names of the files that `migrate` would apply; it changes nothing."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
+        if row is None or not row[0]:
+            return [name for name, _ in _files()]
+        rows = connection.execute("SELECT name FROM schema_migrations").fetchall()
+    applied = {name for (name,) in rows}
+    return [name for name, _ in _files() if name not in applied]
+
+
+def _apply(
+    connection: psycopg.Connection[Any], applied: dict[str, str], name: str, text: str
+) -> bool:
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    if name in applied:
+        if applied[name] != checksum:
+            raise MigrationChanged(f"{name} was applied to this database in another form")
+        return False
+    connection.execute(text.encode())
+    connection.execute(
+        "INSERT INTO schema_migrations (name, checksum) VALUES (%s, %s)", [name, checksum]
+    )
+    return True
+
+
+def _files() -> list[tuple[str, str]]:
+    folder = resources.files(__name__)
+    files = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
+    return [(f.name, f.read_text("utf-8")) for f in sorted(files, key=lambda f: f.name)]

@@ -1,0 +1,122 @@
+"""Other processes, told apart by their command line, since a process id alone may be reused."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+POLL_SECONDS = 0.005
+PROC = Path("/proc")
+HAS_PROC = (PROC / "self" / "cmdline").exists()  # Linux; elsewhere ps is asked
+PS_TIMEOUT_SECONDS = 10
+
+
+def command_line(pid: int) -> str:
+    """What the process was started as; empty when it is gone, or dead and not yet collected."""
+    if HAS_PROC:
+        try:
+            words = (PROC / str(pid) / "cmdline").read_bytes()
+        except OSError:
+            return ""
+        return words.replace(b"\0", b" ").decode(errors="replace").strip()
+    found = ps("-p", str(pid), "-o", "state=,command=").strip()
+    return "" if found.startswith("Z") else found.partition(" ")[2].strip()
+
+
+def started_at(pid: int) -> str:
+    """When the process began, in the system's own words; empty when it is gone.
+
+    With its number it tells a process from a later one that was given the same number.
+    """
+    if HAS_PROC:
+        fields = stat_fields(pid)
+        return "" if not fields or fields[0] == "Z" else fields[19]
+    found = ps("-p", str(pid), "-o", "state=,lstart=").strip()
+    return "" if found.startswith("Z") else found.partition(" ")[2].strip()
+
+
+def group(leader: int) -> list[int]:
+    """The living processes of the group that this process led, itself included."""
+    if HAS_PROC:
+        all_fields = [(pid, stat_fields(pid)) for pid in every_pid()]
+        return [pid for pid, it in all_fields if it and it[0] != "Z" and it[2] == str(leader)]
+    rows = [row.split() for row in ps("-axo", "pid=,pgid=,state=").splitlines()]
+    return [int(pid) for pid, its, state in rows if int(its) == leader and state[0] != "Z"]
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Linux's account of a process from its state on: state, parent, group, …, start (20th)."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def folder(pid: int) -> Path | None:
+    """The process's current folder, where the system tells."""
+    try:
+        return (PROC / str(pid) / "cwd").readlink()
+    except OSError:
+        return None
+
+
+def running(is_wanted: Callable[[str], bool]) -> list[int]:
+    """The ids of all processes, this one aside, with such a command line."""
+    return [pid for pid in every_pid() if pid != os.getpid() and is_wanted(command_line(pid))]
+
+
+def every_pid() -> list[int]:
+    if HAS_PROC:
+        return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+    return [int(word) for word in ps("-axo", "pid=").split()]
+
+
+def ps(*options: str) -> str:
+    done = subprocess.run(
+        ["ps", *options], capture_output=True, text=True, timeout=PS_TIMEOUT_SECONDS, check=False
+    )
+    return done.stdout
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Signal a process that may have ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def end(
+    pids: Iterable[int],
+    steps: Iterable[tuple[signal.Signals, float]],
+    is_wanted: Callable[[int], bool],
+) -> bool:
+    """Send each signal and wait its seconds, until all are gone; whether they are.
+
+    `is_wanted` is asked again before every signal: the number may be another's by then.
+    """
+
+    def remaining() -> list[int]:
+        return [pid for pid in wanted if is_wanted(pid)]
+
+    wanted = list(pids)
+    if not remaining():
+        return True
+    for number, seconds in steps:
+        for pid in remaining():
+            send(pid, number)
+        if wait_until(lambda: not remaining(), seconds):
+            return True
+    return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
+    """Whether the condition came true in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True

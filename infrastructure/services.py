@@ -1,0 +1,78 @@
+"""The one composition root: from settings to a ledger that works."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from domain.ports import Answers, Clock, Ids
+from infrastructure.api_keys import ApiKeys
+from infrastructure.bank.client import BankClient
+from infrastructure.bank.driver import BankDriver
+from infrastructure.bank_calls import PostgresBankCalls
+from infrastructure.clock import RandomIds, SystemClock
+from infrastructure.database import Pool, open_pool
+from infrastructure.event_store import PostgresPaymentLedger
+from infrastructure.idempotency import IdempotencyKeys
+from infrastructure.rate_limiter import PostgresWindows, RateLimiter, RedisWindows
+from infrastructure.settings import Settings
+from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
+
+DEMO_MERCHANT: Final = "demo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that a process works with."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    pool: Pool
+    ledger: PostgresPaymentLedger
+    api_keys: ApiKeys
+    idempotency_keys: IdempotencyKeys
+    fingerprints: Fingerprints
+    rate_limiter: RateLimiter
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self.ledger.close()
+        self.pool.close()
+
+
+def build_services(
+    settings: Settings, *, answers: Answers, connections: int, bank_connections: int
+) -> Services:
+    """Wires a process. `answers` writes what settled commands are answered, which the layers above
+    know how to do."""
+    assert settings.database_url is not None, "the caller starts the private database"
+    clock, ids = SystemClock(), RandomIds()
+    pool = open_pool(settings.database_url, size=connections)
+    vault_keys = settings.vault_keys or keys_kept_in(settings.data_dir)
+    client = BankClient(settings.bank_url, connections=bank_connections)
+    driver = BankDriver(
+        client,
+        clock,
+        profile=settings.bank_profile,
+        timeout_seconds=settings.bank_timeout_seconds,
+    )
+    ledger = PostgresPaymentLedger(
+        pool,
+        bank=driver,
+        bank_calls=PostgresBankCalls(pool),
+        clock=clock,
+        ids=ids,
+        vault=FernetVault(vault_keys),
+        answers=answers,
+    )
+    windows = RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+    return Services(
+        settings=settings,
+        clock=clock,
+        ids=ids,
+        pool=pool,
+        ledger=ledger,
+        api_keys=ApiKeys(pool, clock, ids),
+        idempotency_keys=IdempotencyKeys(pool),
+        fingerprints=Fingerprints(vault_keys),
+        rate_limiter=RateLimiter(windows),
+    )

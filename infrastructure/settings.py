@@ -1,0 +1,198 @@
+"""Settings: everything that differs between one installation and another. The only reader of the
+environment, and of a `.env` file, which the environment overrides."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dotenv import dotenv_values
+
+PROJECT: Final = Path(__file__).resolve().parent.parent
+DEFAULT_BANK_URL: Final = "http://127.0.0.1:8787"
+
+Value = TypeVar("Value")
+
+
+class SettingsError(Exception):
+    """A setting has a wrong value, or a needed one is missing. One line that says which and why."""
+
+
+class Environment(StrEnum):
+    """How strict to be."""
+
+    DEMO = "demo"
+    PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings, checked. None: not set. Seconds and milliseconds as named."""
+
+    database_url: str | None
+    bank_url: str
+    bank_profile: str
+    bank_timeout_seconds: float
+    host: str
+    port: int
+    api_key: str | None
+    async_delay_ms: int
+    request_deadline_seconds: float
+    vault_keys: tuple[str, ...]
+    checkpoint_key: str | None
+    rate_limit_per_minute: int
+    rate_limit_intents_per_minute: int
+    rate_limit_webhooks_per_minute: int
+    rate_limit_ip_per_minute: int
+    public_url: str
+    cors_origins: tuple[str, ...]
+    redis_url: str | None
+    log_level: str
+    log_format: str
+    environment: Environment
+    data_dir: Path
+
+    @property
+    def is_production(self) -> bool:
+        """Whether demo secrets are refused."""
+        return self.environment is Environment.PRODUCTION
+
+
+def read_settings(
+    environ: Mapping[str, str] | None = None, *, given: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings from the environment (`.env` beneath it), with `given` above both.
+
+    Raises SettingsError with one line for the first that is wrong.
+    """
+    if environ is None:
+        file = {k: v for k, v in dotenv_values(PROJECT / ".env").items() if v is not None}
+        environ = {**file, **os.environ}
+    reader = _Reader({**environ, **(given or {})})
+    settings = _read(reader)
+    if settings.is_production:
+        _refuse_demo(settings, reader)
+    return settings
+
+
+class _Reader:
+    """Takes one variable after the other, and says which is wrong."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        """The value; an empty one is as good as none."""
+        return self._environ.get(name, "").strip() or None
+
+    def parsed(self, name: str, default: Value, parse: Callable[[str], Value], wants: str) -> Value:
+        """The value as `parse` reads it. Raises SettingsError where it cannot."""
+        text = self.text(name)
+        if text is None:
+            return default
+        try:
+            return parse(text)
+        except (ValueError, KeyError) as error:
+            raise SettingsError(f"{name} must be {wants}, not {text!r}") from error
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number from `low` to `high`."""
+        return self.parsed(
+            name, default, _within(int, low, high), f"a whole number from {low} to {high}"
+        )
+
+    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+        """A number of seconds from `low` to `high`."""
+        return self.parsed(
+            name, default, _within(float, low, high), f"a number from {low} to {high}"
+        )
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        """One of `choices`."""
+        return self.parsed(
+            name,
+            default,
+            lambda text: {c.lower(): c for c in choices}[text.lower()],
+            " or ".join(choices),
+        )
+
+    def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
+        """A URL of one of the schemes."""
+        text = self.text(name)
+        if text is not None and not re.match(rf"({'|'.join(schemes)})://\S+\Z", text):
+            raise SettingsError(f"{name} must be a URL that starts with {schemes[0]}://")
+        return text
+
+
+def _read(reader: _Reader) -> Settings:
+    bank_url = reader.url("BANK_URL", ("http", "https"))
+    port = reader.integer("PORT", 8080, 1, 65535)
+    host = reader.text("HOST") or "127.0.0.1"
+    environment = Environment(reader.choice("ENVIRONMENT", "demo", ("demo", "production")))
+    demo = environment is Environment.DEMO
+    return Settings(
+        database_url=reader.url("DATABASE_URL", ("postgresql", "postgres")),
+        bank_url=bank_url or DEFAULT_BANK_URL,
+        bank_profile=reader.choice(
+            "BANK_PROFILE", "ficmart" if bank_url else "extended", ("ficmart", "extended")
+        ),
+        bank_timeout_seconds=reader.seconds("BANK_TIMEOUT_SECONDS", 5.0, 0.1, 14.0),
+        host=host,
+        port=port,
+        api_key=_header_text(reader, "API_KEY"),
+        async_delay_ms=reader.integer("ASYNC_DELAY", 2000, 0, 3_600_000),
+        request_deadline_seconds=reader.seconds("REQUEST_DEADLINE_SECONDS", 10.0, 1.0, 25.0),
+        vault_keys=_list(reader, "VAULT_KEYS"),
+        checkpoint_key=reader.text("CHECKPOINT_KEY"),
+        rate_limit_per_minute=reader.integer("RATE_LIMIT_PER_MINUTE", 1000, 0, 10**9),
+        rate_limit_intents_per_minute=reader.integer(
+            "RATE_LIMIT_INTENTS_PER_MINUTE", 100, 0, 10**9
+        ),
+        rate_limit_webhooks_per_minute=reader.integer(
+            "RATE_LIMIT_WEBHOOKS_PER_MINUTE", 10_000, 0, 10**9
+        ),
+        rate_limit_ip_per_minute=reader.integer("RATE_LIMIT_IP_PER_MINUTE", 60, 0, 10**9),
+        public_url=(reader.url("PUBLIC_URL", ("https", "http")) or f"http://{host}:{port}").rstrip(
+            "/"
+        ),
+        cors_origins=_list(reader, "CORS_ORIGINS") or (("*",) if demo else ()),
+        redis_url=reader.url("REDIS_URL", ("redis", "rediss", "unix")),
+        log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
+        log_format=reader.choice("LOG_FORMAT", "json", ("json", "text")),
+        environment=environment,
+        data_dir=Path(reader.text("DATA_DIR") or PROJECT / ".data").absolute(),
+    )
+
+
+def _refuse_demo(settings: Settings, reader: _Reader) -> None:
+    """Production takes nothing that was made up for it."""
+    for name in ("DATABASE_URL", "BANK_URL", "VAULT_KEYS", "CHECKPOINT_KEY"):
+        if reader.text(name) is None:
+            raise SettingsError(f"{name} is required in production")
+    if settings.api_key is not None:
+        raise SettingsError("API_KEY is for demos; make a key with `counterfoil keys create`")
+
+
+def _list(reader: _Reader, name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (reader.text(name) or "").split(",") if part.strip())
+
+
+def _header_text(reader: _Reader, name: str) -> str | None:
+    """Text that can be sent in a header."""
+    text = reader.text(name)
+    if text is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", text):
+        raise SettingsError(f"{name} must be 1 to 255 printable ASCII characters without spaces")
+    return text
+
+
+def _within(kind: Callable[[str], Value], low: object, high: object) -> Callable[[str], Value]:
+    def parse(text: str) -> Value:
+        value = kind(text) if re.fullmatch(r"[0-9.]+", text, re.ASCII) else None
+        if value is None or not low <= value <= high:  # type: ignore[operator]
+            raise ValueError(text)
+        return value
+
+    return parse

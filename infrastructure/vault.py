@@ -1,0 +1,102 @@
+"""The vault: encrypts cards, for as long as their authorization is not settled.
+
+Fernet is authenticated encryption (AES-128-CBC and HMAC-SHA256). The first key encrypts, all keys
+decrypt, so that keys can be changed while cards wait.
+"""
+
+import hashlib
+import hmac
+import json
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from domain.cards import Card
+
+FINGERPRINT_PURPOSE: Final = b"counterfoil idempotency fingerprint"
+KEY_FILE: Final = "vault.keys"
+
+
+class VaultKeyUnusable(Exception):
+    """A vault key is not one, or none of them opens what was sealed."""
+
+
+def new_key() -> str:
+    """A fresh key, as `VAULT_KEYS` takes it."""
+    return Fernet.generate_key().decode()
+
+
+def keys_kept_in(folder: Path) -> tuple[str, ...]:
+    """The keys of a demo: made once, and kept in the data folder, readable by its owner only."""
+    file = folder / KEY_FILE
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{KEY_FILE}.{new_key()[:8]}")
+        partial.touch(mode=0o600)
+        partial.write_text(new_key() + "\n")
+        try:
+            file.hardlink_to(partial)  # whoever is first wins; the others read what it made
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+    return tuple(file.read_text().split())
+
+
+class FernetVault:
+    """The port `Vault`. `keys`: the first encrypts, all decrypt. Raises VaultKeyUnusable."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except ValueError as error:
+            raise VaultKeyUnusable(
+                "VAULT_KEYS must be keys made by `counterfoil keygen vault`"
+            ) from error
+
+    def seal(self, card: Card, payment_id: UUID) -> bytes:
+        """The card, encrypted, together with the payment that it is for."""
+        content = {
+            "payment_id": str(payment_id),
+            "number": card.number,
+            "exp_month": card.exp_month,
+            "exp_year": card.exp_year,
+            "cvc": card.cvc,
+        }
+        return self._fernet.encrypt(json.dumps(content).encode())
+
+    def unseal(self, sealed: bytes, payment_id: UUID) -> Card:
+        """The card again. Raises VaultKeyUnusable when it cannot be read, or is another payment's."""
+        try:
+            content = json.loads(self._fernet.decrypt(sealed))
+        except InvalidToken as error:
+            raise VaultKeyUnusable("a sealed card opens with none of VAULT_KEYS") from error
+        if content.pop("payment_id") != str(payment_id):
+            raise VaultKeyUnusable("a sealed card belongs to another payment")
+        return Card(**content)
+
+
+class Fingerprints:
+    """Keyed hashes of requests: equal for equal requests, and nothing to whoever lacks the key.
+
+    Each carries a short id of its key, so that keys can be changed while idempotency keys are kept.
+    """
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        derived = [hmac.digest(key.encode(), FINGERPRINT_PURPOSE, "sha256") for key in keys]
+        self._keys = {hashlib.sha256(key).digest()[:4]: key for key in derived}
+        self._current = next(iter(self._keys))
+
+    def of(self, text: bytes) -> bytes:
+        """The fingerprint of `text` under the current key: 4 bytes of key id, 32 of HMAC-SHA256."""
+        return self._under(self._current, text)
+
+    def matches(self, fingerprint: bytes, text: bytes) -> bool:
+        """Whether `fingerprint` is of `text`, under whichever key it was made."""
+        key_id = fingerprint[:4]
+        return key_id in self._keys and hmac.compare_digest(fingerprint, self._under(key_id, text))
+
+    def _under(self, key_id: bytes, text: bytes) -> bytes:
+        return key_id + hmac.digest(self._keys[key_id], text, "sha256")

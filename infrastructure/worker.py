@@ -1,0 +1,103 @@
+"""The worker: finishes what requests did not, and sweeps.
+
+Any number of workers may run, on any hosts: each leases what it takes up. A worker that dies is
+nothing to anyone but that its leases run out first.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+import psycopg
+import structlog
+from prometheus_client import Counter
+from psycopg_pool import PoolTimeout
+
+from domain.errors import ConcurrentChange, LeaseLost
+from domain.ledger import LEASE_SECONDS, Settled
+from domain.records import BankCall
+from infrastructure.rate_limiter import PostgresWindows
+from infrastructure.services import Services
+
+CALLS_AT_ONCE: Final = 16
+POLL_SECONDS: Final = 0.5
+SWEEP_SECONDS: Final = 600.0
+# How long one call may take; well within its lease.
+CALL_SECONDS: Final = 12.0
+
+log = structlog.get_logger(__name__)
+RESUMED = Counter(
+    "counterfoil_calls_resumed_total", "Bank calls taken up by a worker.", ["operation", "outcome"]
+)
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._stopping = threading.Event()
+        self._busy: set[Future[None]] = set()
+        self._next_sweep = 0.0
+
+    def stop(self) -> None:
+        """Asks the worker to finish what it is at, and no more."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Works until `stop`. Failures of the database are waited out."""
+        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as executor:
+            while not self._stopping.is_set():
+                self._guarded(self._sweep_if_due)
+                self._guarded(lambda: self.take_up(executor))
+                self._stopping.wait(POLL_SECONDS)
+
+    def take_up(self, executor: ThreadPoolExecutor) -> int:
+        """Starts on the calls whose time has come, as many as there is room for; how many."""
+        self._busy = {future for future in self._busy if not future.done()}
+        room = CALLS_AT_ONCE - len(self._busy)
+        if room == 0:
+            return 0
+        calls = self._services.ledger.bank_calls.take_due(room, LEASE_SECONDS)
+        for call in calls:
+            self._busy.add(executor.submit(self._guarded, partial(self.resume, call)))
+        return len(calls)
+
+    def resume(self, call: BankCall) -> None:
+        """Takes one call up, to its outcome or until it is parked again."""
+        deadline = self._services.clock.monotonic() + CALL_SECONDS
+        try:
+            reply = self._services.ledger.resume(call, deadline=deadline)
+        except (LeaseLost, ConcurrentChange):
+            outcome = "lost"
+        else:
+            outcome = "settled" if isinstance(reply, Settled) else "parked"
+        RESUMED.labels(call.operation.value, outcome).inc()
+        log.info(
+            "bank call resumed",
+            bank_key=call.bank_key,
+            operation=call.operation.value,
+            attempts=call.attempts,
+            outcome=outcome,
+        )
+
+    def _sweep_if_due(self) -> None:
+        now = self._services.clock.monotonic()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + SWEEP_SECONDS
+        keys = self._services.idempotency_keys.prune()
+        windows = PostgresWindows(self._services.pool).prune()
+        if keys or windows:
+            log.info("swept", idempotency_keys=keys, rate_limit_windows=windows)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """The worker outlives whatever happens to one piece of its work."""
+        try:
+            work()
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            log.warning("the database is out of reach", error=type(error).__name__)
+        except Exception:
+            log.exception("a piece of work failed")

@@ -1,0 +1,239 @@
+"""Receipts: how each payment stands, and how it came to that.
+
+Projected in the transaction that appends the events, so that a receipt never lies, and rebuilt from
+the log by the same fold. One row a payment; the row's `document` is the receipt as it is published.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from psycopg import Connection, Cursor
+from psycopg.types.json import Jsonb
+
+from domain.commands import Tenant
+from domain.ids import Prefix, encode
+from domain.payment import Payment, Status, rfc3339
+from projections.pages import Page, PageOf, select_page
+
+NAME: Final = "receipts"
+VERSION: Final = 1
+
+Document = dict[str, Any]
+
+
+def fold(history: Iterable[Payment.Event]) -> Document:
+    """The receipt that `history`, a payment's events from the first, amounts to. JSON values only."""
+    receipt: Document = {}
+    event: Payment.Event
+    for event in history:
+        _apply(receipt, event)
+    return receipt
+
+
+def _apply(receipt: Document, event: Payment.Event) -> None:  # noqa: C901 - one case an event
+    at = rfc3339(event.timestamp)
+    match event:
+        case Payment.AuthorizationRequested():
+            receipt.update(_first(event, at))
+            _enter(receipt, Status.PENDING, at)
+        case Payment.Authorized():
+            receipt["bank"]["authorization_id"] = event.bank_authorization_id
+            receipt["authorization_expires_at"] = event.expires_at
+            _enter(receipt, Status.AUTHORIZED, at)
+        case Payment.AuthorizationDeclined():
+            receipt["failure"] = {"operation": "authorization", "code": event.code, "at": at}
+            _enter(receipt, Status.DECLINED, at)
+        case Payment.CaptureRequested():
+            receipt["pending_operation"] = "capture"
+            receipt["pending_amount"] = event.amount_minor
+        case Payment.Captured():
+            receipt["bank"]["capture_id"] = event.bank_capture_id
+            receipt["amount_captured"] = receipt["pending_amount"]
+            _enter(receipt, Status.CAPTURED, at)
+        case Payment.VoidRequested():
+            receipt["pending_operation"] = "void"
+        case Payment.Voided() | Payment.Expired():
+            receipt["bank"]["void_id"] = event.bank_void_id
+            voided = isinstance(event, Payment.Voided)
+            _enter(receipt, Status.VOIDED if voided else Status.EXPIRED, at)
+        case Payment.RefundRequested():
+            receipt["pending_operation"] = "refund"
+            receipt["pending_amount"] = event.amount_minor
+        case Payment.Refunded():
+            _apply_refund(receipt, event, at)
+        case Payment.CaptureDeclined() | Payment.VoidDeclined() | Payment.RefundDeclined():
+            operation = receipt["pending_operation"]
+            receipt["failure"] = {"operation": operation, "code": event.code, "at": at}
+            _settle(receipt)
+        case Payment.ReviewNeeded():
+            receipt["reviews"].append({"reason": event.reason, "since": at})
+        case _:
+            raise AssertionError(f"an event that receipts do not know: {event}")
+    receipt["updated_at"] = at
+    receipt["version"] = event.originator_version
+
+
+def _first(event: Payment.AuthorizationRequested, at: str) -> Document:
+    return {
+        "payment_id": encode(Prefix.PAYMENT, event.originator_id),
+        "order_id": event.order_id,
+        "customer_id": event.customer_id,
+        "amount": event.amount_minor,
+        "currency": event.currency,
+        "amount_captured": 0,
+        "amount_refunded": 0,
+        "card": {
+            "brand": event.card_brand,
+            "last4": event.card_last4,
+            "exp_month": event.card_exp_month,
+            "exp_year": event.card_exp_year,
+        },
+        "bank": {"authorization_id": None, "capture_id": None, "void_id": None, "refund_ids": []},
+        "pending_operation": "authorization",
+        "pending_amount": event.amount_minor,
+        "reviews": [],
+        "failure": None,
+        "authorization_expires_at": None,
+        "timeline": [],
+        "created_at": at,
+        "metadata": event.metadata,
+    }
+
+
+def _enter(receipt: Document, status: Status, at: str) -> None:
+    """The payment is in another status, for certain."""
+    receipt["status"] = status.value
+    receipt["timeline"].append({"status": status.value, "at": at})
+    if status is not Status.PENDING:
+        _settle(receipt)
+    if status not in (Status.PENDING, Status.DECLINED):
+        receipt["failure"] = None
+
+
+def _settle(receipt: Document) -> None:
+    receipt["pending_operation"] = receipt["pending_amount"] = None
+
+
+def _apply_refund(receipt: Document, event: Payment.Refunded, at: str) -> None:
+    receipt["amount_refunded"] += receipt["pending_amount"]
+    if event.bank_refund_id is not None:
+        receipt["bank"]["refund_ids"].append(event.bank_refund_id)
+    if receipt["amount_refunded"] == receipt["amount_captured"]:
+        _enter(receipt, Status.REFUNDED, at)
+    else:
+        _settle(receipt)
+
+
+class Receipts:
+    """The table of receipts: who writes it, and how it is asked."""
+
+    name = NAME
+    version = VERSION
+
+    UPSERT: LiteralString = """
+        INSERT INTO receipts (
+            shard, payment_id, merchant_id, mode, order_id, customer_id, status,
+            needs_review, pending, created_at, expires_at, version, document
+        ) VALUES (
+            %(shard)s, %(payment_id)s, %(merchant_id)s, %(mode)s, %(order_id)s, %(customer_id)s,
+            %(status)s, %(needs_review)s, %(pending)s, %(created_at)s, %(expires_at)s,
+            %(version)s, %(document)s
+        )
+        ON CONFLICT (shard, payment_id) DO UPDATE SET
+            status = excluded.status, needs_review = excluded.needs_review,
+            pending = excluded.pending, expires_at = excluded.expires_at,
+            version = excluded.version, document = excluded.document
+        WHERE receipts.version < excluded.version
+    """
+    # A rebuild writes rows again that may be damaged, but never over a newer one.
+    REBUILD: LiteralString = """
+        INSERT INTO receipts (
+            shard, payment_id, merchant_id, mode, order_id, customer_id, status,
+            needs_review, pending, created_at, expires_at, version, document
+        ) VALUES (
+            %(shard)s, %(payment_id)s, %(merchant_id)s, %(mode)s, %(order_id)s, %(customer_id)s,
+            %(status)s, %(needs_review)s, %(pending)s, %(created_at)s, %(expires_at)s,
+            %(version)s, %(document)s
+        )
+        ON CONFLICT (shard, payment_id) DO UPDATE SET
+            merchant_id = excluded.merchant_id, mode = excluded.mode,
+            order_id = excluded.order_id, customer_id = excluded.customer_id,
+            status = excluded.status, needs_review = excluded.needs_review,
+            pending = excluded.pending, created_at = excluded.created_at,
+            expires_at = excluded.expires_at, version = excluded.version,
+            document = excluded.document
+        WHERE receipts.version <= excluded.version
+    """
+    DELETE_ORPHANS: LiteralString = """
+        DELETE FROM receipts r WHERE NOT EXISTS (
+            SELECT FROM events e
+            WHERE e.shard = r.shard AND e.originator_id = r.payment_id AND e.originator_version = 1
+        )
+    """
+    BY_ID: LiteralString = """
+        SELECT document FROM receipts
+        WHERE shard = %(shard)s AND payment_id = %(payment_id)s
+          AND merchant_id = %(merchant_id)s AND mode = %(mode)s
+    """
+    PAGE = PageOf(
+        select="SELECT payment_id AS id, document FROM receipts",
+        id_column="payment_id",
+        filters={
+            "order_id": "order_id = %(order_id)s",
+            "customer_id": "customer_id = %(customer_id)s",
+            "status": "status = %(status)s",
+            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
+            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
+            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
+            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+        },
+    )
+
+    def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
+        """The one row of a payment with this history."""
+        first, receipt = history[0], fold(history)
+        assert isinstance(first, Payment.AuthorizationRequested)
+        row = {
+            "shard": shard,
+            "payment_id": first.originator_id,
+            "merchant_id": first.merchant_id,
+            "mode": first.mode,
+            "order_id": first.order_id,
+            "customer_id": first.customer_id,
+            "status": receipt["status"],
+            "needs_review": bool(receipt["reviews"]),
+            "pending": receipt["pending_operation"] is not None,
+            "created_at": first.timestamp,
+            "expires_at": receipt["authorization_expires_at"],
+            "version": receipt["version"],
+            "document": Jsonb(receipt),
+        }
+        return [row]
+
+    def project(self, cursor: Cursor[Any], shard: int, history: Sequence[Payment.Event]) -> None:
+        """Writes the receipt in the transaction that `cursor` is in."""
+        for row in self.rows(shard, history):
+            cursor.execute(self.UPSERT, row)
+
+    def by_id(
+        self, connection: Connection[Any], shard: int, payment_id: UUID, tenant: Tenant
+    ) -> Document | None:
+        """One receipt, or None where this tenant has none of that id."""
+        row = connection.execute(
+            self.BY_ID,
+            {
+                "shard": shard,
+                "payment_id": payment_id,
+                "merchant_id": tenant.merchant_id,
+                "mode": tenant.mode.value,
+            },
+        ).fetchone()
+        return None if row is None else row["document"]
+
+    def page(
+        self, connection: Connection[Any], tenant: Tenant, page: Page
+    ) -> tuple[list[Document], bool]:
+        """A page of receipts, newest first, and whether there are more in that direction."""
+        rows, has_more = select_page(connection, self.PAGE, tenant, page)
+        return [row["document"] for row in rows], has_more

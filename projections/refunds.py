@@ -1,0 +1,172 @@
+"""Refunds: one row for each ask to give money back, and what became of it.
+
+Projected in the transaction that appends the events, as receipts are.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from psycopg import Connection, Cursor
+from psycopg.types.json import Jsonb
+
+from domain.commands import Tenant
+from domain.ids import Prefix, decode, encode
+from domain.payment import Payment, rfc3339
+from projections.pages import Page, PageOf, select_page
+
+NAME: Final = "refunds"
+VERSION: Final = 1
+
+Document = dict[str, Any]
+
+
+def fold(history: Iterable[Payment.Event]) -> list[Document]:
+    """The refunds of the payment with this history, oldest first. JSON values only."""
+    refunds: dict[str, Document] = {}
+    currency = ""
+    for event in history:
+        at = rfc3339(event.timestamp)
+        match event:
+            case Payment.AuthorizationRequested():
+                currency = event.currency
+            case Payment.RefundRequested():
+                refunds[event.refund_id] = _first(event, currency, at)
+            case Payment.Refunded():
+                refunds[event.refund_id] |= {
+                    "status": "succeeded",
+                    "bank_refund_id": event.bank_refund_id,
+                    "updated_at": at,
+                }
+            case Payment.RefundDeclined():
+                refunds[event.refund_id] |= {
+                    "status": "failed",
+                    "failure_code": event.code,
+                    "updated_at": at,
+                }
+            case _:
+                pass
+    return list(refunds.values())
+
+
+def _first(event: Payment.RefundRequested, currency: str, at: str) -> Document:
+    return {
+        "id": event.refund_id,
+        "payment_id": encode(Prefix.PAYMENT, event.originator_id),
+        "amount": event.amount_minor,
+        "currency": currency,
+        "reason": event.reason,
+        "status": "pending",
+        "bank_refund_id": None,
+        "failure_code": None,
+        "created_at": at,
+        "updated_at": at,
+        "metadata": event.metadata,
+    }
+
+
+def uuid_of(refund_id: str) -> UUID:
+    """The UUID in a refund's id, in either spelling. Raises MalformedId."""
+    by_charge = refund_id.startswith(Prefix.CHARGE_REFUND)
+    return decode(Prefix.CHARGE_REFUND if by_charge else Prefix.REFUND, refund_id)
+
+
+class Refunds:
+    """The table of refunds: who writes it, and how it is asked."""
+
+    name = NAME
+    version = VERSION
+
+    UPSERT: LiteralString = """
+        INSERT INTO refunds (
+            shard, payment_id, refund_id, merchant_id, mode, status, created_at, version, document
+        ) VALUES (
+            %(shard)s, %(payment_id)s, %(refund_id)s, %(merchant_id)s, %(mode)s, %(status)s,
+            %(created_at)s, %(version)s, %(document)s
+        )
+        ON CONFLICT (shard, refund_id) DO UPDATE SET
+            status = excluded.status, version = excluded.version, document = excluded.document
+        WHERE refunds.version < excluded.version
+    """
+    REBUILD: LiteralString = """
+        INSERT INTO refunds (
+            shard, payment_id, refund_id, merchant_id, mode, status, created_at, version, document
+        ) VALUES (
+            %(shard)s, %(payment_id)s, %(refund_id)s, %(merchant_id)s, %(mode)s, %(status)s,
+            %(created_at)s, %(version)s, %(document)s
+        )
+        ON CONFLICT (shard, refund_id) DO UPDATE SET
+            payment_id = excluded.payment_id, merchant_id = excluded.merchant_id,
+            mode = excluded.mode, status = excluded.status, created_at = excluded.created_at,
+            version = excluded.version, document = excluded.document
+        WHERE refunds.version <= excluded.version
+    """
+    DELETE_ORPHANS: LiteralString = """
+        DELETE FROM refunds r WHERE NOT EXISTS (
+            SELECT FROM events e
+            WHERE e.shard = r.shard AND e.originator_id = r.payment_id
+              AND e.topic = 'payment.refund_requested'
+              AND convert_from(e.state, 'UTF8')::jsonb ->> 'refund_id' = r.document ->> 'id'
+        )
+    """
+    BY_ID: LiteralString = """
+        SELECT document FROM refunds
+        WHERE refund_id = %(refund_id)s AND merchant_id = %(merchant_id)s AND mode = %(mode)s
+    """
+    PAGE = PageOf(
+        select="SELECT refund_id AS id, document FROM refunds",
+        id_column="refund_id",
+        filters={
+            "payment_id": "payment_id = %(payment_id)s",
+            "status": "status = %(status)s",
+            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
+            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
+            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
+            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+        },
+    )
+
+    def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
+        """A row for each refund of a payment with this history."""
+        first, last = history[0], history[-1]
+        assert isinstance(first, Payment.AuthorizationRequested)
+        return [
+            {
+                "shard": shard,
+                "payment_id": first.originator_id,
+                "refund_id": uuid_of(refund["id"]),
+                "merchant_id": first.merchant_id,
+                "mode": first.mode,
+                "status": refund["status"],
+                "created_at": refund["created_at"],
+                "version": last.originator_version,
+                "document": Jsonb(refund),
+            }
+            for refund in fold(history)
+        ]
+
+    def project(self, cursor: Cursor[Any], shard: int, history: Sequence[Payment.Event]) -> None:
+        """Writes the refunds in the transaction that `cursor` is in."""
+        for row in self.rows(shard, history):
+            cursor.execute(self.UPSERT, row)
+
+    def by_id(
+        self, connection: Connection[Any], refund_id: UUID, tenant: Tenant
+    ) -> Document | None:
+        """One refund, or None where this tenant has none of that id."""
+        row = connection.execute(
+            self.BY_ID,
+            {
+                "refund_id": refund_id,
+                "merchant_id": tenant.merchant_id,
+                "mode": tenant.mode.value,
+            },
+        ).fetchone()
+        return None if row is None else row["document"]
+
+    def page(
+        self, connection: Connection[Any], tenant: Tenant, page: Page
+    ) -> tuple[list[Document], bool]:
+        """A page of refunds, newest first, and whether there are more in that direction."""
+        rows, has_more = select_page(connection, self.PAGE, tenant, page)
+        return [row["document"] for row in rows], has_more

@@ -1,0 +1,28 @@
+"""The list of read models."""
+
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString, Protocol
+
+from psycopg import Cursor
+
+from domain.payment import Payment
+from projections.receipts import Receipts
+from projections.refunds import Refunds
+
+
+class InlineProjection(Protocol):
+    """A read model that is written in the transaction that appends the events."""
+
+    name: str
+    version: int
+    REBUILD: LiteralString
+    DELETE_ORPHANS: LiteralString
+
+    def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
+        """The rows that a payment with this history has."""
+
+    def project(self, cursor: Cursor[Any], shard: int, history: Sequence[Payment.Event]) -> None:
+        """Writes those rows in the transaction that `cursor` is in."""
+
+
+INLINE: Final[tuple[InlineProjection, ...]] = (Receipts(), Refunds())

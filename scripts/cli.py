@@ -1,0 +1,467 @@
+"""The command line, `counterfoil`: what operators run.
+
+Exit status: 0 done, 1 not done or something found, 2 a wrong setting or argument, with one line.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from domain.commands import Mode
+from infrastructure.api_keys import (
+    DEFAULT_SCOPES,
+    EVERY_MERCHANT,
+    ApiKey,
+    ApiKeys,
+    KeyType,
+    KeyUnknown,
+    MerchantUnknown,
+    Scope,
+)
+from infrastructure.clock import RandomIds, SystemClock
+from infrastructure.database import Pool, open_pool
+from infrastructure.embedded_postgres import EmbeddedPostgres
+from infrastructure.logs import configure_logs
+from infrastructure.migrations import MigrationChanged, migrate, pending_migrations
+from infrastructure.projection_rebuild import rebuild
+from infrastructure.services import DEMO_MERCHANT, build_services
+from infrastructure.settings import Settings, SettingsError, read_settings
+from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
+from projections.registry import INLINE
+
+WRONG_SETTING = 2
+NOT_DONE = 1
+COMMAND_CONNECTIONS = 4
+WORKER_CONNECTIONS = 20
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="counterfoil")
+def main() -> None:
+    """Counterfoil: an event-sourced payment ledger with a gateway in front."""
+
+
+def refuse(sentence: str, status: int = WRONG_SETTING) -> NoReturn:
+    """Ends the command with one line on standard error."""
+    click.echo(f"counterfoil: {sentence}", err=True)
+    sys.exit(status)
+
+
+def settings_or_exit(**given: Any) -> Settings:
+    """The settings, with the command's own options above the environment."""
+    options = {name: str(value) for name, value in given.items() if value is not None}
+    try:
+        settings = read_settings(given=options)
+        FernetVault(settings.vault_keys or (new_key(),))
+    except (SettingsError, VaultKeyUnusable) as error:
+        refuse(str(error))
+    return settings
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The database's URL: the one that is set, or the private one, running and with its schema.
+
+    A private database that was not running is stopped again at the end.
+    """
+    if settings.database_url is not None:
+        with reported_out_of_reach():
+            yield settings.database_url
+        return
+    private = EmbeddedPostgres(settings.data_dir / "postgres")
+    was_running = private.is_running()
+    url = private.start()
+    try:
+        migrate(url)
+        with reported_out_of_reach():
+            yield url
+    finally:
+        if not was_running:
+            private.stop()
+
+
+@contextmanager
+def reported_out_of_reach() -> Iterator[None]:
+    """One line instead of a stack trace when there is no database."""
+    try:
+        yield
+    except (psycopg.OperationalError, PoolTimeout):
+        refuse("the database is out of reach; check DATABASE_URL", NOT_DONE)
+    except psycopg.errors.UndefinedTable:
+        refuse("the database has no schema yet; run `counterfoil migrate`", NOT_DONE)
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Pool]:
+    """A few connections for a short command."""
+    with database(settings) as url, open_pool(url, size=COMMAND_CONNECTIONS) as pool:
+        yield pool
+
+
+def keys_in(pool: Pool) -> ApiKeys:
+    """The keys' table."""
+    return ApiKeys(pool, SystemClock(), RandomIds())
+
+
+# --- running -----------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: PORT, or 8080.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True)
+@click.option(
+    "--threads",
+    type=click.IntRange(8, 4096),
+    default=512,
+    show_default=True,
+    help="Requests that each worker can have waiting for the bank.",
+)
+def serve(port: int | None, workers: int, threads: int) -> None:
+    """Serve the API, with a production server."""
+    settings = settings_or_exit(PORT=port)
+    refuse_used_port(settings.host, settings.port)
+    with database(settings) as url:
+        refuse_old_schema(url)
+        os.environ["DATABASE_URL"] = url
+        os.environ["PORT"] = str(settings.port)
+        if settings.api_key is not None:
+            with open_pool(url, size=COMMAND_CONNECTIONS) as pool:
+                keys_in(pool).accept(settings.api_key, DEMO_MERCHANT)
+        prepare_metrics(settings.data_dir)
+        from api.server import serve as serve_http  # after the metrics' folder is known
+
+        click.echo(f"counterfoil serves at http://{settings.host}:{settings.port}", err=True)
+        serve_http(host=settings.host, port=settings.port, workers=workers, threads=threads)
+
+
+def refuse_used_port(host: str, port: int) -> None:
+    """One line now instead of a server that cannot listen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            refuse(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port")
+
+
+def refuse_old_schema(url: str) -> None:
+    """Serving on an old schema would fail later, and worse."""
+    names = pending_migrations(url)
+    if names:
+        refuse(f"the database lacks {names[-1]}; run `counterfoil migrate`")
+
+
+def prepare_metrics(data_dir: Path) -> None:
+    """An empty folder in which this installation's processes share their counters."""
+    if METRICS_VARIABLE not in os.environ:
+        folder = data_dir / "metrics"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        os.environ[METRICS_VARIABLE] = str(folder)
+
+
+@main.command()
+def work() -> None:
+    """Run the worker: it finishes what requests did not, and sweeps. Run as many as you like."""
+    settings = settings_or_exit()
+    configure_logs(settings.log_level, settings.log_format)
+    from api.answers import FamilyAnswers
+    from infrastructure.worker import Worker
+
+    with database(settings) as url:
+        refuse_old_schema(url)
+        services = build_services(
+            read_settings(given={"DATABASE_URL": url}),
+            answers=FamilyAnswers(),
+            connections=WORKER_CONNECTIONS,
+            bank_connections=WORKER_CONNECTIONS,
+        )
+        worker = Worker(services)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        click.echo("counterfoil works", err=True)
+        worker.run()
+        services.close()
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True)
+@click.option("--failure-rate", type=click.FloatRange(0, 1), default=0.05, show_default=True)
+@click.option("--min-latency-ms", type=click.IntRange(0), default=100, show_default=True)
+@click.option("--max-latency-ms", type=click.IntRange(0), default=2000, show_default=True)
+@click.option("--auth-expiry-hours", type=click.FloatRange(0), default=168, show_default=True)
+@click.option(
+    "--profile", type=click.Choice(["ficmart", "extended"]), default="ficmart", show_default=True
+)
+@click.option("--balance", type=click.IntRange(0), help="Cents, for the happy-path card.")
+@click.option("--seed", type=int, help="The same chaos each time.")
+@click.option("--database", "file", type=click.Path(path_type=Path), help="Its books, in SQLite.")
+def bank(host: str, port: int, file: Path | None, balance: int | None, **options: Any) -> None:
+    """Run the bank simulator: a partner that fails, stalls and forgets."""
+    from infrastructure.bank_simulator.server import BankOptions, WrongOptions, run
+
+    file = file or settings_or_exit().data_dir / "bank" / "books.sqlite"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        run(
+            host=host,
+            port=port,
+            database=file,
+            options=BankOptions(happy_balance=balance, **options),
+        )
+    except WrongOptions as error:
+        refuse(str(error))
+
+
+@main.command("migrate")
+def migrate_command() -> None:
+    """Create or upgrade the schema."""
+    settings = settings_or_exit()
+    with database(settings) as url:
+        try:
+            names = migrate(url)
+        except MigrationChanged as error:
+            refuse(str(error), NOT_DONE)
+    click.echo("\n".join(f"applied {name}" for name in names) or "the schema is up to date")
+
+
+# --- keys and merchants ------------------------------------------------------------------------
+
+
+@main.group()
+def keys() -> None:
+    """API keys: create, list, revoke."""
+
+
+@keys.command("create")
+@click.option("--merchant", required=True, help="A name; made if new. '*': the whole log.")
+@click.option("--mode", type=click.Choice([*Mode]), default=Mode.TEST, show_default=True)
+@click.option("--type", "kind", type=click.Choice([*KeyType]), default=KeyType.SECRET)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([*Scope]),
+    help="Repeatable. Default: all but audit:read.",
+)
+@click.option("--expires", type=click.IntRange(1, 36500), help="Days.")
+@click.option("--json", "as_json", is_flag=True)
+def keys_create(
+    merchant: str,
+    mode: str,
+    kind: str,
+    scopes: tuple[str, ...],
+    *,
+    expires: int | None,
+    as_json: bool,
+) -> None:
+    """Make a key. It is shown once, now."""
+    if not merchant.strip() or not merchant.isprintable():
+        refuse("--merchant must be a name")
+    if merchant == EVERY_MERCHANT and set(scopes) != {Scope.AUDIT_READ}:
+        refuse("--merchant '*' takes --scope audit:read, and no other")
+    expires_at = None if expires is None else datetime.now(UTC) + timedelta(days=expires)
+    with connected(settings_or_exit()) as pool:
+        record, key = keys_in(pool).create(
+            merchant,
+            mode=Mode(mode),
+            type=KeyType(kind),
+            scopes=scopes or DEFAULT_SCOPES,
+            expires_at=expires_at,
+        )
+    shown = {**shown_key(record), "key": key}
+    click.echo(json.dumps(shown) if as_json else key)
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def keys_list(*, as_json: bool) -> None:
+    """Every key; not the keys themselves, which are stored hashed."""
+    with connected(settings_or_exit()) as pool:
+        rows = [shown_key(record) for record in keys_in(pool).all()]
+    print_rows(rows, as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+def keys_revoke(key_id: str) -> None:
+    """Make a key good no more, within a second, everywhere. KEY_ID: as `keys list` shows it."""
+    with connected(settings_or_exit()) as pool:
+        try:
+            keys_in(pool).revoke(key_id)
+        except KeyUnknown:
+            refuse(f"there is no key {key_id}", NOT_DONE)
+    click.echo(f"{key_id} is revoked")
+
+
+def shown_key(record: ApiKey) -> dict[str, Any]:
+    """What may be shown of a key."""
+    return {
+        "id": record.key_id,
+        "merchant": record.merchant,
+        "mode": record.mode.value,
+        "type": record.type.value,
+        "prefix": record.prefix,
+        "scopes": sorted(record.scopes),
+        "created": shown_time(record.created_at),
+        "expires": shown_time(record.expires_at),
+        "revoked": shown_time(record.revoked_at),
+        "last_used": shown_time(record.last_used_at),
+    }
+
+
+@main.group()
+def merchants() -> None:
+    """Merchants: list, suspend, resume."""
+
+
+@merchants.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def merchants_list(*, as_json: bool) -> None:
+    """Every merchant."""
+    with connected(settings_or_exit()) as pool:
+        rows = [
+            {
+                "id": row["merchant_id"],
+                "name": row["name"],
+                "created": shown_time(row["created_at"]),
+                "suspended": shown_time(row["suspended_at"]),
+            }
+            for row in keys_in(pool).merchants()
+        ]
+    print_rows(rows, as_json=as_json)
+
+
+@merchants.command("suspend")
+@click.argument("name")
+def merchants_suspend(name: str) -> None:
+    """The merchant's keys open nothing any more."""
+    with connected(settings_or_exit()) as pool, known_merchant():
+        keys_in(pool).suspend(name)
+    click.echo(f"{name} is suspended")
+
+
+@merchants.command("resume")
+@click.argument("name")
+def merchants_resume(name: str) -> None:
+    """The merchant's keys are good again."""
+    with connected(settings_or_exit()) as pool, known_merchant():
+        keys_in(pool).resume(name)
+    click.echo(f"{name} is active")
+
+
+@contextmanager
+def known_merchant() -> Iterator[None]:
+    """One line for a name that nobody has."""
+    try:
+        yield
+    except MerchantUnknown as error:
+        refuse(f"there is no merchant {error}", NOT_DONE)
+
+
+@main.group()
+def keygen() -> None:
+    """Make the secrets that settings take."""
+
+
+@keygen.command("vault")
+def keygen_vault() -> None:
+    """A key for VAULT_KEYS, alone on one line."""
+    click.echo(new_key())
+
+
+# --- read models -------------------------------------------------------------------------------
+
+
+@main.group()
+def projections() -> None:
+    """Read models: list, rebuild."""
+
+
+@projections.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def projections_list(*, as_json: bool) -> None:
+    """Every read model, and how far behind the log it is."""
+    rows = [
+        {
+            "name": projection.name,
+            "version": projection.version,
+            "status": "live",
+            "inline": True,
+            "lag_events": 0,  # written in the transaction that appends: never behind
+            "lag_seconds": 0.0,
+        }
+        for projection in INLINE
+    ]
+    print_rows(rows, as_json=as_json)
+
+
+@projections.command("rebuild")
+@click.argument("name", type=click.Choice([projection.name for projection in INLINE]))
+def projections_rebuild(name: str) -> None:
+    """Make a read model again from the log, while it is read and written."""
+    projection = next(p for p in INLINE if p.name == name)
+    with (
+        database(settings_or_exit()) as url,
+        click.progressbar(length=1, label=name, file=sys.stderr) as bar,
+    ):
+
+        def show(done: int, of: int) -> None:
+            bar.length = max(of, 1)
+            bar.update(done - bar.pos)
+
+        result = rebuild(url, projection, show)
+    click.echo(
+        f"{name}: {result.payments} payments, {result.rows} rows from {result.events} events; "
+        f"{result.deleted} rows without events deleted"
+    )
+
+
+# --- printing ----------------------------------------------------------------------------------
+
+
+def shown_time(at: datetime | None) -> str | None:
+    """RFC 3339 in UTC, to the second."""
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """A JSON array for programs, a table for people."""
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if not rows:
+        click.echo("none")
+        return
+    texts = [[shown_cell(value) for value in row.values()] for row in rows]
+    names = list(rows[0])
+    widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
+    for line in (names, *texts):
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def shown_cell(value: Any) -> str:
+    """One cell of a table."""
+    if isinstance(value, list):
+        return " ".join(value)
+    return "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()

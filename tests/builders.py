@@ -1,0 +1,309 @@
+"""Test data, made here and nowhere else: say what matters to the test, the rest has a default."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, Final, Self
+from uuid import UUID
+
+from hypothesis import strategies as st
+
+from domain.bank import (
+    AlreadyDone,
+    Approved,
+    BankCapabilities,
+    BankRequest,
+    Declined,
+    Operation,
+    Outcome,
+    Rejected,
+)
+from domain.cards import Card
+from domain.commands import (
+    Audience,
+    AuthorizePayment,
+    CapturePayment,
+    Cause,
+    Claim,
+    Mode,
+    RefundPayment,
+    Tenant,
+    VoidPayment,
+)
+from domain.errors import DomainError
+from domain.ids import Prefix, encode, uuid7
+from domain.money import Money
+from domain.payment import COMMANDS_BY_STATUS, Payment, Status
+from domain.records import BankCall
+
+NOON: Final = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+FAR_DEADLINE: Final = 1e9
+FULL_AMOUNTS: Final = BankCapabilities(
+    currencies=frozenset({"USD"}), partial_amounts=False, cvc_optional=False
+)
+ANY_AMOUNT: Final = BankCapabilities(currencies=None, partial_amounts=True, cvc_optional=True)
+
+VISA: Final = "4111111111111111"
+SMALL_VISA: Final = "4242424242424242"
+EMPTY_MASTERCARD: Final = "5555555555554444"
+EXPIRED_MASTERCARD: Final = "5105105105105100"
+UNKNOWN_VISA: Final = "4012888888881881"
+
+_numbers = count(1)
+
+
+def an_id(number: int | None = None, *, shard: int | None = None) -> UUID:
+    """A UUID of version 7: the same for the same `number`, else one that was not made before."""
+    low = next(_numbers) if number is None else number
+    last_byte = low % 64 if shard is None else shard
+    return uuid7(unix_milliseconds=1_795_176_000_000, random_bits=(low << 8) | last_byte)
+
+
+def a_tenant(merchant_id: str = "mer_ficmart", mode: Mode = Mode.TEST) -> Tenant:
+    return Tenant(merchant_id, mode)
+
+
+def a_card(**overrides: Any) -> Card:
+    """The bank's happy-path card."""
+    fields: dict[str, Any] = {"number": VISA, "exp_month": 12, "exp_year": 2030, "cvc": "123"}
+    return Card(**(fields | overrides))
+
+
+def a_small_card() -> Card:
+    """A card with 500.00 on it."""
+    return a_card(number=SMALL_VISA, cvc="456", exp_month=6)
+
+
+def an_empty_card() -> Card:
+    """A card that the bank declines for want of funds."""
+    return a_card(number=EMPTY_MASTERCARD, cvc="789", exp_month=9)
+
+
+def dollars(amount: int) -> Money:
+    return Money(amount * 100, "USD")
+
+
+def a_cause(key: str | None = None) -> Cause:
+    return Cause(actor="key_1", request_id="req_1", idempotency_key=key)
+
+
+def a_claim(key: str = "key-1", **overrides: Any) -> Claim:
+    fields: dict[str, Any] = {"tenant": a_tenant(), "key": key, "fingerprint": b"fingerprint"}
+    return Claim(**(fields | overrides))
+
+
+def _carried(key: str | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    """What every command carries; with a `key`, the claim on it."""
+    tenant = overrides.get("tenant", a_tenant())
+    return {
+        "tenant": tenant,
+        "cause": a_cause(key),
+        "audience": Audience(family="gateway"),
+        "deadline": FAR_DEADLINE,
+        "claim": None if key is None else a_claim(key, tenant=tenant),
+    }
+
+
+def authorize(key: str | None = None, **overrides: Any) -> AuthorizePayment:
+    fields = _carried(key, overrides) | {
+        "order_id": "ORD-1001",
+        "customer_id": "cus_123",
+        "money": dollars(50),
+        "card": a_card(),
+    }
+    return AuthorizePayment(**(fields | overrides))
+
+
+def capture(payment_id: UUID, key: str | None = None, **overrides: Any) -> CapturePayment:
+    return CapturePayment(**(_carried(key, overrides) | {"payment_id": payment_id} | overrides))
+
+
+def void(payment_id: UUID, key: str | None = None, **overrides: Any) -> VoidPayment:
+    return VoidPayment(**(_carried(key, overrides) | {"payment_id": payment_id} | overrides))
+
+
+def refund(payment_id: UUID, key: str | None = None, **overrides: Any) -> RefundPayment:
+    return RefundPayment(**(_carried(key, overrides) | {"payment_id": payment_id} | overrides))
+
+
+def a_bank_request(operation: Operation = Operation.AUTHORIZATION, **overrides: Any) -> BankRequest:
+    """What the ledger puts to the bank; `bank_id` has to be given for all but an authorization."""
+    fields: dict[str, Any] = {
+        "operation": operation,
+        "key": f"pay-{next(_numbers)}-{operation}-1",
+        "money": dollars(50),
+        "card": a_card() if operation == Operation.AUTHORIZATION else None,
+        "seconds_left": 9.5,
+    }
+    return BankRequest(**(fields | overrides))
+
+
+def a_bank_call(payment: Payment, **overrides: Any) -> BankCall:
+    """The outstanding call of the operation that `payment` has running."""
+    assert payment.running is not None
+    fields: dict[str, Any] = {
+        "payment_id": payment.id,
+        "tenant": payment.tenant,
+        "operation": payment.running.operation,
+        "bank_key": f"{payment.id}-{payment.running.operation}-{payment.running.number}",
+        "cause": a_cause(),
+        "audience": Audience(family="gateway"),
+    }
+    return BankCall(**(fields | overrides))
+
+
+def a_payment(**overrides: Any) -> Payment:
+    """A payment that has asked the bank for a hold."""
+    fields: dict[str, Any] = {
+        "payment_id": an_id(),
+        "tenant": a_tenant(),
+        "order_id": "ORD-1001",
+        "customer_id": "cus_123",
+        "money": dollars(50),
+        "card": a_card().face(),
+        "metadata": {"basket": "b-1"},
+        "at": NOON,
+    }
+    return Payment.request_authorization(**(fields | overrides))
+
+
+def an_approval(bank_id: str = "auth_1", **overrides: Any) -> Approved:
+    return Approved(bank_id=bank_id, **overrides)
+
+
+@dataclass
+class Story:
+    """The life of one payment, told step by step; each step is a second after the one before."""
+
+    payment: Payment = field(default_factory=a_payment)
+    bank: BankCapabilities = ANY_AMOUNT
+    at: datetime = NOON
+    _ids: Any = field(default_factory=lambda: count(1))
+
+    def asked_to_capture(self, amount_minor: int | None = None) -> Self:
+        self.payment.request_capture(amount_minor, self.bank, at=self._next())
+        return self
+
+    def asked_to_void(self) -> Self:
+        self.payment.request_void(at=self._next())
+        return self
+
+    def asked_to_release(self) -> Self:
+        """By the sweep, because the hold ran out."""
+        self.payment.trigger_event(Payment.VoidRequested, on_expiry=True, timestamp=self._next())
+        return self
+
+    def asked_to_refund(self, amount_minor: int | None = None, **overrides: Any) -> Self:
+        fields: dict[str, Any] = {"reason": None, "metadata": {}}
+        self.payment.request_refund(
+            overrides.pop("refund_id", None) or encode(Prefix.REFUND, an_id(next(self._ids))),
+            amount_minor,
+            self.bank,
+            at=self._next(),
+            **(fields | overrides),
+        )
+        return self
+
+    def answered(self, answer: Outcome, *, attempts: int = 0, unanswered: bool = False) -> Self:
+        self.payment.settle(
+            answer, attempts_before=attempts, unanswered_before=unanswered, at=self._next()
+        )
+        return self
+
+    def authorized(self) -> Self:
+        return self.answered(an_approval("auth_1", expires_at=NOON + timedelta(days=7)))
+
+    def declined(self, code: str = "insufficient_funds") -> Self:
+        return self.answered(Declined(code=code))
+
+    def captured(self, amount_minor: int | None = None) -> Self:
+        return self.asked_to_capture(amount_minor).answered(an_approval("cap_1"))
+
+    def voided(self) -> Self:
+        return self.asked_to_void().answered(an_approval("void_1"))
+
+    def expired(self) -> Self:
+        return self.asked_to_release().answered(an_approval("void_1"))
+
+    def refunded(self, amount_minor: int | None = None) -> Self:
+        bank_id = f"ref_{self.payment.version}"
+        return self.asked_to_refund(amount_minor).answered(an_approval(bank_id))
+
+    def _next(self) -> datetime:
+        self.at += timedelta(seconds=1)
+        return self.at
+
+
+def a_payment_that_is(status: Status) -> Payment:
+    """A payment in `status` with nothing running, but for the first, which asks for its hold."""
+    story = Story()
+    match status:
+        case Status.PENDING:
+            pass
+        case Status.AUTHORIZED:
+            story.authorized()
+        case Status.CAPTURED:
+            story.authorized().captured()
+        case Status.REFUNDED:
+            story.authorized().captured().refunded()
+        case Status.VOIDED:
+            story.authorized().voided()
+        case Status.DECLINED:
+            story.declined()
+        case Status.EXPIRED:
+            story.authorized().expired()
+    return story.payment
+
+
+def answers() -> st.SearchStrategy[Outcome]:
+    """Whatever a bank may say, sensible or not."""
+    return st.one_of(
+        st.builds(an_approval, st.sampled_from(["id_1", "id_2"]), replayed=st.booleans()),
+        st.builds(Declined, code=st.sampled_from(["insufficient_funds", "authorization_expired"])),
+        st.builds(
+            AlreadyDone,
+            code=st.just("authorization_already_used"),
+            after_attempts=st.integers(0, 2),
+        ),
+        st.builds(Rejected, reason=st.just("invalid_amount")),
+    )
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> Payment:
+    """Payments after any number of commands and any answers of the bank."""
+    story = Story(a_payment(metadata=draw(st.sampled_from([{}, {"n": 1, "vip": True}]))))
+    for _ in range(draw(st.integers(0, 8))):
+        if story.payment.running is not None:
+            story.answered(
+                draw(answers()), attempts=draw(st.integers(0, 2)), unanswered=draw(st.booleans())
+            )
+        elif not draw(_asked(story)):
+            break
+    return story.payment
+
+
+@st.composite
+def _asked(draw: st.DrawFn, story: Story) -> bool:
+    """Asks for something that the payment's state allows; False where it allows nothing."""
+    status = story.payment.status
+    allowed = [op for op, by_status in COMMANDS_BY_STATUS.items() if not by_status[status]]
+    if not allowed:
+        return False
+    amount = draw(st.one_of(st.none(), st.integers(1, 5000)))
+    try:
+        match draw(st.sampled_from(allowed)):
+            case Operation.CAPTURE:
+                story.asked_to_capture(amount)
+            case Operation.VOID:
+                draw(st.sampled_from([story.asked_to_void, story.asked_to_release]))()
+            case _:
+                story.asked_to_refund(amount, refund_id=draw(_refund_ids()))
+    except DomainError:
+        return False
+    return True
+
+
+def _refund_ids() -> st.SearchStrategy[str]:
+    prefixes = st.sampled_from([Prefix.REFUND, Prefix.CHARGE_REFUND])
+    return prefixes.map(lambda prefix: encode(prefix, an_id()))

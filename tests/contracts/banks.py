@@ -1,0 +1,94 @@
+"""The partner bank as the contract suite sees it: the fake, and the driver at the simulator."""
+
+from typing import Any, Protocol
+
+from domain.bank import Bank as BankPort
+from domain.bank import Operation
+from infrastructure.bank.client import BankClient
+from infrastructure.bank.driver import BankDriver
+from infrastructure.clock import SystemClock
+from tests.fakes import FakeBank, Misfortune, SteppableClock
+from tests.infrastructure.bank_simulator.a_bank import Bank as Simulator
+
+DAY = 24 * 3600
+
+
+class Partner(Protocol):
+    """A bank whose luck and whose clock can be set, and whose books can be read."""
+
+    @property
+    def bank(self) -> BankPort: ...
+
+    def will_suffer(self, operation: Operation, *misfortunes: Misfortune) -> None:
+        """What befalls the next attempts of `operation`; all of one kind."""
+
+    def days_pass(self, days: int) -> None:
+        """The bank's calendar moves on."""
+
+    def deposit(self, card_number: str, amount_minor: int) -> None:
+        """Money comes in."""
+
+    def done_under(self, key: str) -> int:
+        """How many holds, captures, voids or refunds there are under `key`."""
+
+
+class LittleBank:
+    """The fake."""
+
+    def __init__(self) -> None:
+        self._clock = SteppableClock()
+        self._fake = FakeBank(self._clock)
+
+    @property
+    def bank(self) -> BankPort:
+        return self._fake
+
+    def will_suffer(self, operation: Operation, *misfortunes: Misfortune) -> None:
+        self._fake.will_suffer(*misfortunes)
+
+    def days_pass(self, days: int) -> None:
+        self._clock.advance(days * DAY)
+
+    def deposit(self, card_number: str, amount_minor: int) -> None:
+        self._fake.deposit(card_number, amount_minor)
+
+    def done_under(self, key: str) -> int:
+        return self._fake.done[key]
+
+
+FAULTS = {
+    Misfortune.FAILS: "fail_before",
+    Misfortune.SILENT_BEFORE: "drop_before",
+    Misfortune.SILENT_AFTER: "drop_after",
+    Misfortune.FORGETS: "forget_after",
+}
+
+
+class SimulatedBank:
+    """The driver, over HTTP, at the simulator."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._simulator.faults(reset=True)
+        client = BankClient(f"http://127.0.0.1:{simulator.port}", connections=2)
+        self._driver = BankDriver(client, SystemClock(), profile="ficmart", timeout_seconds=5.0)
+
+    @property
+    def bank(self) -> BankPort:
+        return self._driver
+
+    def will_suffer(self, operation: Operation, *misfortunes: Misfortune) -> None:
+        (kind,) = set(misfortunes)
+        struck: dict[str, Any] = {"count": len(misfortunes), "operation": f"{operation}s"}
+        self._simulator.faults(**{FAULTS[kind]: struck})
+
+    def days_pass(self, days: int) -> None:
+        self._simulator.faults(clock_offset_seconds=days * DAY)
+
+    def deposit(self, card_number: str, amount_minor: int) -> None:
+        account = {"card_number": card_number, "cvv": "789", "exp_month": 9, "exp_year": 2030}
+        answer = self._simulator.request("POST", "/__accounts", account | {"balance": amount_minor})
+        assert answer.status == 200, answer.text
+
+    def done_under(self, key: str) -> int:
+        return len(self._simulator.entries(key))

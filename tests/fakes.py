@@ -1,0 +1,622 @@
+"""One fake for each port of the domain, as faithful as a test can lean on.
+
+`tests/contracts` runs the same suites on these and on the real things.
+"""
+
+import json
+import threading
+from collections import Counter, deque
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from itertools import count
+from typing import Any, Final
+from uuid import UUID
+
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    ApplicationRecorder,
+    InfrastructureFactory,
+    Notification,
+    NotSupportedError,
+    ProcessRecorder,
+    StoredEvent,
+    Subscription,
+    TrackingRecorder,
+)
+from eventsourcing.utils import Environment
+
+from domain.bank import (
+    AlreadyDone,
+    Answer,
+    Approved,
+    BankCapabilities,
+    BankRequest,
+    Declined,
+    Operation,
+    Rejected,
+    Unknown,
+)
+from domain.cards import Card
+from domain.commands import Cause, Tenant
+from domain.errors import ConcurrentChange, KeyAlreadyClaimed, LeaseLost, OrderAlreadyPaid
+from domain.ledger import PaymentLedger
+from domain.payment import Payment
+from domain.records import (
+    AnswerKey,
+    BankCall,
+    BeginCall,
+    ClaimKey,
+    EndCall,
+    FreeOrderSlot,
+    Record,
+    StoredAnswer,
+    TakeOrderSlot,
+)
+from infrastructure.event_store import FlatJSON, FlatMapper
+from infrastructure.idempotency import Claimed
+from projections import receipts as receipts_model
+from projections import refunds as refunds_model
+from tests.builders import (
+    EMPTY_MASTERCARD,
+    EXPIRED_MASTERCARD,
+    FULL_AMOUNTS,
+    NOON,
+    SMALL_VISA,
+    VISA,
+    an_id,
+)
+
+TRIES: Final = 4
+HOLD_LASTS: Final = timedelta(days=7)
+QUIET_SECONDS: Final = 20.0
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+class SteppableClock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self, at: datetime = NOON) -> None:
+        self._at = at
+        self._monotonic = 1000.0
+
+    def now(self) -> datetime:
+        return self._at
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        self._at += timedelta(seconds=seconds)
+        self._monotonic += seconds
+
+
+class SequentialIds:
+    """The same ids in every run, in the order of time."""
+
+    def __init__(self, first: int = 1) -> None:
+        self._numbers = count(first)
+
+    def new(self) -> UUID:
+        return an_id(next(self._numbers))
+
+
+class PlainVault:
+    """Hides nothing, but binds what it seals to the payment all the same."""
+
+    def seal(self, card: Card, payment_id: UUID) -> bytes:
+        return json.dumps(
+            [str(payment_id), card.number, card.exp_month, card.exp_year, card.cvc]
+        ).encode()
+
+    def unseal(self, sealed: bytes, payment_id: UUID) -> Card:
+        owner, number, exp_month, exp_year, cvc = json.loads(sealed)
+        assert owner == str(payment_id), "a sealed card belongs to another payment"
+        return Card(number=number, exp_month=exp_month, exp_year=exp_year, cvc=cvc)
+
+
+class PlainAnswers:
+    """Answers with the name and the version of the event that settled the command."""
+
+    def settled(self, history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
+        outcome = next(e for e in reversed(history) if not isinstance(e, Payment.ReviewNeeded))
+        declined = isinstance(outcome, Payment.AuthorizationDeclined)
+        body = {"operation": call.operation, "outcome": type(outcome).__name__}
+        return StoredAnswer(
+            status=402 if declined else 201,
+            body=json.dumps(body | {"version": outcome.originator_version}).encode(),
+            headers=(("Location", f"/v1/receipts/{call.payment_id}"),),
+        )
+
+
+# --- the bank ---------------------------------------------------------------------------------------
+
+
+class Misfortune(Enum):
+    """What befalls one attempt."""
+
+    FAILS = "a 500 is received and nothing was done"
+    SILENT_BEFORE = "no answer, and nothing was done"
+    SILENT_AFTER = "no answer, though it was done and is remembered"
+    FORGETS = "no answer, it was done, and the bank does not remember"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A card that the bank issued."""
+
+    cvc: str
+    expires: tuple[int, int]
+    balance_minor: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Hold:
+    """Money set aside under a key: it ends by a capture or a void."""
+
+    key: str
+    card_number: str
+    amount_minor: int
+    expires_at: datetime
+    ended_by: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Taken:
+    """A capture, and what was given back of it."""
+
+    amount_minor: int
+    hold_id: str
+    given_back: dict[str, int] = field(default_factory=dict)
+
+
+class FakeBank:
+    """The port `Bank`: a little bank with holds, or whatever `will_answer` scripts before it."""
+
+    def __init__(
+        self, clock: SteppableClock, capabilities: BankCapabilities = FULL_AMOUNTS
+    ) -> None:
+        self.capabilities = capabilities
+        self.requests: list[BankRequest] = []
+        self.holds: dict[str, Hold] = {}
+        self.captures: dict[str, Taken] = {}
+        self.done: Counter[str] = Counter()
+        self.accounts = {
+            VISA: Account(cvc="123", expires=(2030, 12), balance_minor=1_000_000),
+            SMALL_VISA: Account(cvc="456", expires=(2030, 6), balance_minor=50_000),
+            EMPTY_MASTERCARD: Account(cvc="789", expires=(2030, 9), balance_minor=0),
+            EXPIRED_MASTERCARD: Account(cvc="321", expires=(2020, 3), balance_minor=500_000),
+        }
+        self._clock = clock
+        self._scripted: deque[Answer] = deque()
+        self._misfortunes: deque[Misfortune] = deque()
+        self._remembered: dict[tuple[Operation, str], Approved] = {}
+        self._numbers = count(1)
+
+    def will_answer(self, *answers: Answer) -> None:
+        """The next answers, whatever is asked; nothing is done for them."""
+        self._scripted.extend(answers)
+
+    def will_suffer(self, *misfortunes: Misfortune) -> None:
+        """What befalls the next attempts, one each; declines and refusals use up silence too."""
+        self._misfortunes.extend(misfortunes)
+
+    def has_recovered(self) -> None:
+        """No more misfortunes."""
+        self._misfortunes.clear()
+
+    def deposit(self, card_number: str, amount_minor: int) -> None:
+        account = self.accounts[card_number]
+        self.accounts[card_number] = replace(
+            account, balance_minor=account.balance_minor + amount_minor
+        )
+
+    def holds_under(self, key: str) -> list[Hold]:
+        return [hold for hold in self.holds.values() if hold.key == key]
+
+    def captured_minor(self) -> int:
+        return sum(taken.amount_minor for taken in self.captures.values())
+
+    def refunded_minor(self) -> int:
+        return sum(sum(taken.given_back.values()) for taken in self.captures.values())
+
+    def perform(self, request: BankRequest) -> Answer:
+        self.requests.append(request)
+        if self._scripted:
+            return self._scripted.popleft()
+        if request.ask_first and request.operation == Operation.AUTHORIZATION:
+            remembered = self._replay(request)
+            if remembered is not None:
+                return remembered
+        for attempt in range(TRIES):
+            answer = self._attempt(request, attempt)
+            if answer is not None:
+                return answer
+        return Unknown(reason="HTTP 500 internal_error", unanswered=False)
+
+    def _attempt(self, request: BankRequest, attempt: int) -> Answer | None:
+        """One request and its reply; None for a failure that was received."""
+        replay = self._replay(request)
+        if replay is not None:
+            return replay
+        misfortune = self._misfortunes.popleft() if self._misfortunes else None
+        if misfortune is Misfortune.FAILS:
+            return None
+        if misfortune is Misfortune.SILENT_BEFORE:
+            return Unknown(reason="no answer", unanswered=True)
+        answer = self._carry_out(request, attempt)
+        self.done[request.key] += isinstance(answer, Approved)
+        if isinstance(answer, Approved) and misfortune is not Misfortune.FORGETS:
+            self._remembered[request.operation, request.key] = answer
+        if misfortune is not None:
+            return Unknown(reason="no answer", unanswered=True)
+        return answer
+
+    def _replay(self, request: BankRequest) -> Approved | None:
+        remembered = self._remembered.get((request.operation, request.key))
+        return None if remembered is None else replace(remembered, replayed=True)
+
+    def _carry_out(self, request: BankRequest, attempt: int) -> Answer:
+        match request.operation:
+            case Operation.AUTHORIZATION:
+                return self._hold(request)
+            case Operation.CAPTURE:
+                return self._take(request, attempt)
+            case Operation.VOID:
+                return self._release(request, attempt)
+            case Operation.REFUND:
+                return self._give_back(request, attempt)
+
+    def _hold(self, request: BankRequest) -> Answer:
+        assert request.card is not None, "an authorization needs the card"
+        refusal = self._refusal(request.card, request.money.amount_minor)
+        if refusal is not None:
+            return Declined(code=refusal)
+        self.deposit(request.card.number, -request.money.amount_minor)
+        hold = Hold(
+            key=request.key,
+            card_number=request.card.number,
+            amount_minor=request.money.amount_minor,
+            expires_at=self._clock.now() + HOLD_LASTS,
+        )
+        bank_id = f"auth_{next(self._numbers)}"
+        self.holds[bank_id] = hold
+        return Approved(bank_id=bank_id, expires_at=hold.expires_at)
+
+    def _refusal(self, card: Card, amount_minor: int) -> str | None:
+        account, today = self.accounts.get(card.number), self._clock.now()
+        if account is None:
+            return "invalid_card"
+        if card.cvc != account.cvc:
+            return "invalid_cvv"
+        if account.expires < (today.year, today.month):
+            return "card_expired"
+        return "insufficient_funds" if account.balance_minor < amount_minor else None
+
+    def _take(self, request: BankRequest, attempt: int) -> Answer:
+        assert request.bank_id is not None
+        hold, amount = self.holds.get(request.bank_id), request.money.amount_minor
+        if hold is None:
+            return Unknown(reason="HTTP 400 authorization_not_found", unanswered=False)
+        if hold.ended_by is not None:
+            return AlreadyDone(code="authorization_already_used", after_attempts=attempt)
+        if hold.expires_at <= self._clock.now():
+            return Declined(code="authorization_expired")
+        if amount > hold.amount_minor or not self._is_whole(amount, hold.amount_minor):
+            return Rejected(reason="amount_mismatch")
+        self.deposit(hold.card_number, hold.amount_minor - amount)
+        hold.ended_by = f"cap_{next(self._numbers)}"
+        self.captures[hold.ended_by] = Taken(amount_minor=amount, hold_id=request.bank_id)
+        return Approved(bank_id=hold.ended_by)
+
+    def _release(self, request: BankRequest, attempt: int) -> Answer:
+        assert request.bank_id is not None
+        hold = self.holds.get(request.bank_id)
+        if hold is None:
+            return Unknown(reason="HTTP 400 authorization_not_found", unanswered=False)
+        if hold.ended_by is not None:
+            return AlreadyDone(code="authorization_already_used", after_attempts=attempt)
+        self.deposit(hold.card_number, hold.amount_minor)
+        hold.ended_by = f"void_{next(self._numbers)}"
+        return Approved(bank_id=hold.ended_by)
+
+    def _give_back(self, request: BankRequest, attempt: int) -> Answer:
+        assert request.bank_id is not None
+        taken, amount = self.captures.get(request.bank_id), request.money.amount_minor
+        if taken is None:
+            return Unknown(reason="HTTP 400 capture_not_found", unanswered=False)
+        given_back = sum(taken.given_back.values())
+        if given_back >= taken.amount_minor:
+            return AlreadyDone(code="already_refunded", after_attempts=attempt)
+        if given_back + amount > taken.amount_minor and self.capabilities.partial_amounts:
+            return Declined(code="refund_exceeds_capture")
+        if not self._is_whole(amount, taken.amount_minor):
+            return Rejected(reason="amount_mismatch")
+        self.deposit(self.holds[taken.hold_id].card_number, amount)
+        bank_id = f"ref_{next(self._numbers)}"
+        taken.given_back[bank_id] = amount
+        return Approved(bank_id=bank_id)
+
+    def _is_whole(self, amount_minor: int, whole_minor: int) -> bool:
+        return self.capabilities.partial_amounts or amount_minor == whole_minor
+
+
+# --- the ledger -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Outstanding:
+    """A bank call without an outcome, and when it may be taken up."""
+
+    call: BankCall
+    due_at: float
+    in_flight: bool = True
+    parked: bool = False
+
+
+@dataclass(slots=True)
+class Tables:
+    """Everything that is stored."""
+
+    events: dict[UUID, list[StoredEvent]] = field(default_factory=dict)
+    causes: dict[UUID, list[Cause]] = field(default_factory=dict)
+    claims: dict[tuple[Tenant, str], ClaimKey] = field(default_factory=dict)
+    answers: dict[tuple[Tenant, str], StoredAnswer] = field(default_factory=dict)
+    slots: dict[tuple[Tenant, str], UUID] = field(default_factory=dict)
+    calls: dict[UUID, Outstanding] = field(default_factory=dict)
+    receipts: dict[UUID, receipts_model.Document] = field(default_factory=dict)
+    refunds: dict[UUID, list[refunds_model.Document]] = field(default_factory=dict)
+
+    def copy(self) -> "Tables":
+        """Another, in which rows can be added and deleted without a trace in this one."""
+        return Tables(
+            events={payment_id: list(log) for payment_id, log in self.events.items()},
+            causes={payment_id: list(causes) for payment_id, causes in self.causes.items()},
+            claims=dict(self.claims),
+            answers=dict(self.answers),
+            slots=dict(self.slots),
+            calls=dict(self.calls),
+            receipts=dict(self.receipts),
+            refunds=dict(self.refunds),
+        )
+
+
+class InMemoryStore:
+    """What a database would hold: each `record` is a transaction, and so is each of the others."""
+
+    def __init__(self, clock: SteppableClock) -> None:
+        self.tables = Tables()
+        self.clock = clock
+        self.lock = threading.RLock()
+
+    def record(
+        self,
+        stored_events: Sequence[StoredEvent],
+        cause: Cause,
+        history: Sequence[Payment.Event],
+        beside: Sequence[Record],
+    ) -> None:
+        """All of it, or none."""
+        with self.lock:
+            draft = self.tables.copy()
+            for each in beside:
+                self._write(draft, each)
+            _append(draft, stored_events, cause)
+            if history:
+                payment_id = history[0].originator_id
+                draft.receipts[payment_id] = deepcopy(receipts_model.fold(history))
+                draft.refunds[payment_id] = deepcopy(refunds_model.fold(history))
+            self.tables = draft
+
+    def refund(self, refund_id: UUID) -> refunds_model.Document | None:
+        """The refund of that id, in either spelling."""
+        for each in (row for rows in self.tables.refunds.values() for row in rows):
+            if refunds_model.uuid_of(each["id"]) == refund_id:
+                return each
+        return None
+
+    def _write(self, draft: Tables, record: Record) -> None:
+        match record:
+            case ClaimKey() | TakeOrderSlot():
+                _take_name(draft, record)
+            case AnswerKey(tenant=tenant, key=key, answer=answer):
+                draft.answers[tenant, key] = answer
+            case FreeOrderSlot(tenant=tenant, order_id=order_id, payment_id=payment_id):
+                if draft.slots.get((tenant, order_id)) == payment_id:
+                    del draft.slots[tenant, order_id]
+            case BeginCall(call=call, lease_seconds=lease_seconds):
+                if call.payment_id in draft.calls:
+                    raise ConcurrentChange(call.bank_key)
+                due_at = self.clock.monotonic() + lease_seconds
+                draft.calls[call.payment_id] = Outstanding(call=call, due_at=due_at)
+            case EndCall(call=call):
+                held_by(draft, call)
+                del draft.calls[call.payment_id]
+
+
+def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot) -> None:
+    """A key or an order, which only one can have."""
+    match record:
+        case ClaimKey(claim=claim):
+            if (claim.tenant, claim.key) in draft.claims:
+                raise KeyAlreadyClaimed(claim.key)
+            draft.claims[claim.tenant, claim.key] = record
+        case TakeOrderSlot(tenant=tenant, order_id=order_id, payment_id=payment_id):
+            if (tenant, order_id) in draft.slots:
+                raise OrderAlreadyPaid("The order has a live payment.", param="order_id")
+            draft.slots[tenant, order_id] = payment_id
+
+
+def _append(draft: Tables, stored_events: Sequence[StoredEvent], cause: Cause) -> None:
+    for event in stored_events:
+        assert isinstance(event.originator_id, UUID)
+        log = draft.events.setdefault(event.originator_id, [])
+        if event.originator_version != len(log) + 1:
+            raise ConcurrentChange(f"version {event.originator_version} after {len(log)}")
+        log.append(event)
+        draft.causes.setdefault(event.originator_id, []).append(cause)
+
+
+def held_by(tables: Tables, call: BankCall) -> Outstanding:
+    """The outstanding call, if whoever holds `call` may still change it. Raises LeaseLost."""
+    outstanding = tables.calls.get(call.payment_id)
+    if outstanding is None:
+        raise LeaseLost(call.bank_key)
+    now = outstanding.call
+    if (now.bank_key, now.fence) != (call.bank_key, call.fence):
+        raise LeaseLost(call.bank_key)
+    return outstanding
+
+
+class InMemoryBankCalls:
+    """The port `BankCalls`, on an InMemoryStore."""
+
+    def __init__(self, store: InMemoryStore) -> None:
+        self._store = store
+
+    def park(self, call: BankCall, unknown: Unknown) -> None:
+        with self._store.lock:
+            outstanding = held_by(self._store.tables, call)
+            quiet = unknown.unanswered or call.unanswered
+            pause = (
+                QUIET_SECONDS if quiet else min(2.0 ** min(call.attempts, 9), LONGEST_PAUSE_SECONDS)
+            )
+            outstanding.call = replace(
+                outstanding.call, unanswered=outstanding.call.unanswered or unknown.unanswered
+            )
+            outstanding.parked, outstanding.in_flight = True, False
+            outstanding.due_at = self._store.clock.monotonic() + pause
+
+    def take_due(self, limit: int, lease_seconds: float) -> Sequence[BankCall]:
+        with self._store.lock:
+            now = self._store.clock.monotonic()
+            due = [each for each in self._store.tables.calls.values() if each.due_at <= now]
+            taken = sorted(due, key=lambda each: each.due_at)[:limit]
+            for each in taken:
+                each.call = replace(
+                    each.call,
+                    attempts=each.call.attempts + 1,
+                    fence=each.call.fence + 1,
+                    unanswered=each.call.unanswered or each.in_flight,
+                )
+                each.in_flight, each.due_at = True, now + lease_seconds
+            return [each.call for each in taken]
+
+
+class InMemoryKeys:
+    """What became of idempotency keys, on an InMemoryStore."""
+
+    def __init__(self, store: InMemoryStore) -> None:
+        self._store = store
+
+    def find(self, tenant: Tenant, key: str) -> Claimed | None:
+        with self._store.lock:
+            tables, now = self._store.tables, self._store.clock.monotonic()
+            claim = tables.claims.get((tenant, key))
+            if claim is None:
+                return None
+            answer = tables.answers.get((tenant, key))
+            call = tables.calls.get(claim.payment_id)
+            ours = call is not None and call.call.cause.idempotency_key == key
+            pending = call is not None and ours and (call.parked or call.due_at <= now)
+            return Claimed(
+                fingerprint=claim.claim.fingerprint,
+                payment_id=claim.payment_id,
+                answer=answer,
+                pending=answer is None and pending,
+            )
+
+
+class InMemoryRecorder(ApplicationRecorder):
+    """The library's recorder, on an InMemoryStore."""
+
+    def __init__(self, store: InMemoryStore) -> None:
+        self._store = store
+
+    def insert_events(
+        self,
+        stored_events: Sequence[StoredEvent],
+        *,
+        cause: Cause | None = None,
+        history: Sequence[Payment.Event] = (),
+        beside: Sequence[Record] = (),
+        **_: Any,
+    ) -> None:
+        if stored_events:
+            self._store.record(stored_events, cause or Cause(actor="system"), history, beside)
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        assert isinstance(originator_id, UUID)
+        after, last = gt or 0, lte if lte is not None else 2**62
+        log = self._store.tables.events.get(originator_id, [])
+        events = [event for event in log if after < event.originator_version <= last]
+        return (events[::-1] if desc else events)[:limit]
+
+    def select_notifications(self, *_: Any, **__: Any) -> Sequence[Notification]:
+        raise NotSupportedError
+
+    def max_notification_id(self) -> int | None:
+        raise NotSupportedError
+
+    def subscribe(self, *_: Any, **__: Any) -> Subscription[ApplicationRecorder]:
+        raise NotSupportedError
+
+
+class InMemoryFactory(InfrastructureFactory[TrackingRecorder]):
+    """Gives the library's Application the recorder above."""
+
+    def __init__(self, env: Environment, store: InMemoryStore) -> None:
+        super().__init__(env)
+        self._store = store
+
+    def application_recorder(self) -> ApplicationRecorder:
+        return InMemoryRecorder(self._store)
+
+    def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
+        return self.application_recorder()
+
+    def tracking_recorder(self, *_: Any, **__: Any) -> TrackingRecorder:
+        raise NotSupportedError
+
+    def process_recorder(self) -> ProcessRecorder:
+        raise NotSupportedError
+
+
+class InMemoryLedger(PaymentLedger):
+    """The whole ledger with a fake behind every port. Two on one store are two processes."""
+
+    def __init__(
+        self,
+        *,
+        capabilities: BankCapabilities = FULL_AMOUNTS,
+        beside: "InMemoryLedger | None" = None,
+    ) -> None:
+        clock = beside.steppable if beside else SteppableClock()
+        self.steppable: SteppableClock = clock
+        self.fake_bank: FakeBank = beside.fake_bank if beside else FakeBank(clock, capabilities)
+        self.store: InMemoryStore = beside.store if beside else InMemoryStore(clock)
+        super().__init__(
+            {},
+            bank=self.fake_bank,
+            bank_calls=InMemoryBankCalls(self.store),
+            clock=self.steppable,
+            ids=beside.ids if beside else SequentialIds(),
+            vault=PlainVault(),
+            answers=PlainAnswers(),
+        )
+
+    def construct_factory(self, env: Environment) -> InMemoryFactory:
+        return InMemoryFactory(env, self.store)
+
+    def construct_mapper(self) -> FlatMapper:
+        return FlatMapper(FlatJSON())

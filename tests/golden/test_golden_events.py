@@ -1,0 +1,174 @@
+"""What was stored once must load for ever.
+
+`events/` has a file for each topic and class version, with variants where a field may be empty. A
+changed event is a new class version with a file of its own; no file here is ever changed.
+"""
+
+import inspect
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.utils import register_topic
+
+from domain.payment import Payment
+from infrastructure.event_store import FlatJSON, FlatMapper, UnknownEventVersion
+from tests.builders import Story
+
+EVENTS = sorted((Path(__file__).parent / "events").glob("*.json"))
+
+mapper = FlatMapper(FlatJSON())
+
+
+def golden(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return document
+
+
+def stored(document: dict[str, Any], **more_state: object) -> StoredEvent:
+    state = document["state"]
+    if more_state:
+        state = json.dumps(json.loads(state) | more_state)
+    return StoredEvent(
+        originator_id=UUID(document["originator_id"]),
+        originator_version=document["originator_version"],
+        topic=document["topic"],
+        state=state.encode(),
+    )
+
+
+def event_classes() -> list[type[Payment.Event]]:
+    """Every event that a payment can have: what says its own topic."""
+    classes = [each for _, each in inspect.getmembers(Payment, inspect.isclass)]
+    return [
+        each
+        for each in classes
+        if issubclass(each, Payment.Event) and each is not Payment.Event and "TOPIC" in vars(each)
+    ]
+
+
+def class_version(event_class: type[Any]) -> int:
+    return int(getattr(event_class, "class_version", 1))
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_a_stored_event_loads_as_it_always_did(path: Path) -> None:
+    document = golden(path)
+    expected = dict(document["loads_as"])
+
+    event = mapper.to_domain_event(stored(document))
+
+    assert type(event).__qualname__ == expected.pop("class")
+    assert event.originator_id == UUID(document["originator_id"])
+    assert event.originator_version == document["originator_version"]
+    assert event.timestamp == datetime.fromisoformat(expected.pop("timestamp"))
+    fields = {"originator_id", "originator_version", "timestamp"}
+    assert {name: value for name, value in vars(event).items() if name not in fields} == expected
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_a_loaded_event_is_stored_as_the_same_bytes(path: Path) -> None:
+    document = golden(path)
+    event = mapper.to_domain_event(stored(document))
+
+    again = mapper.to_stored_event(event)
+
+    if document["class_version"] == class_version(type(event)):
+        assert again == stored(document)
+    else:
+        assert mapper.to_domain_event(again) == event
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_a_file_is_named_by_its_topic_and_class_version(path: Path) -> None:
+    document = golden(path)
+
+    name = path.stem.partition("-")[0]
+
+    assert name == f"{document['topic']}.v{document['class_version']}"
+    assert json.loads(document["state"]).get("class_version", 1) == document["class_version"]
+
+
+@pytest.mark.parametrize("event_class", event_classes(), ids=lambda each: each.__name__)
+def test_every_class_version_of_every_event_has_a_file(event_class: type[Any]) -> None:
+    names = {path.stem.partition("-")[0] for path in EVENTS}
+
+    versions = range(1, class_version(event_class) + 1)
+
+    assert {f"{event_class.TOPIC}.v{version}" for version in versions} <= names
+
+
+def test_every_file_has_the_fields_that_its_event_is_stored_with_now() -> None:
+    lived = [
+        Story().authorized().captured().refunded().payment,
+        Story().authorized().voided().payment,
+        Story().authorized().expired().payment,
+        Story().declined().payment,
+        Story().authorized().asked_to_void().declined().payment,
+        Story().authorized().asked_to_capture().declined().payment,
+        Story().authorized().captured().asked_to_refund().declined().payment,
+    ]
+    now = {}
+    for event in (event for payment in lived for event in payment.history):
+        as_stored = mapper.to_stored_event(event)
+        now[as_stored.topic] = set(json.loads(as_stored.state))
+
+    newest = {golden(path)["topic"]: set(json.loads(golden(path)["state"])) for path in EVENTS}
+
+    assert newest == now
+
+
+def test_every_file_is_of_an_event_that_is_still_known() -> None:
+    topics = {event_class.TOPIC for event_class in event_classes()}
+
+    assert {golden(path)["topic"] for path in EVENTS} == topics
+
+
+def test_topics_are_the_events_own_and_never_a_module_path() -> None:
+    topics = [event_class.TOPIC for event_class in event_classes()]
+
+    assert len(topics) == len(set(topics)) == 14
+    assert all(topic.startswith("payment.") and ":" not in topic for topic in topics)
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_an_event_of_a_newer_class_version_is_refused(path: Path) -> None:
+    document = golden(path)
+    newer = document["class_version"] + 1
+
+    with pytest.raises(UnknownEventVersion):
+        mapper.to_domain_event(stored(document, class_version=newer))
+
+
+class Renamed:
+    """An event whose first version had `amount`, and whose second has `amount_minor`."""
+
+    TOPIC: ClassVar[str] = "tests.renamed"
+    class_version: ClassVar[int] = 2
+    amount_minor: int
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        state["amount_minor"] = state.pop("amount")
+
+
+register_topic(Renamed.TOPIC, Renamed)
+
+
+def test_an_event_of_an_older_class_version_is_brought_up_to_date() -> None:
+    old = {
+        "topic": Renamed.TOPIC,
+        "originator_id": "01931f5e-7a00-7abc-8def-0123456789ab",
+        "originator_version": 1,
+        "state": '{"amount":5,"at":"2026-11-20T12:00:00.000000Z"}',
+    }
+
+    event = mapper.to_domain_event(stored(old))
+
+    assert event.amount_minor == 5
+    again = json.loads(mapper.to_stored_event(event).state)
+    assert (again["class_version"], again["amount_minor"]) == (2, 5)

@@ -1,0 +1,272 @@
+"""Commands in any order, at a bank that fails, stalls and forgets, by processes that lose their
+leases: whatever happens, the ledger tells one story and the bank's books agree with it.
+"""
+
+import contextlib
+from collections import Counter
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from domain.bank import Operation
+from domain.errors import DomainError, KeyAlreadyClaimed, LeaseLost
+from domain.ids import Prefix, decode
+from domain.ledger import LEASE_SECONDS, Reply
+from domain.money import Money
+from domain.payment import LIVE, Payment, ReviewReason, Status
+from domain.records import BankCall
+from projections import receipts, refunds
+from tests.builders import (
+    ANY_AMOUNT,
+    FAR_DEADLINE,
+    a_card,
+    a_small_card,
+    a_tenant,
+    an_empty_card,
+    authorize,
+    capture,
+    refund,
+    void,
+)
+from tests.fakes import InMemoryLedger, Misfortune
+
+NEXT = {
+    Status.PENDING: {Status.AUTHORIZED, Status.DECLINED},
+    Status.AUTHORIZED: {Status.CAPTURED, Status.VOIDED, Status.EXPIRED},
+    Status.CAPTURED: {Status.REFUNDED},
+}
+MANY = 6  # more than a run of misfortunes can take to settle one call
+
+orders = st.sampled_from(["ORD-1", "ORD-2"])
+cards = st.sampled_from([a_card(), a_card(), a_small_card(), an_empty_card()])
+amounts = st.one_of(st.none(), st.integers(1, 30_000))
+misfortunes = st.lists(st.sampled_from(Misfortune), max_size=4)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = InMemoryLedger(capabilities=ANY_AMOUNT)
+        self.bank = self.ledger.fake_bank
+        self.tables_seen: dict[tuple[Any, str], Any] = {}
+        self.statuses: dict[UUID, Status] = {}
+        self.leases: list[BankCall] = []
+        self.used_keys: list[str] = []
+        self.numbers = count(1)
+
+    # --- what happens ---
+
+    @rule(order=orders, card=cards, amount=st.integers(1, 60_000), luck=misfortunes)
+    def authorize(self, order: str, card: Any, amount: int, luck: list[Misfortune]) -> None:
+        money = Money(amount, "USD")
+        key = self.a_key()
+        self.ask(
+            lambda: self.ledger.authorize(authorize(key, order_id=order, card=card, money=money)),
+            luck,
+        )
+
+    @precondition(lambda self: self.payments())
+    @rule(data=st.data(), amount=amounts, luck=misfortunes)
+    def capture(self, data: st.DataObject, amount: int | None, luck: list[Misfortune]) -> None:
+        asked = capture(self.a_payment_id(data), self.a_key(), amount_minor=amount)
+        self.ask(lambda: self.ledger.capture(asked), luck)
+
+    @precondition(lambda self: self.payments())
+    @rule(data=st.data(), luck=misfortunes)
+    def void(self, data: st.DataObject, luck: list[Misfortune]) -> None:
+        asked = void(self.a_payment_id(data), self.a_key())
+        self.ask(lambda: self.ledger.void(asked), luck)
+
+    @precondition(lambda self: self.payments())
+    @rule(data=st.data(), amount=amounts, luck=misfortunes)
+    def refund(self, data: st.DataObject, amount: int | None, luck: list[Misfortune]) -> None:
+        asked = refund(self.a_payment_id(data), self.a_key(), amount_minor=amount)
+        self.ask(lambda: self.ledger.refund(asked), luck)
+
+    @precondition(lambda self: self.ledger.store.tables.claims)
+    @rule(data=st.data(), order=orders)
+    def use_a_key_again(self, data: st.DataObject, order: str) -> None:
+        _, key = data.draw(st.sampled_from(list(self.ledger.store.tables.claims)))
+        asked, before = len(self.bank.requests), self.versions()
+        with contextlib.suppress(KeyAlreadyClaimed):
+            self.ledger.authorize(authorize(key, order_id=order))
+            raise AssertionError("a key was claimed twice")
+        assert len(self.bank.requests) == asked
+        assert self.versions() == before
+
+    @rule(seconds=st.sampled_from([1, 20, 31]), luck=misfortunes, dies=st.booleans())
+    def the_worker_comes_round(self, seconds: float, luck: list[Misfortune], dies: bool) -> None:
+        self.ledger.steppable.advance(seconds)
+        for call in self.ledger.bank_calls.take_due(10, LEASE_SECONDS):
+            self.leases.append(call)
+            if not dies:
+                self.ask(lambda call=call: self.resume(call), luck)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def a_worker_wakes_up_with_an_old_lease(self, data: st.DataObject) -> None:
+        call = data.draw(st.sampled_from(self.leases))
+        outstanding = self.ledger.store.tables.calls.get(call.payment_id)
+        if outstanding is not None and outstanding.call == call:
+            return  # it is not old
+        before = self.versions()
+        with contextlib.suppress(LeaseLost):
+            self.resume(call)
+            raise AssertionError("whoever lost the lease changed something")
+        assert self.versions() == before
+
+    def teardown(self) -> None:
+        """Once the bank is well, everything settles, and the books agree."""
+        self.bank.has_recovered()
+        for _ in range(MANY):
+            self.ledger.steppable.advance(LEASE_SECONDS)
+            for call in self.ledger.bank_calls.take_due(100, LEASE_SECONDS):
+                self.resume(call)
+        assert self.ledger.store.tables.calls == {}
+        self.the_banks_books_agree()
+        tables = self.ledger.store.tables
+        assert set(tables.answers) == set(tables.claims)
+
+    # --- what always holds ---
+
+    @invariant()
+    def statuses_follow_the_lifecycle(self) -> None:
+        for payment in self.payments():
+            before = self.statuses.get(payment.id, Status.PENDING)
+            assert payment.status == before or payment.status in reachable(before)
+            self.statuses[payment.id] = payment.status
+
+    @invariant()
+    def versions_have_no_gaps(self) -> None:
+        for log in self.ledger.store.tables.events.values():
+            assert [e.originator_version for e in log] == list(range(1, len(log) + 1))
+
+    @invariant()
+    def no_more_is_given_back_than_taken_nor_taken_than_held(self) -> None:
+        for payment in self.payments():
+            assert 0 <= payment.refunded_minor <= payment.captured_minor
+            assert payment.captured_minor <= payment.money.amount_minor
+            captured = payment.status in (Status.CAPTURED, Status.REFUNDED)
+            assert captured == (payment.captured_minor > 0)
+
+    @invariant()
+    def an_order_has_one_live_payment_at_most_and_its_slot_is_its_own(self) -> None:
+        live = [payment for payment in self.payments() if payment.status in LIVE]
+        taken = {(p.tenant, p.order_id): p.id for p in live}
+        assert len(taken) == len(live)
+        assert taken == self.ledger.store.tables.slots
+
+    @invariant()
+    def a_payment_with_something_running_has_one_outstanding_call(self) -> None:
+        running = {p.id: p.running.operation for p in self.payments() if p.running is not None}
+        calls = self.ledger.store.tables.calls
+        assert {payment_id: each.call.operation for payment_id, each in calls.items()} == running
+
+    @invariant()
+    def a_key_has_one_answer_at_most_and_it_never_changes(self) -> None:
+        tables = self.ledger.store.tables
+        assert set(tables.answers) <= set(tables.claims)
+        for key, answer in self.tables_seen.items():
+            assert tables.answers[key] == answer
+        self.tables_seen = dict(tables.answers)
+
+    @invariant()
+    def receipts_tell_what_the_payment_is(self) -> None:
+        for payment in self.payments():
+            receipt = self.ledger.store.tables.receipts[payment.id]
+            assert receipt == receipts.fold(payment.history)
+            assert receipt["status"] == payment.status
+            assert receipt["amount_captured"] == payment.captured_minor
+            assert receipt["amount_refunded"] == payment.refunded_minor
+            running = payment.running and payment.running.operation
+            assert receipt["pending_operation"] == running
+            assert [r["reason"] for r in receipt["reviews"]] == list(payment.reviews)
+            assert receipt["version"] == payment.version
+
+    @invariant()
+    def refunds_add_up_to_what_was_given_back(self) -> None:
+        for payment in self.payments():
+            rows = refunds.fold(payment.history)
+            by_status = Counter[str]()
+            for row in rows:
+                by_status[row["status"]] += row["amount"]
+            assert by_status["succeeded"] == payment.refunded_minor
+            refunding = payment.running and payment.running.operation == Operation.REFUND
+            assert any(row["status"] == "pending" for row in rows) == bool(refunding)
+
+    @invariant()
+    def two_holds_of_one_payment_are_said_to_be_possible(self) -> None:
+        holds = Counter(hold.key for hold in self.bank.holds.values())
+        for payment in self.payments():
+            settled = payment.status != Status.PENDING
+            key = self.bank_keys(payment)[0]
+            if settled and holds[key] > (payment.authorization_id is not None):
+                assert ReviewReason.POSSIBLE_ORPHAN_HOLD in payment.reviews
+
+    def the_banks_books_agree(self) -> None:
+        payments = self.payments()
+        assert sum(p.captured_minor for p in payments) == self.bank.captured_minor()
+        assert sum(p.refunded_minor for p in payments) == self.bank.refunded_minor()
+        for payment in payments:
+            if payment.authorization_id is not None:
+                ended = self.bank.holds[payment.authorization_id].ended_by is not None
+                assert ended == (payment.status != Status.AUTHORIZED)
+
+    # --- steps ---
+
+    def ask(self, command: Any, luck: list[Misfortune]) -> None:
+        """Any command may be refused; then nothing changed and no bank was asked."""
+        before, asked, claims = self.versions(), len(self.bank.requests), self.claims()
+        self.bank.has_recovered()
+        self.bank.will_suffer(*luck)
+        try:
+            command()
+        except DomainError:
+            assert self.versions() == before
+            assert len(self.bank.requests) == asked
+            assert self.claims() == claims
+
+    def resume(self, call: BankCall) -> Reply:
+        return self.ledger.resume(call, deadline=FAR_DEADLINE)
+
+    def a_key(self) -> str:
+        return f"key-{next(self.numbers)}"
+
+    def a_payment_id(self, data: st.DataObject) -> UUID:
+        return data.draw(st.sampled_from(list(self.ledger.store.tables.events)))
+
+    def payments(self) -> list[Payment]:
+        """Each replayed from what is stored."""
+        ids = self.ledger.store.tables.events
+        return [self.ledger.payment(payment_id, a_tenant()) for payment_id in ids]
+
+    def versions(self) -> dict[UUID, int]:
+        return {each: len(log) for each, log in self.ledger.store.tables.events.items()}
+
+    def claims(self) -> set[Any]:
+        return set(self.ledger.store.tables.claims)
+
+    def bank_keys(self, payment: Payment) -> list[str]:
+        return [r.key for r in self.bank.requests if self.payment_of(r.key) == payment.id]
+
+    def payment_of(self, key: str) -> UUID:
+        return decode(Prefix.PAYMENT, key.partition("-")[0])
+
+
+def reachable(status: Status) -> set[Status]:
+    """Every status that can come after, at once or later."""
+    following = NEXT.get(status, set())
+    return following.union(*(reachable(each) for each in following))
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

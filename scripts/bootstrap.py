@@ -39,9 +39,9 @@ PROBE_TIMEOUT_SECONDS = 30
 FETCH_TIMEOUT_SECONDS = 30
 
 # What a machine without uv, ensurepip and pip installs with, from the index pip is configured for.
+DEBIAN_PIP = "python3-pip-whl"
 PIP_WHEEL = "pip-26.3-py3-none-any.whl"
 PIP_WHEEL_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
-WELL_KNOWN_INDEX = "https://{}.org/simple".format("pypi")
 
 PIP_OPTIONS = [
     *("install", "--quiet", "--no-input", "--disable-pip-version-check", "--retries", "2"),
@@ -150,7 +150,7 @@ def make_venv() -> None:
 def install_lock(lock: Path) -> None:
     """With the first installer that this machine has."""
     installers: list[Callable[[Path], None]]
-    installers = [with_uv, with_bundled_pip, with_machine_pip, with_fetched_pip]
+    installers = [with_uv, with_bundled_pip, with_machine_pip, with_debian_pip, with_fetched_pip]
     for installer in installers:
         try:
             return installer(lock)
@@ -163,7 +163,9 @@ def with_uv(lock: Path) -> None:
     uv = shutil.which("uv")
     if uv is None:
         raise NotHere
-    os.environ.setdefault("UV_DEFAULT_INDEX", configured_index())
+    index = configured_index()
+    if index is not None:
+        os.environ.setdefault("UV_DEFAULT_INDEX", index)
     os.environ["UV_PYTHON_DOWNLOADS"] = "never"
     if "PIP_CERT" in os.environ:
         os.environ.setdefault("SSL_CERT_FILE", os.environ["PIP_CERT"])
@@ -196,7 +198,34 @@ def with_machine_pip(lock: Path) -> None:
     execute([sys.executable, "-m", "pip", "--python", str(PYTHON), *PIP_OPTIONS, str(lock)])
 
 
+def with_debian_pip(lock: Path) -> None:
+    """Unpack the distribution's own pip wheel into .venv; nothing is installed on the machine."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise NotHere
+    folder = VENV / "debian-pip"
+    folder.mkdir(exist_ok=True)
+    try:
+        if os.geteuid() == 0:
+            execute(["apt-get", "-qq", "update"])
+        # as root apt would change to a user of its own, who cannot write here
+        download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", DEBIAN_PIP]
+        execute(["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *download])
+        for package in folder.glob("*.deb"):
+            execute(["dpkg-deb", "-x", str(package), str(folder)])
+    except InstallFailed as error:
+        raise NotHere from error
+    wheels = sorted(folder.rglob("pip-*.whl"))
+    if not wheels:
+        raise NotHere
+    execute([str(PYTHON), f"{wheels[-1]}/pip", *PIP_OPTIONS, str(lock)])
+    shutil.rmtree(folder)
+
+
 def with_fetched_pip(lock: Path) -> None:
+    if configured_index() is None:
+        raise InstallFailed(
+            "this Python has neither pip nor ensurepip; install them (Debian: python3-venv) or uv"
+        )
     wheel = VENV / PIP_WHEEL
     wheel.write_bytes(fetch_pip())
     execute([str(PYTHON), f"{wheel}/pip", *PIP_OPTIONS, str(lock)])
@@ -208,7 +237,7 @@ def fetch_pip() -> bytes:
     import re
     from urllib.parse import urljoin
 
-    page_address = configured_index().rstrip("/") + "/pip/"
+    page_address = (configured_index() or "").rstrip("/") + "/pip/"
     page = fetch(page_address).decode("utf-8", "replace")
     link = re.search(r'"([^"\s]*/' + re.escape(PIP_WHEEL) + r')[#"]', page)
     if link is None:
@@ -234,8 +263,8 @@ def fetch(address: str) -> bytes:
         raise InstallFailed(f"the package index did not answer: {error}") from error
 
 
-def configured_index() -> str:
-    """The package index that pip is configured for on this machine."""
+def configured_index() -> str | None:
+    """The package index that pip is configured for on this machine, if any."""
     import configparser
 
     if os.environ.get("PIP_INDEX_URL"):
@@ -249,7 +278,7 @@ def configured_index() -> str:
     ]
     with contextlib.suppress(configparser.Error, UnicodeDecodeError):
         settings.read([*files, os.environ.get("PIP_CONFIG_FILE", "")])
-    return settings.get("global", "index-url", fallback=WELL_KNOWN_INDEX)
+    return settings.get("global", "index-url", fallback=None)
 
 
 def install_project() -> None:

@@ -30,6 +30,7 @@ from infrastructure.api_keys import (
     MerchantUnknown,
     Scope,
 )
+from infrastructure.checkpoint_keys import new_signing_key
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
@@ -383,6 +384,12 @@ def keygen() -> None:
 def keygen_vault() -> None:
     """A key for VAULT_KEYS, alone on one line."""
     click.echo(new_key())
+
+
+@keygen.command("checkpoint")
+def keygen_checkpoint() -> None:
+    """A key for CHECKPOINT_KEY, alone on one line."""
+    click.echo(new_signing_key())
 
 
 # --- read models -------------------------------------------------------------------------------

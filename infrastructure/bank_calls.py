@@ -20,6 +20,8 @@ from infrastructure.shards import shard_of
 QUIET_SECONDS: Final = 20.0
 # After a failure that was received, the bank may be asked again soon: 1, 2, 4 … seconds, at most:
 LONGEST_PAUSE_SECONDS: Final = 30.0
+# Enough to get there; after a thousand, a number is no float any more.
+MOST_DOUBLINGS: Final = 5
 
 BEGIN: Final[LiteralString] = """
     INSERT INTO bank_calls (
@@ -98,7 +100,8 @@ class PostgresBankCalls:
     def park(self, call: BankCall, unknown: Unknown) -> None:
         """Leaves the call to a worker, not before it makes sense. Raises LeaseLost."""
         quiet = unknown.unanswered or call.unanswered
-        pause = QUIET_SECONDS if quiet else min(2.0**call.attempts, LONGEST_PAUSE_SECONDS)
+        doubled = 2.0 ** min(call.attempts, MOST_DOUBLINGS)
+        pause = QUIET_SECONDS if quiet else min(doubled, LONGEST_PAUSE_SECONDS)
         parameters = _identity(call) | {
             "unanswered": unknown.unanswered,
             "reason": unknown.reason,

@@ -1,6 +1,6 @@
 """The ledger's store as the contract suite sees it, over memory and over Postgres."""
 
-from typing import Any, Final, LiteralString, Protocol
+from typing import Any, Final, LiteralString, Protocol, Self
 from uuid import UUID
 
 from domain.commands import Tenant
@@ -13,7 +13,6 @@ from infrastructure.idempotency import Claimed, IdempotencyKeys
 from infrastructure.shards import shard_of
 from projections.receipts import Receipts
 from projections.refunds import Refunds
-from tests.builders import an_id
 from tests.fakes import (
     FakeBank,
     InMemoryKeys,
@@ -94,6 +93,12 @@ SLOT: Final[LiteralString] = """
 PASS_TIME: Final[LiteralString] = """
     UPDATE bank_calls SET due_at = due_at - make_interval(secs => %(seconds)s)
 """
+EMPTY: Final[LiteralString] = """
+    ALTER TABLE events DISABLE TRIGGER USER;
+    TRUNCATE events, bank_calls, order_slots, idempotency_keys, receipts, refunds;
+    ALTER TABLE events ENABLE TRIGGER USER;
+    UPDATE shard_heads SET position = 0, hash = sha256('')
+"""
 TABLES: Final[dict[str, LiteralString]] = {
     "events": "SELECT e::text AS row FROM events e",
     "heads": "SELECT h::text AS row FROM shard_heads h",
@@ -117,10 +122,17 @@ class PostgresStore:
             bank=self.bank,
             bank_calls=PostgresBankCalls(pool),
             clock=clock,
-            ids=SequentialIds(an_id().int & 0xFFFFFF),
+            ids=SequentialIds(),
             vault=PlainVault(),
             answers=PlainAnswers(),
         )
+
+    @classmethod
+    def emptied(cls, pool: Pool) -> Self:
+        """With nothing in it, as no ledger ever is again."""
+        with pool.connection() as connection, connection.transaction():
+            connection.execute(EMPTY)
+        return cls(pool)
 
     @property
     def calls(self) -> BankCalls:

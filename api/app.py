@@ -16,10 +16,11 @@ from flask import Flask, Response, g, request
 from flask_cors import CORS
 from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import PathConverter
 
 from api import auth, idempotent, metrics, openapi, pages
 from api.bodies import MAX_BODY_BYTES, read_body, read_query, too_large
-from api.errors import ApiError, from_refusal, internal, invalid, unavailable
+from api.errors import ApiError, from_refusal, internal, invalid, not_found, unavailable
 from api.fields import Strict, validated
 from api.gateway import routes as gateway
 from api.http import API_VERSION, Answer, Call, Route, error_answer, json_answer
@@ -35,6 +36,7 @@ ROUTES: Final = (*gateway.ROUTES,)
 RESERVED_THREADS: Final = 16
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}\Z")
 LONGEST_USER_AGENT: Final = 200
+KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 EXPOSED_HEADERS: Final = (
     "Request-Id",
     "X-API-Version",
@@ -56,6 +58,8 @@ def create_app(services: Services, *, threads: int, routes: Iterable[Route] = RO
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # nothing redirects
+    app.url_map.converters["any_text"] = _AnyText
     gate = _Gate(services, waiting_threads=max(1, threads - RESERVED_THREADS))
     for route in routes:
         endpoint = f"{route.method} {route.path}"
@@ -66,6 +70,13 @@ def create_app(services: Services, *, threads: int, routes: Iterable[Route] = RO
     app.register_error_handler(Exception, _answer_exception)
     CORS(app, origins=list(services.settings.cors_origins), expose_headers=EXPOSED_HEADERS)
     return app
+
+
+class _AnyText(PathConverter):
+    """The rest of a path: the client's own id, which may begin with a slash."""
+
+    part_isolating = False
+    regex = ".+"
 
 
 class _Gate:
@@ -200,6 +211,8 @@ def _finish(services: Services, response: Response) -> Response:
         response.headers.update(auth.allowance_headers(g.allowance))
     if response.content_type == "application/json":
         response.headers["Cache-Control"] = "no-store"
+    if response.status_code >= 400:  # an outcome that was kept, such as a decline
+        response.headers.setdefault("Stripe-Should-Retry", "false")
     _log(response, services.clock.monotonic() - g.started_at)
     return response
 
@@ -223,8 +236,9 @@ def _log(response: Response, seconds: float) -> None:
         request_id=g.request_id,
     )
     rule = request.url_rule.rule if request.url_rule is not None else "none"
-    metrics.REQUESTS.labels(request.method, rule, str(status)).inc()
-    metrics.SECONDS.labels(request.method, rule).observe(seconds)
+    method = request.method if request.method in KNOWN_METHODS else "other"
+    metrics.REQUESTS.labels(method, rule, str(status)).inc()
+    metrics.SECONDS.labels(method, rule).observe(seconds)
 
 
 # --- what goes wrong ---------------------------------------------------------------------------
@@ -260,12 +274,7 @@ def _http_error(error: HTTPException) -> ApiError:
     """Flask's own refusals, in our shape."""
     match error.code:
         case 404:
-            return ApiError(
-                status=404,
-                type="resource_missing",
-                code="route_not_found",
-                message="There is no such route.",
-            )
+            return not_found("route_not_found", "There is no such route.")
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
             return ApiError(
@@ -300,7 +309,7 @@ def _add_public_routes(app: Flask, services: Services, routes: list[Route]) -> N
     def docs_asset(name: str) -> Response:
         asset = pages.docs_asset(name)
         if asset is None:
-            raise invalid("route_not_found", "There is no such page.", status=404)
+            raise not_found("route_not_found", "There is no such page.")
         return _response(asset)
 
     public: dict[str, Callable[..., Response]] = {

@@ -21,6 +21,9 @@ MAX_DEPTH: Final = 20
 FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 JSON_TYPE: Final = "application/json"
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
+# What a name may not repeat: a body that was sent as the wrong type is all name, card included.
+DIGITS: Final = re.compile(r"[0-9]{3,}")
+LONGEST_NAME: Final = 100
 FIELD_NAME: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)\Z")
 
 Value = dict[str, Any]
@@ -96,7 +99,7 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> Value:
     if len(value) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _Duplicate(FORBIDDEN.sub("?", twice)[:255])
+        raise _Duplicate(_shown(twice))
     return value
 
 
@@ -158,7 +161,8 @@ def _bad_name(name: str) -> ApiError:
 
 
 def _shown(name: str) -> str:
-    return FORBIDDEN.sub("?", name)[:255]
+    """A field's name as far as it may be told: no controls, no long numbers, not at any length."""
+    return DIGITS.sub("?", FORBIDDEN.sub("?", name))[:LONGEST_NAME]
 
 
 def check_texts(value: Any, path: tuple[str, ...] = ()) -> None:

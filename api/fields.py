@@ -4,7 +4,6 @@ Forms carry texts only, so there, and only there, a number may be written as one
 what was sent.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, TypeVar
@@ -107,7 +106,7 @@ def _metadata_value(value: Any) -> str | int | float | bool:
             return value
         case int() if abs(value) <= MAX_EXACT_INTEGER:
             return value
-        case float() if math.isfinite(value):
+        case float() if abs(value) <= MAX_EXACT_INTEGER:
             return value
     raise PydanticCustomError(
         "metadata",

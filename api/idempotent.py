@@ -12,7 +12,7 @@ from api.bodies import canonical
 from api.errors import in_progress, key_reused
 from api.http import Answer, Call, PendingAnswer
 from domain.commands import Claim
-from domain.errors import KeyAlreadyClaimed, LeaseLost
+from domain.errors import ConcurrentChange, DomainError, KeyAlreadyClaimed, LeaseLost
 from domain.ledger import Pending, Reply, Settled
 from infrastructure.idempotency import Claimed
 
@@ -48,10 +48,11 @@ def once(
     ask: Callable[[], Reply],
     pending: PendingAnswer,
 ) -> Answer:
-    """Gives the command to the ledger, which another request with the key may do a moment before."""
+    """Gives the command to the ledger, which another request with the key may do a moment before:
+    then what is refused here was done there, and is its answer."""
     try:
         reply = ask()
-    except (KeyAlreadyClaimed, LeaseLost):
+    except (KeyAlreadyClaimed, LeaseLost, ConcurrentChange, DomainError):
         answer = replay_of(call, method, body, pending)
         if answer is None:
             raise

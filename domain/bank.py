@@ -57,18 +57,28 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contradicted:
+    """The bank goes on answering what cannot be: another amount, or that it does not know its own
+    id. Something for a person."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
     """Nobody answered, or nobody who can be believed.
 
     `unanswered`: a request went out and no answer came, so it may have been, or may still be being,
-    carried out. False when every attempt was answered with a failure.
+    carried out. False when every attempt was answered with a failure. `contradicts`: the answer
+    cannot be right, which the bank's own trouble may explain for a while, and not for ever.
     """
 
     reason: str
     unanswered: bool
+    contradicts: bool = False
 
 
-Outcome = Approved | Declined | AlreadyDone | Rejected
+Outcome = Approved | Declined | AlreadyDone | Rejected | Contradicted
 Answer = Outcome | Unknown
 
 

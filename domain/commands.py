@@ -93,6 +93,13 @@ class VoidPayment(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireAuthorization(Command):
+    """Release a hold that is past its time, since the bank does not do so by itself."""
+
+    payment_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefundPayment(Command):
     """Give back all that is left of a capture, or `amount_minor` of it.
 

@@ -15,13 +15,14 @@ from uuid import UUID
 
 from eventsourcing.application import AggregateNotFoundError, Application
 
-from domain.bank import Bank, BankRequest, Operation, Outcome, Unknown
+from domain.bank import Bank, BankRequest, Contradicted, Operation, Outcome, Unknown
 from domain.cards import Card
 from domain.commands import (
     AuthorizePayment,
     CapturePayment,
     Cause,
     Command,
+    ExpireAuthorization,
     RefundPayment,
     Tenant,
     VoidPayment,
@@ -51,6 +52,11 @@ RESERVED_SECONDS: Final = 0.5
 
 # How often a command is decided anew because another was recorded first; nothing has gone out yet.
 DECIDE_ATTEMPTS: Final = 3
+
+
+# How often a call is taken up again, over about a minute, before an answer that cannot be is believed
+# to be meant: the bank's own trouble speaks like that for a while.
+CONTRADICTIONS_HEARD_OUT: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +146,15 @@ class PaymentLedger(Application[UUID]):
 
         return self._act(command, command.payment_id, decide)
 
+    def expire(self, command: ExpireAuthorization) -> Reply:
+        """Releases a hold past its time. Raises PaymentNotFound and what `Payment.request_expiry`
+        raises."""
+
+        def decide(payment: Payment) -> None:
+            payment.request_expiry(at=self.clock.now())
+
+        return self._act(command, command.payment_id, decide)
+
     def refund(self, command: RefundPayment) -> Reply:
         """Gives money back. Raises PaymentNotFound and what `Payment.request_refund` raises."""
         prefix = Prefix.CHARGE_REFUND if command.by_charge else Prefix.REFUND
@@ -181,8 +196,10 @@ class PaymentLedger(Application[UUID]):
         """
         answer = self.bank.perform(self._bank_request(payment, call, deadline, card))
         if isinstance(answer, Unknown):
-            self.bank_calls.park(call, answer)
-            return Pending(call=call, history=payment.history)
+            if not answer.contradicts or call.attempts < CONTRADICTIONS_HEARD_OUT:
+                self.bank_calls.park(call, answer)
+                return Pending(call=call, history=payment.history)
+            answer = Contradicted(reason=answer.reason)
         return self._end(payment, call, answer)
 
     def resume(self, call: BankCall, *, deadline: float) -> Reply:

@@ -17,6 +17,7 @@ from domain.bank import (
     AlreadyDone,
     Approved,
     BankCapabilities,
+    Contradicted,
     Declined,
     Operation,
     Outcome,
@@ -379,6 +380,15 @@ class Payment(Aggregate):
         self._refuse_unless_allowed(Operation.VOID)
         self.trigger_event(self.VoidRequested, on_expiry=False, timestamp=at)
 
+    def request_expiry(self, *, at: datetime) -> None:
+        """Decides to release a hold that is past its time. Raises PaymentStateConflict, also for one
+        that is not."""
+        self._refuse_unless_allowed(Operation.VOID)
+        expires_at = self.authorization_expires_at
+        if expires_at is None or at < datetime.fromisoformat(expires_at):
+            raise PaymentStateConflict("The hold is not past its time.", code="not_expired")
+        self.trigger_event(self.VoidRequested, on_expiry=True, timestamp=at)
+
     def request_refund(
         self,
         refund_id: str,
@@ -467,6 +477,8 @@ class Payment(Aggregate):
                 self.trigger_event(self.AuthorizationDeclined, code=_code_of(answer), timestamp=at)
         if unanswered_before and not replayed:
             self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
+        if isinstance(answer, Contradicted):
+            self._need_review(ReviewReason.BANK_DISAGREES, at)
 
     def _settle_capture(self, answer: Outcome, *, maybe_ours: bool, at: datetime) -> None:
         match answer:
@@ -512,7 +524,7 @@ class Payment(Aggregate):
                 self.trigger_event(
                     self.RefundDeclined, refund_id=refund_id, code=_code_of(answer), timestamp=at
                 )
-                if isinstance(answer, AlreadyDone):
+                if isinstance(answer, AlreadyDone | Contradicted):
                     self._need_review(ReviewReason.BANK_DISAGREES, at)
 
     def _need_review(self, reason: ReviewReason, at: datetime) -> None:
@@ -531,6 +543,8 @@ def _code_of(answer: Outcome) -> str:
             return code
         case Rejected():
             return BANK_PROTOCOL_ERROR
+        case Contradicted():
+            return ReviewReason.BANK_DISAGREES.value
         case Approved():
             raise AssertionError("an approval is not a no")
 
@@ -540,7 +554,7 @@ def _disagrees(answer: Outcome) -> bool:
     match answer:
         case Declined(code=code):
             return code != AUTHORIZATION_EXPIRED
-        case AlreadyDone():
+        case AlreadyDone() | Contradicted():
             return True
         case Rejected() | Approved():
             return False

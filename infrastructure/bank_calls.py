@@ -61,6 +61,12 @@ IS_PENDING: Final[LiteralString] = """
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND idempotency_key = %(key)s
 """
 
+STUCK: Final[LiteralString] = """
+    SELECT payment_id, operation, reason, since, attempts,
+           extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
+    FROM bank_calls WHERE parked OR due_at <= clock_timestamp() ORDER BY since
+"""
+
 
 def begin(cursor: Cursor[Any], record: BeginCall) -> None:
     """Breaks `bank_calls_pkey` when the payment has an outstanding call."""
@@ -118,6 +124,12 @@ class PostgresBankCalls:
                 TAKE_DUE, {"limit": limit, "lease_seconds": lease_seconds}
             ).fetchall()
         return [_call(row) for row in rows]
+
+    def stuck(self) -> list[dict[str, Any]]:
+        """The calls that nobody is at, oldest first: `payment_id`, `operation`, `reason`, `since`,
+        `attempts`, `age_seconds`."""
+        with self._pool.connection() as connection:
+            return connection.execute(STUCK).fetchall()
 
 
 def _identity(call: BankCall) -> dict[str, Any]:

@@ -7,25 +7,39 @@ nothing to anyone but that its leases run out first.
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 import psycopg
 import structlog
 from prometheus_client import Counter
 from psycopg_pool import PoolTimeout
 
-from domain.errors import ConcurrentChange, LeaseLost
+from domain.commands import Audience, Cause, ExpireAuthorization, Tenant
+from domain.errors import ConcurrentChange, LeaseLost, PaymentStateConflict
+from domain.ids import Prefix, encode
 from domain.ledger import LEASE_SECONDS, Settled
 from domain.records import BankCall
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.services import Services
+from projections.receipts import Receipts
 
 CALLS_AT_ONCE: Final = 16
 POLL_SECONDS: Final = 0.5
 SWEEP_SECONDS: Final = 600.0
+EXPIRY_SECONDS: Final = 5.0
+EXPIRIES_AT_ONCE: Final = 100
+# The bank's clock may be a little behind ours, and its word is the one that counts.
+EXPIRY_GRACE: Final = timedelta(seconds=5)
 # How long one call may take; well within its lease.
 CALL_SECONDS: Final = 12.0
+
+ACTOR: Final = "worker"
+WORKER_FAMILY: Final = "worker"
+RECEIPTS: Final = Receipts()
 
 log = structlog.get_logger(__name__)
 RESUMED = Counter(
@@ -40,7 +54,7 @@ class Worker:
         self._services = services
         self._stopping = threading.Event()
         self._busy: set[Future[None]] = set()
-        self._next_sweep = 0.0
+        self._next_sweep = self._next_expiry = 0.0
 
     def stop(self) -> None:
         """Asks the worker to finish what it is at, and no more."""
@@ -51,7 +65,8 @@ class Worker:
         with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as executor:
             while not self._stopping.is_set():
                 self._guarded(self._sweep_if_due)
-                self._guarded(lambda: self.take_up(executor))
+                self._guarded(partial(self._expire_if_due, executor))
+                self._guarded(partial(self.take_up, executor))
                 self._stopping.wait(POLL_SECONDS)
 
     def take_up(self, executor: ThreadPoolExecutor) -> int:
@@ -82,6 +97,31 @@ class Worker:
             attempts=call.attempts,
             outcome=outcome,
         )
+
+    def _expire_if_due(self, executor: ThreadPoolExecutor) -> None:
+        """Releases the holds that are past their time; the bank does not do so by itself."""
+        now = self._services.clock.monotonic()
+        if now < self._next_expiry:
+            return
+        self._next_expiry = now + EXPIRY_SECONDS
+        before = self._services.clock.now() - EXPIRY_GRACE
+        with self._services.pool.connection() as connection:
+            found = RECEIPTS.past_their_time(connection, before, EXPIRIES_AT_ONCE)
+        for payment_id, tenant in found:
+            executor.submit(self._guarded, partial(self.expire, payment_id, tenant))
+
+    def expire(self, payment_id: UUID, tenant: Tenant) -> None:
+        """Releases one hold, unless somebody was first."""
+        command = ExpireAuthorization(
+            tenant=tenant,
+            cause=Cause(actor=ACTOR),
+            audience=Audience(family=WORKER_FAMILY),
+            deadline=self._services.clock.monotonic() + CALL_SECONDS,
+            payment_id=payment_id,
+        )
+        with suppress(PaymentStateConflict, ConcurrentChange, LeaseLost):
+            self._services.ledger.expire(command)
+            log.info("expired", payment_id=encode(Prefix.PAYMENT, payment_id))
 
     def _sweep_if_due(self) -> None:
         now = self._services.clock.monotonic()

@@ -5,13 +5,14 @@ the log by the same fold. One row a payment; the row's `document` is the receipt
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import Connection, Cursor
 from psycopg.types.json import Jsonb
 
-from domain.commands import Tenant
+from domain.commands import Mode, Tenant
 from domain.ids import Prefix, encode
 from domain.payment import Payment, Status, rfc3339
 from projections.pages import Page, PageOf, select_page
@@ -176,6 +177,15 @@ class Receipts:
         WHERE shard = %(shard)s AND payment_id = %(payment_id)s
           AND merchant_id = %(merchant_id)s AND mode = %(mode)s
     """
+    PAST_THEIR_TIME: LiteralString = """
+        SELECT payment_id, merchant_id, mode FROM receipts
+        WHERE status = 'authorized' AND NOT pending
+          AND expires_at < %(before)s
+        ORDER BY expires_at LIMIT %(limit)s
+    """
+    TO_REVIEW: LiteralString = """
+        SELECT payment_id, document FROM receipts WHERE needs_review ORDER BY created_at
+    """
     PAGE = PageOf(
         select="SELECT payment_id AS id, document FROM receipts",
         id_column="payment_id",
@@ -230,6 +240,20 @@ class Receipts:
             },
         ).fetchone()
         return None if row is None else row["document"]
+
+    def past_their_time(
+        self, connection: Connection[Any], before: datetime, limit: int
+    ) -> list[tuple[UUID, Tenant]]:
+        """The payments that are authorized though their hold was to end before `before`."""
+        rows = connection.execute(self.PAST_THEIR_TIME, {"before": before, "limit": limit})
+        return [
+            (row["payment_id"], Tenant(row["merchant_id"], Mode(row["mode"])))
+            for row in rows.fetchall()
+        ]
+
+    def to_review(self, connection: Connection[Any]) -> list[Document]:
+        """The receipts that need a person, oldest first."""
+        return [row["document"] for row in connection.execute(self.TO_REVIEW).fetchall()]
 
     def page(
         self, connection: Connection[Any], tenant: Tenant, page: Page

@@ -20,6 +20,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from domain.commands import Mode
+from domain.ids import Prefix, encode
 from infrastructure.api_keys import (
     DEFAULT_SCOPES,
     EVERY_MERCHANT,
@@ -30,6 +31,7 @@ from infrastructure.api_keys import (
     MerchantUnknown,
     Scope,
 )
+from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.checkpoint_keys import new_signing_key
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
@@ -40,6 +42,7 @@ from infrastructure.projection_rebuild import rebuild
 from infrastructure.services import DEMO_MERCHANT, build_services
 from infrastructure.settings import Settings, SettingsError, read_settings
 from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
+from projections.receipts import Receipts
 from projections.registry import INLINE
 
 WRONG_SETTING = 2
@@ -239,6 +242,45 @@ def migrate_command() -> None:
         except MigrationChanged as error:
             refuse(str(error), NOT_DONE)
     click.echo("\n".join(f"applied {name}" for name in names) or "the schema is up to date")
+
+
+# --- what needs a person -----------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+def stuck(*, as_json: bool) -> None:
+    """Operations without an outcome, and payments that need review."""
+    with connected(settings_or_exit()) as pool:
+        calls = PostgresBankCalls(pool).stuck()
+        with pool.connection() as connection:
+            receipts = Receipts().to_review(connection)
+    rows = [
+        {
+            "payment_id": encode(Prefix.PAYMENT, call["payment_id"]),
+            "operation": call["operation"],
+            "reason": call["reason"] or "its process ended before the bank answered",
+            "since": shown_time(call["since"]),
+            "age_seconds": round(call["age_seconds"]),
+            "attempts": call["attempts"],
+        }
+        for call in calls
+    ]
+    rows += [shown_review(receipt, review) for receipt in receipts for review in receipt["reviews"]]
+    print_rows(rows, as_json=as_json)
+
+
+def shown_review(receipt: dict[str, Any], review: dict[str, str]) -> dict[str, Any]:
+    """One reason why a payment needs a person."""
+    since = datetime.fromisoformat(review["since"])
+    return {
+        "payment_id": receipt["payment_id"],
+        "operation": None,
+        "reason": review["reason"],
+        "since": shown_time(since),
+        "age_seconds": round((datetime.now(UTC) - since).total_seconds()),
+        "attempts": None,
+    }
 
 
 # --- keys and merchants ------------------------------------------------------------------------

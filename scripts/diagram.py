@@ -1,6 +1,6 @@
 """Prints docs/payments.md from the one table of what is allowed in which status.
 
-    .venv/bin/python -m scripts.diagram > docs/payments.md
+Run `.venv/bin/python -m scripts.diagram > docs/payments.md`.
 """
 
 from domain.bank import Operation

@@ -92,7 +92,32 @@ class VoidInput(_OfPayment):
     """Release the money that is held."""
 
 
-class RefundInput(Strict):
+class _NamesPayment(Strict):
+    payment_id: str | None = None
+    charge: str | None = None
+    payment_intent: str | None = None
+
+    def named(self) -> tuple[str, UUID] | None:
+        """By which field a payment is named, and which; None for none. Raises ApiError,
+        PaymentNotFound."""
+        fields = ("payment_id", "charge", "payment_intent")
+        given = [name for name in fields if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise invalid(
+                "invalid_param", "Give one of payment_id, charge and payment_intent.", given[1]
+            )
+        if self.payment_intent is not None:
+            raise not_found(
+                "payment_intent_not_found", "There is no such intent.", "payment_intent"
+            )
+        if self.charge is not None:
+            return "charge", payment_uuid(self.charge, param="charge", prefix=Prefix.CHARGE)
+        if self.payment_id is not None:
+            return "payment_id", payment_uuid(self.payment_id, param="payment_id")
+        return None
+
+
+class RefundInput(_NamesPayment):
     """Give money back."""
 
     model_config = ConfigDict(
@@ -105,9 +130,6 @@ class RefundInput(Strict):
         }
     )
 
-    payment_id: str | None = None
-    charge: str | None = None
-    payment_intent: str | None = None
     amount: Amount | None = None
     reason: Literal["duplicate", "fraudulent", "requested_by_customer"] | None = None
     metadata: MetadataMap = Field(default_factory=dict)
@@ -117,27 +139,12 @@ class RefundInput(Strict):
         """Whether it is asked for in the intents' vocabulary, and so spelled `re_`."""
         return self.payment_id is None
 
-    def uuid(self) -> UUID:
-        """The payment that is meant. Raises ApiError, PaymentNotFound."""
-        given = [
-            name
-            for name in ("payment_id", "charge", "payment_intent")
-            if getattr(self, name) is not None
-        ]
-        if not given:
+    def payment(self) -> tuple[str, UUID]:
+        """By which field the payment is named, and which. Raises ApiError, PaymentNotFound."""
+        named = self.named()
+        if named is None:
             raise invalid("missing_param", "payment_id is required.", "payment_id")
-        if len(given) > 1:
-            raise invalid(
-                "invalid_param", "Give one of payment_id, charge and payment_intent.", given[1]
-            )
-        if self.payment_intent is not None:
-            raise not_found(
-                "payment_intent_not_found", "There is no such intent.", "payment_intent"
-            )
-        if self.charge is not None:
-            return payment_uuid(self.charge, param="charge", prefix=Prefix.CHARGE)
-        assert self.payment_id is not None
-        return payment_uuid(self.payment_id, param="payment_id")
+        return named
 
 
 class CreatedFilter(Strict):
@@ -177,11 +184,9 @@ class ReceiptsQuery(PageQuery):
     status: Status | None = Field(default=None, strict=False)
 
 
-class RefundsQuery(PageQuery):
+class RefundsQuery(PageQuery, _NamesPayment):
     """Which refunds."""
 
-    payment_id: str | None = None
-    charge: str | None = None
     status: Literal["succeeded", "pending", "failed"] | None = None
 
 

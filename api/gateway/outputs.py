@@ -8,7 +8,7 @@ from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, ApiError, from_de
 from api.http import RETRY_AFTER_PENDING_SECONDS, Answer, error_answer, json_answer
 from domain.bank import Operation
 from domain.ids import Prefix
-from domain.payment import AUTHORIZATION_EXPIRED, BANK_PROTOCOL_ERROR, Payment
+from domain.payment import AUTHORIZATION_EXPIRED, BANK_PROTOCOL_ERROR, Payment, ReviewReason
 from domain.records import BankCall, StoredAnswer
 from projections import receipts, refunds
 
@@ -62,7 +62,8 @@ def _failure(failure: Document | None) -> Document | None:
     if failure is None:
         return None
     code, message = failure["code"], "The bank refused the operation."
-    if failure["operation"] == Operation.AUTHORIZATION and code != BANK_PROTOCOL_ERROR:
+    unclear = {BANK_PROTOCOL_ERROR, ReviewReason.BANK_DISAGREES}
+    if failure["operation"] == Operation.AUTHORIZATION and code not in unclear:
         code, message = CARD_ERRORS.get(code, DECLINED)
     return {"operation": failure["operation"], "code": code, "message": message}
 
@@ -154,6 +155,14 @@ def _error_of(event: Payment.Event, payment_id: str) -> ApiError | None:
                 type="api_error",
                 code=BANK_PROTOCOL_ERROR,
                 message="The bank did not understand our request. Nothing was done.",
+                payment_id=payment_id,
+            )
+        case Payment.AuthorizationDeclined(code=ReviewReason.BANK_DISAGREES):
+            return ApiError(
+                status=502,
+                type="api_error",
+                code=BANK_PROTOCOL_ERROR,
+                message="The bank answered something else than it was asked. A person will look.",
                 payment_id=payment_id,
             )
         case Payment.AuthorizationDeclined(code=code):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from api.bodies import FORBIDDEN
 from api.errors import invalid
 from api.gateway import outputs
 from api.gateway.inputs import (
@@ -74,15 +75,19 @@ def void(call: Call, body: VoidInput) -> Reply:
 
 def refund(call: Call, body: RefundInput) -> Reply:
     """Gives money back."""
+    param, payment_id = body.payment()
     command = RefundPayment(
         **call.command_fields(FAMILY),
-        payment_id=body.uuid(),
+        payment_id=payment_id,
         amount_minor=body.amount,
         reason=body.reason,
         metadata=body.metadata,
         by_charge=body.by_charge,
     )
-    return call.services.ledger.refund(command)
+    try:
+        return call.services.ledger.refund(command)
+    except PaymentNotFound as error:
+        raise PaymentNotFound(error.message, param=param) from error
 
 
 # --- queries -----------------------------------------------------------------------------------
@@ -91,12 +96,12 @@ def refund(call: Call, body: RefundInput) -> Reply:
 def get_receipt(call: Call, query: MomentQuery, *, payment_id: str) -> Answer:
     """One receipt, as it is or as it stood."""
     uuid = payment_uuid(payment_id)
-    if query.as_of is not None or query.version is not None:
-        return json_answer(200, outputs.receipt(_receipt_at(call, uuid, query)))
     with call.services.pool.connection() as connection:
         document = RECEIPTS.by_id(connection, shard_of(uuid), uuid, call.tenant)
     if document is None:
         raise PaymentNotFound("There is no such payment.")
+    if query.as_of is not None or query.version is not None:
+        document = _receipt_at(call, uuid, query)
     return json_answer(200, outputs.receipt(document))
 
 
@@ -138,7 +143,7 @@ def list_receipts(call: Call, query: ReceiptsQuery) -> Answer:
         "customer_id": query.customer_id,
         "status": None if query.status is None else query.status.value,
     }
-    page = _page(query, wanted, lambda text, param: _known_payment(call, text, param))
+    page = _page(query, wanted, lambda text, param: _known_payment_id(call, text, param))
     with call.services.pool.connection() as connection:
         documents, has_more = RECEIPTS.page(connection, call.tenant, page)
     body = outputs.page(
@@ -153,9 +158,11 @@ def list_receipts(call: Call, query: ReceiptsQuery) -> Answer:
 
 def get_order(call: Call, _query: None, *, order_id: str) -> Answer:
     """An order's payments, and whether it may be shipped."""
-    page = Page(limit=MAX_PAYMENTS_SHOWN, filters={"order_id": order_id})
-    with call.services.pool.connection() as connection:
-        documents, _ = RECEIPTS.page(connection, call.tenant, page)
+    documents: list[dict[str, Any]] = []
+    if not FORBIDDEN.search(order_id):
+        page = Page(limit=MAX_PAYMENTS_SHOWN, filters={"order_id": order_id})
+        with call.services.pool.connection() as connection:
+            documents, _ = RECEIPTS.page(connection, call.tenant, page)
     if not documents:
         raise OrderNotFound("No payment was asked for under this order id.")
     return json_answer(200, outputs.order(order_id, documents))
@@ -169,11 +176,10 @@ def get_refund(call: Call, _query: None, *, refund_id: str) -> Answer:
 def list_refunds(call: Call, query: RefundsQuery) -> Answer:
     """Refunds by payment, by status, by time."""
     wanted: dict[str, Any] = {"status": query.status}
-    if query.payment_id is not None:
-        wanted["payment_id"] = _known_payment(call, query.payment_id, "payment_id")
-    if query.charge is not None:
-        suffix = query.charge.removeprefix("ch_")
-        wanted["payment_id"] = _known_payment(call, f"pay_{suffix}", "charge")
+    named = query.named()
+    if named is not None:
+        param, payment_id = named
+        wanted["payment_id"] = _known_payment(call, payment_id, param)
     page = _page(query, wanted, lambda text, param: _known_refund_id(call, text, param))
     with call.services.pool.connection() as connection:
         documents, has_more = REFUNDS.page(connection, call.tenant, page)
@@ -199,8 +205,12 @@ def _page(query: PageQuery, wanted: dict[str, Any], cursor: Callable[[str, str],
     )
 
 
-def _known_payment(call: Call, text: str, param: str) -> UUID:
-    uuid = payment_uuid(text, param=param)
+def _known_payment_id(call: Call, text: str, param: str) -> UUID:
+    return _known_payment(call, payment_uuid(text, param=param), param)
+
+
+def _known_payment(call: Call, uuid: UUID, param: str) -> UUID:
+    """The same, where there is such a payment. Raises PaymentNotFound."""
     with call.services.pool.connection() as connection:
         if RECEIPTS.by_id(connection, shard_of(uuid), uuid, call.tenant) is None:
             raise PaymentNotFound("There is no such payment.", param=param)
@@ -315,7 +325,7 @@ ROUTES: Final = (
     ),
     Route(
         method="GET",
-        path="/v1/orders/<path:order_id>",
+        path="/v1/orders/<any_text:order_id>",
         handler=get_order,
         scope=Scope.PAYMENTS_READ,
         summary="An order: its payments, and may it be shipped?",

@@ -11,12 +11,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
+
+from infrastructure.bank.bounded import BoundedAdapter, answered_before
 
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 HEALTH_TIMEOUT_SECONDS: Final = 2.0
 MAX_BODY_BYTES: Final = 64 * 1024
+FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
 
 
 class NotSent(Exception):
@@ -49,7 +51,7 @@ class BankClient:
         self._base_url = base_url.rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        adapter = BoundedAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -57,14 +59,15 @@ class BankClient:
         """POSTs under an idempotency key. Raises NotSent, NoReply."""
         deadline = time.monotonic() + timeout_seconds
         try:
-            response = self._session.post(
-                self._base_url + path,
-                json=body,
-                headers={"Idempotency-Key": key},
-                timeout=(min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds),
-                allow_redirects=False,
-                stream=True,
-            )
+            with answered_before(deadline):
+                response = self._session.post(
+                    self._base_url + path,
+                    json=body,
+                    headers={"Idempotency-Key": key},
+                    timeout=(min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds),
+                    allow_redirects=False,
+                    stream=True,
+                )
         except requests.ConnectTimeout as error:
             raise NotSent(type(error).__name__) from error
         except requests.ConnectionError as error:
@@ -72,6 +75,8 @@ class BankClient:
         except requests.RequestException as error:
             raise NoReply(type(error).__name__) from error
         with response:
+            if not FRAMING & {name.lower() for name in response.headers}:
+                raise NoReply("HeadersCutShort")  # without a length an answer may be half of one
             raw = _read(response, deadline)
         return Reply(
             status=response.status_code,
@@ -82,12 +87,17 @@ class BankClient:
     def is_healthy(self) -> bool:
         """Whether the bank says so of itself; no answer is no."""
         try:
-            response = self._session.get(
-                self._base_url + "/health", timeout=HEALTH_TIMEOUT_SECONDS, allow_redirects=False
-            )
+            with answered_before(time.monotonic() + HEALTH_TIMEOUT_SECONDS):
+                response = self._session.get(
+                    self._base_url + "/health",
+                    timeout=HEALTH_TIMEOUT_SECONDS,
+                    allow_redirects=False,
+                    stream=True,
+                )
         except requests.RequestException:
             return False
-        return response.status_code == HTTPStatus.OK
+        with response:
+            return response.status_code == HTTPStatus.OK
 
 
 def _connection_error(error: requests.ConnectionError) -> Exception:

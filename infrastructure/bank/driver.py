@@ -28,6 +28,7 @@ from infrastructure.bank.client import BankClient, NoReply, NotSent, Reply
 
 # Longer than the bank takes when it is well; an attempt that cannot wait so long is not begun again.
 MINIMUM_RETRY_SECONDS: Final = 2.5
+SHORTEST_TIMEOUT_SECONDS: Final = 0.05
 MAX_TRIES: Final = 4
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -66,6 +67,10 @@ DECLINES: Final = frozenset(
 ALREADY: Final = frozenset(
     {"authorization_already_used", "already_captured", "already_voided", "already_refunded"}
 )
+# Said of ids that the bank gave us, by a bank that is in trouble, or has lost them.
+NOT_FOUND: Final = frozenset({"authorization_not_found", "capture_not_found"})
+# In plain text: the request did not pass the bank's schema, or went to no route of its.
+PROTOCOL_ERRORS: Final = frozenset({400, 404})
 OUR_FAULT: Final = frozenset({"invalid_amount", "amount_mismatch", "missing_idempotency_key"})
 
 FICMART: Final = BankCapabilities(
@@ -134,7 +139,7 @@ class BankDriver:
             PATHS[request.operation],
             request.key,
             body,
-            timeout_seconds=max(0.05, min(self._timeout_seconds, seconds_left)),
+            timeout_seconds=max(SHORTEST_TIMEOUT_SECONDS, min(self._timeout_seconds, seconds_left)),
         )
 
     def is_healthy(self) -> bool:
@@ -186,9 +191,14 @@ class _Call:
         )
         answer: Answer = retried(self._once)()
         if isinstance(answer, Declined) and answer.code == "invalid_card":
-            # The bank says so of good cards too when it is in trouble: not on its first word.
-            return self._once()
+            return self._second_word()
         return answer
+
+    def _second_word(self) -> Answer:
+        """The bank calls good cards invalid too when it is in trouble: not on its first word."""
+        if self._seconds_left() <= MINIMUM_RETRY_SECONDS:
+            return Unknown(reason="no time was left to confirm a decline", unanswered=False)
+        return self._once()
 
     def _may_ask_again(self, answer: Answer) -> bool:
         """Whether the bank failed in so many words, and there is time to hear it out again."""
@@ -199,6 +209,8 @@ class _Call:
         )
 
     def _once(self) -> Answer:
+        if self._seconds_left() <= 0:
+            return Unknown(reason="no time was left to ask", unanswered=False)
         body = self._driver.body(self._request)
         try:
             reply = self._driver.ask(self._request, body, seconds_left=self._seconds_left())
@@ -241,9 +253,13 @@ def classify(request: BankRequest, reply: Reply, *, attempts: int) -> Answer:
         return AlreadyDone(code=str(code), after_attempts=attempts)
     if code in DECLINES and _is_about(request.operation, str(code)):
         return Declined(code=str(code))
-    if reply.body is None and 400 <= reply.status < 500:
+    if reply.body is None and reply.status in PROTOCOL_ERRORS:
         return Rejected(reason=f"HTTP {reply.status}, not JSON")
-    return Unknown(reason=f"HTTP {reply.status} {code or 'without a code'}", unanswered=False)
+    return Unknown(
+        reason=f"HTTP {reply.status} {code or 'without a code'}",
+        unanswered=False,
+        contradicts=code in NOT_FOUND,
+    )
 
 
 def _is_about(operation: Operation, code: str) -> bool:
@@ -261,7 +277,10 @@ def _approved(request: BankRequest, reply: Reply) -> Answer:
     bank_id = body.get(ID_FIELDS[request.operation])
     mismatches = [name for name, ok in _checks(request, body).items() if not ok]
     if not isinstance(bank_id, str) or not bank_id or mismatches:
-        return Unknown(reason=f"a 200 of something else: {mismatches}", unanswered=True)
+        # An answer under our key, so nothing is running there, and asking again does nothing new.
+        return Unknown(
+            reason=f"a 200 of something else: {mismatches}", unanswered=False, contradicts=True
+        )
     return Approved(
         bank_id=bank_id, expires_at=_time(body.get("expires_at")), replayed=reply.replayed
     )

@@ -20,12 +20,20 @@ from werkzeug.routing import PathConverter
 
 from api import auth, idempotent, metrics, openapi, pages
 from api.bodies import MAX_BODY_BYTES, read_body, read_query, too_large
-from api.errors import ApiError, from_refusal, internal, invalid, not_found, unavailable
+from api.errors import (
+    ApiError,
+    from_refusal,
+    in_progress,
+    internal,
+    invalid,
+    not_found,
+    unavailable,
+)
 from api.fields import Strict, validated
 from api.gateway import routes as gateway
 from api.http import API_VERSION, Answer, Call, Route, error_answer, json_answer
 from api.stripe_dialect import STRIPE, dialect_of, should_retry
-from domain.errors import ConcurrentChange, DomainError
+from domain.errors import ConcurrentChange, DomainError, LeaseLost
 from domain.ids import Prefix, encode
 from domain.payment import rfc3339
 from infrastructure.services import Services
@@ -112,15 +120,20 @@ class _Gate:
         _query(None, read_query(request))
         call.idempotency_key = _idempotency_key(required=route.needs_idempotency_key)
         value, is_text = read_body(request)
-        assert route.body is not None
-        assert route.pending is not None
+        model, pending = route.body, route.pending
+        assert model is not None
+        assert pending is not None
         with self._one_of_those_that_wait():
-            replay = idempotent.replay_of(call, route.method, value, route.pending)
-            if replay is not None:
-                metrics.REPLAYS.labels(route.path).inc()
-                return replay
-            ask = partial(route.handler, call, validated(route.body, value, is_text=is_text))
-            return idempotent.once(call, route.method, value, ask, route.pending)
+            answer = idempotent.once(
+                call,
+                route.method,
+                value,
+                lambda: route.handler(call, validated(model, value, is_text=is_text)),
+                pending,
+            )
+        if "Idempotent-Replayed" in answer.headers:
+            metrics.REPLAYS.labels(route.path).inc()
+        return answer
 
     @contextmanager
     def _one_of_those_that_wait(self) -> Iterator[None]:
@@ -153,7 +166,8 @@ def _check_version() -> None:
 
 def _check_accept() -> None:
     accepted = request.accept_mimetypes
-    if accepted and not accepted["application/json"]:
+    named = any(quality and kind.startswith("application/json;") for kind, quality in accepted)
+    if accepted and not accepted["application/json"] and not named:
         raise invalid("not_acceptable", "Only application/json is answered.", status=406)
 
 
@@ -251,7 +265,7 @@ def _answer_exception(error: Exception) -> Response:
     return response
 
 
-def _api_error(error: Exception) -> ApiError:
+def _api_error(error: Exception) -> ApiError:  # noqa: PLR0911 - one return a kind of failure
     """What a failure is called outside. Bugs are logged whole, and told as one sentence."""
     match error:
         case ApiError():
@@ -263,6 +277,8 @@ def _api_error(error: Exception) -> ApiError:
         case psycopg.OperationalError() | PoolTimeout():
             log.error("the database is out of reach", error=type(error).__name__)
             return unavailable("The database is out of reach. Ask again with the same key.")
+        case LeaseLost():
+            return in_progress()
         case ConcurrentChange():
             return unavailable("The payment is changing too fast. Ask again with the same key.")
         case _:

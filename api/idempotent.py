@@ -1,7 +1,7 @@
 """Commands, once each: the first answer again for the same request, and a no for another.
 
 The claim itself is made by the ledger, in the transaction that records the first event. Here is only
-what happens around it: look, wait, replay.
+what happens around it: replay, or wait for the first.
 """
 
 import time
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from api.bodies import canonical
-from api.errors import in_progress, key_reused
+from api.errors import ApiError, in_progress, key_reused
 from api.http import Answer, Call, PendingAnswer
 from domain.commands import Claim
 from domain.errors import ConcurrentChange, DomainError, KeyAlreadyClaimed, LeaseLost
@@ -23,24 +23,6 @@ LONGEST_LOOK_SECONDS: Final = 0.4
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
-def replay_of(
-    call: Call, method: str, body: dict[str, Any], pending: PendingAnswer
-) -> Answer | None:
-    """The answer to a request that was made before, or None for a new one, which is then claimed.
-
-    Raises ApiError when the key is another request's, or its first request is still at work.
-    """
-    if call.idempotency_key is None:
-        return None
-    text = canonical([method, call.path, body])
-    claimed = call.services.idempotency_keys.find(call.tenant, call.idempotency_key)
-    if claimed is None:
-        fingerprint = call.services.fingerprints.of(text)
-        call.claim = Claim(tenant=call.tenant, key=call.idempotency_key, fingerprint=fingerprint)
-        return None
-    return _replay(call, claimed, text, pending)
-
-
 def once(
     call: Call,
     method: str,
@@ -48,12 +30,20 @@ def once(
     ask: Callable[[], Reply],
     pending: PendingAnswer,
 ) -> Answer:
-    """Gives the command to the ledger, which another request with the key may do a moment before:
-    then what is refused here was done there, and is its answer."""
+    """Gives the command to the ledger, and the first answer to whoever was not the first to ask.
+
+    Nobody looks before the claim, which finds out by itself. But before a refusal is told, it is
+    looked whether the same request was what it is refused for. Raises ApiError when the key is
+    another request's, or its first request is still at work; and what `ask` raises.
+    """
+    text = canonical([method, call.path, body])
+    if call.idempotency_key is not None:
+        fingerprint = call.services.fingerprints.of(text)
+        call.claim = Claim(tenant=call.tenant, key=call.idempotency_key, fingerprint=fingerprint)
     try:
         reply = ask()
-    except (KeyAlreadyClaimed, LeaseLost, ConcurrentChange, DomainError):
-        answer = replay_of(call, method, body, pending)
+    except (ApiError, DomainError, KeyAlreadyClaimed, LeaseLost, ConcurrentChange):
+        answer = _replay(call, text, pending)
         if answer is None:
             raise
         return answer
@@ -64,12 +54,16 @@ def once(
             return pending(history)
 
 
-def _replay(call: Call, claimed: Claimed, text: bytes, pending: PendingAnswer) -> Answer:
-    if not call.services.fingerprints.matches(claimed.fingerprint, text):
-        raise key_reused()
+def _replay(call: Call, text: bytes, pending: PendingAnswer) -> Answer | None:
+    """The answer to a request that was made before, or None for one that was not."""
     clock, look = call.services.clock, FIRST_LOOK_SECONDS
     give_up_at = min(clock.monotonic() + WAIT_SECONDS, call.deadline - LONGEST_LOOK_SECONDS)
     while True:
+        claimed = _find(call)
+        if claimed is None:
+            return None
+        if not call.services.fingerprints.matches(claimed.fingerprint, text):
+            raise key_reused()
         answer = _answer_now(call, claimed, pending)
         if answer is not None:
             return answer
@@ -77,8 +71,12 @@ def _replay(call: Call, claimed: Claimed, text: bytes, pending: PendingAnswer) -
             raise in_progress()
         time.sleep(look)
         look = min(look * 1.5, LONGEST_LOOK_SECONDS)
-        assert call.idempotency_key is not None
-        claimed = call.services.idempotency_keys.find(call.tenant, call.idempotency_key) or claimed
+
+
+def _find(call: Call) -> Claimed | None:
+    if call.idempotency_key is None:
+        return None
+    return call.services.idempotency_keys.find(call.tenant, call.idempotency_key)
 
 
 def _answer_now(call: Call, claimed: Claimed, pending: PendingAnswer) -> Answer | None:

@@ -57,6 +57,12 @@ class RefundExceedsPayment(DomainError):
     code = "refund_exceeds_payment"
 
 
+class AmountTooSmall(DomainError):
+    """Nothing, or less, would be moved."""
+
+    code = "amount_too_small"
+
+
 class AmountTooLarge(DomainError):
     """More would be captured than is held."""
 

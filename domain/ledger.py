@@ -54,7 +54,7 @@ RESERVED_SECONDS: Final = 0.5
 DECIDE_ATTEMPTS: Final = 3
 
 
-# How often a call is taken up again, over about a minute, before an answer that cannot be is believed
+# How many times running, over about a minute, an answer that cannot be is heard before it is believed
 # to be meant: the bank's own trouble speaks like that for a while.
 CONTRADICTIONS_HEARD_OUT: Final = 6
 
@@ -196,7 +196,7 @@ class PaymentLedger(Application[UUID]):
         """
         answer = self.bank.perform(self._bank_request(payment, call, deadline, card))
         if isinstance(answer, Unknown):
-            if not answer.contradicts or call.attempts < CONTRADICTIONS_HEARD_OUT:
+            if not answer.contradicts or call.contradictions < CONTRADICTIONS_HEARD_OUT:
                 self.bank_calls.park(call, answer)
                 return Pending(call=call, history=payment.history)
             answer = Contradicted(reason=answer.reason)
@@ -273,7 +273,7 @@ class PaymentLedger(Application[UUID]):
             money=Money(payment.running.amount_minor, payment.money.currency),
             bank_id=payment.capture_id if call.operation == Operation.REFUND else bank_id,
             card=card,
-            ask_first=call.unanswered,
+            ask_first=call.unanswered > 0,
             attempts_before=call.attempts,
             seconds_left=deadline - RESERVED_SECONDS - self.clock.monotonic(),
         )

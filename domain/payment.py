@@ -27,12 +27,13 @@ from domain.cards import CardFace
 from domain.commands import Metadata, Mode, Tenant
 from domain.errors import (
     AmountTooLarge,
+    AmountTooSmall,
     OperationInProgress,
     PartialAmountUnsupported,
     PaymentStateConflict,
     RefundExceedsPayment,
 )
-from domain.money import Money
+from domain.money import MINIMUM_AMOUNT_MINOR, Money
 
 
 class Status(StrEnum):
@@ -367,6 +368,7 @@ class Payment(Aggregate):
         self._refuse_unless_allowed(Operation.CAPTURE)
         held = self.money.amount_minor
         amount = held if amount_minor is None else amount_minor
+        _refuse_too_small(amount)
         if amount > held:
             raise AmountTooLarge(f"At most {held} can be captured.", param="amount")
         if amount < held and not bank.partial_amounts:
@@ -410,6 +412,7 @@ class Payment(Aggregate):
             )
         left = self.captured_minor - self.refunded_minor
         amount = left if amount_minor is None else amount_minor
+        _refuse_too_small(amount)
         if amount > left:
             raise RefundExceedsPayment(f"At most {left} can be refunded.", param="amount")
         if amount < self.captured_minor and not bank.partial_amounts:
@@ -439,12 +442,12 @@ class Payment(Aggregate):
     # --- what the bank answered ----------------------------------------------------------------
 
     def settle(
-        self, answer: Outcome, *, attempts_before: int, unanswered_before: bool, at: datetime
+        self, answer: Outcome, *, attempts_before: int, unanswered_before: int, at: datetime
     ) -> None:
         """Records what became of the running operation.
 
-        `attempts_before` and `unanswered_before` tell of earlier attempts of the same operation: was
-        there one, and did one go out that nobody answered?
+        `attempts_before` and `unanswered_before` count the earlier attempts of the same operation, and
+        those of them that went out and that nobody answered.
         """
         running = self.running
         assert running is not None, "an answer without a question"
@@ -460,9 +463,10 @@ class Payment(Aggregate):
                 self._settle_void(answer, running, maybe_ours=maybe_ours, at=at)
             case Operation.REFUND:
                 self._settle_refund(answer, running, maybe_ours=maybe_ours, at=at)
+                self._doubt_a_partial_refund(answer, running, unanswered_before, at)
 
     def _settle_authorization(
-        self, answer: Outcome, *, unanswered_before: bool, at: datetime
+        self, answer: Outcome, *, unanswered_before: int, at: datetime
     ) -> None:
         match answer:
             case Approved(bank_id=bank_id, expires_at=expires_at, replayed=replayed):
@@ -475,7 +479,7 @@ class Payment(Aggregate):
             case _:
                 replayed = False
                 self.trigger_event(self.AuthorizationDeclined, code=_code_of(answer), timestamp=at)
-        if unanswered_before and not replayed:
+        if unanswered_before > replayed:  # a replay is the answer to one of them, and to one only
             self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
         if isinstance(answer, Contradicted):
             self._need_review(ReviewReason.BANK_DISAGREES, at)
@@ -527,9 +531,23 @@ class Payment(Aggregate):
                 if isinstance(answer, AlreadyDone | Contradicted):
                     self._need_review(ReviewReason.BANK_DISAGREES, at)
 
+    def _doubt_a_partial_refund(
+        self, answer: Outcome, running: RunningOperation, unanswered_before: int, at: datetime
+    ) -> None:
+        """The bank gives a part back as often as it is asked, unlike the whole: what nobody answered
+        may have been given back as well."""
+        replayed = isinstance(answer, Approved) and answer.replayed
+        if running.amount_minor < self.captured_minor and unanswered_before > replayed:
+            self._need_review(ReviewReason.REFUND_ID_UNKNOWN, at)
+
     def _need_review(self, reason: ReviewReason, at: datetime) -> None:
         if reason not in self.reviews:
             self.trigger_event(self.ReviewNeeded, reason=reason.value, timestamp=at)
+
+
+def _refuse_too_small(amount_minor: int) -> None:
+    if amount_minor < MINIMUM_AMOUNT_MINOR:
+        raise AmountTooSmall(f"At least {MINIMUM_AMOUNT_MINOR} must be moved.", param="amount")
 
 
 def rfc3339(at: datetime) -> str:

@@ -59,8 +59,9 @@ class FreeOrderSlot:
 class BankCall:
     """A question put to the bank that has no recorded outcome yet.
 
-    `attempts`: how often it was taken up before this time. `unanswered`: one of those may have
-    reached the bank and got no answer. `fence`: who holds the lease; it grows each time the call is
+    `attempts`: how often it was taken up before this time. `unanswered`: how many of those may have
+    reached the bank and got no answer. `contradictions`: how many of the last ones got an answer
+    that cannot be, one after the other. `fence`: who holds the lease; it grows each time the call is
     taken up, so that one who lost it changes nothing. `sealed_card`: encrypted, and gone with the
     row when the authorization is settled.
     """
@@ -73,7 +74,8 @@ class BankCall:
     audience: Audience
     sealed_card: bytes | None = None
     attempts: int = 0
-    unanswered: bool = False
+    unanswered: int = 0
+    contradictions: int = 0
     fence: int = 1
 
 

@@ -26,27 +26,29 @@ MOST_DOUBLINGS: Final = 5
 BEGIN: Final[LiteralString] = """
     INSERT INTO bank_calls (
         shard, payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
-        actor, family, dialect, sealed_card, attempts, unanswered, in_flight, parked, fence,
-        due_at, since
+        actor, family, dialect, sealed_card, attempts, unanswered, contradictions, in_flight,
+        parked, fence, due_at, since
     ) VALUES (
         %(shard)s, %(payment_id)s, %(merchant_id)s, %(mode)s, %(operation)s, %(bank_key)s,
         %(request_id)s, %(idempotency_key)s, %(actor)s, %(family)s, %(dialect)s, %(sealed_card)s,
-        0, false, true, false, %(fence)s,
+        0, 0, 0, true, false, %(fence)s,
         clock_timestamp() + make_interval(secs => %(lease_seconds)s), clock_timestamp()
     )
 """
 END: Final[LiteralString] = """
-    SELECT end_bank_call(%(shard)s::smallint, %(payment_id)s, %(fence)s)
+    SELECT end_bank_call(%(shard)s::smallint, %(payment_id)s, %(bank_key)s, %(fence)s)
 """
 PARK: Final[LiteralString] = """
     UPDATE bank_calls
-    SET parked = true, in_flight = false, unanswered = unanswered OR %(unanswered)s,
+    SET parked = true, in_flight = false, unanswered = unanswered + %(unanswered)s::int,
+        contradictions = CASE WHEN %(contradicts)s THEN contradictions + 1 ELSE 0 END,
         reason = %(reason)s, due_at = clock_timestamp() + make_interval(secs => %(pause)s)
-    WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND fence = %(fence)s
+    WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
+      AND fence = %(fence)s
 """
 TAKE_DUE: Final[LiteralString] = """
     UPDATE bank_calls
-    SET unanswered = unanswered OR in_flight, in_flight = true, attempts = attempts + 1,
+    SET unanswered = unanswered + in_flight::int, in_flight = true, attempts = attempts + 1,
         fence = fence + 1,
         due_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
     WHERE (shard, payment_id) IN (
@@ -54,7 +56,8 @@ TAKE_DUE: Final[LiteralString] = """
         ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     )
     RETURNING payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
-              actor, family, dialect, sealed_card, attempts, unanswered, fence
+              actor, family, dialect, sealed_card, attempts, unanswered,
+              contradictions, fence
 """
 IS_PENDING: Final[LiteralString] = """
     SELECT parked OR due_at <= clock_timestamp() AS pending FROM bank_calls
@@ -105,11 +108,12 @@ class PostgresBankCalls:
 
     def park(self, call: BankCall, unknown: Unknown) -> None:
         """Leaves the call to a worker, not before it makes sense. Raises LeaseLost."""
-        quiet = unknown.unanswered or call.unanswered
+        quiet = unknown.unanswered or call.unanswered > 0
         doubled = 2.0 ** min(call.attempts, MOST_DOUBLINGS)
         pause = QUIET_SECONDS if quiet else min(doubled, LONGEST_PAUSE_SECONDS)
         parameters = _identity(call) | {
             "unanswered": unknown.unanswered,
+            "contradicts": unknown.contradicts,
             "reason": unknown.reason,
             "pause": pause,
         }
@@ -136,6 +140,7 @@ def _identity(call: BankCall) -> dict[str, Any]:
     return {
         "shard": shard_of(call.payment_id),
         "payment_id": call.payment_id,
+        "bank_key": call.bank_key,
         "fence": call.fence,
     }
 
@@ -155,5 +160,6 @@ def _call(row: dict[str, Any]) -> BankCall:
         sealed_card=row["sealed_card"],
         attempts=row["attempts"],
         unanswered=row["unanswered"],
+        contradictions=row["contradictions"],
         fence=row["fence"],
     )

@@ -123,6 +123,7 @@ def _apply_refund(receipt: Document, event: Payment.Refunded, at: str) -> None:
     if receipt["amount_refunded"] == receipt["amount_captured"]:
         _enter(receipt, Status.REFUNDED, at)
     else:
+        receipt["failure"] = None
         _settle(receipt)
 
 

@@ -13,6 +13,7 @@ from domain.bank import (
     Approved,
     BankCapabilities,
     BankRequest,
+    Contradicted,
     Declined,
     Operation,
     Outcome,
@@ -61,6 +62,11 @@ def an_id(number: int | None = None, *, shard: int | None = None) -> UUID:
 
 def a_tenant(merchant_id: str = "mer_ficmart", mode: Mode = Mode.TEST) -> Tenant:
     return Tenant(merchant_id, mode)
+
+
+def a_new_tenant() -> Tenant:
+    """One that was not made before."""
+    return a_tenant(encode(Prefix.MERCHANT, an_id()))
 
 
 def a_card(**overrides: Any) -> Card:
@@ -178,7 +184,6 @@ class Story:
     payment: Payment = field(default_factory=a_payment)
     bank: BankCapabilities = ANY_AMOUNT
     at: datetime = NOON
-    _ids: Any = field(default_factory=lambda: count(1))
 
     def asked_to_capture(self, amount_minor: int | None = None) -> Self:
         self.payment.request_capture(amount_minor, self.bank, at=self._next())
@@ -196,7 +201,7 @@ class Story:
     def asked_to_refund(self, amount_minor: int | None = None, **overrides: Any) -> Self:
         fields: dict[str, Any] = {"reason": None, "metadata": {}}
         self.payment.request_refund(
-            overrides.pop("refund_id", None) or encode(Prefix.REFUND, an_id(next(self._ids))),
+            overrides.pop("refund_id", None) or encode(Prefix.REFUND, an_id()),
             amount_minor,
             self.bank,
             at=self._next(),
@@ -266,6 +271,7 @@ def answers() -> st.SearchStrategy[Outcome]:
             after_attempts=st.integers(0, 2),
         ),
         st.builds(Rejected, reason=st.just("invalid_amount")),
+        st.builds(Contradicted, reason=st.just("HTTP 400 authorization_not_found")),
     )
 
 

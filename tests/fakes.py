@@ -299,7 +299,7 @@ class FakeBank:
         assert request.bank_id is not None
         hold, amount = self.holds.get(request.bank_id), request.money.amount_minor
         if hold is None:
-            return Unknown(reason="HTTP 400 authorization_not_found", unanswered=False)
+            return _contradiction("authorization_not_found")
         if hold.ended_by is not None:
             return AlreadyDone(code="authorization_already_used", after_attempts=attempt)
         if hold.expires_at <= self._clock.now():
@@ -315,7 +315,7 @@ class FakeBank:
         assert request.bank_id is not None
         hold = self.holds.get(request.bank_id)
         if hold is None:
-            return Unknown(reason="HTTP 400 authorization_not_found", unanswered=False)
+            return _contradiction("authorization_not_found")
         if hold.ended_by is not None:
             return AlreadyDone(code="authorization_already_used", after_attempts=attempt)
         self.deposit(hold.card_number, hold.amount_minor)
@@ -326,7 +326,7 @@ class FakeBank:
         assert request.bank_id is not None
         taken, amount = self.captures.get(request.bank_id), request.money.amount_minor
         if taken is None:
-            return Unknown(reason="HTTP 400 capture_not_found", unanswered=False)
+            return _contradiction("capture_not_found")
         given_back = sum(taken.given_back.values())
         if given_back >= taken.amount_minor:
             return AlreadyDone(code="already_refunded", after_attempts=attempt)
@@ -341,6 +341,11 @@ class FakeBank:
 
     def _is_whole(self, amount_minor: int, whole_minor: int) -> bool:
         return self.capabilities.partial_amounts or amount_minor == whole_minor
+
+
+def _contradiction(code: str) -> Unknown:
+    """The bank does not know an id that it gave; perhaps it is only in trouble."""
+    return Unknown(reason=f"HTTP 400 {code}", unanswered=False, contradicts=True)
 
 
 # --- the ledger -------------------------------------------------------------------------------------
@@ -484,7 +489,9 @@ class InMemoryBankCalls:
                 QUIET_SECONDS if quiet else min(2.0 ** min(call.attempts, 9), LONGEST_PAUSE_SECONDS)
             )
             outstanding.call = replace(
-                outstanding.call, unanswered=outstanding.call.unanswered or unknown.unanswered
+                outstanding.call,
+                unanswered=outstanding.call.unanswered + unknown.unanswered,
+                contradictions=(outstanding.call.contradictions + 1) * unknown.contradicts,
             )
             outstanding.parked, outstanding.in_flight = True, False
             outstanding.due_at = self._store.clock.monotonic() + pause
@@ -499,7 +506,7 @@ class InMemoryBankCalls:
                     each.call,
                     attempts=each.call.attempts + 1,
                     fence=each.call.fence + 1,
-                    unanswered=each.call.unanswered or each.in_flight,
+                    unanswered=each.call.unanswered + each.in_flight,
                 )
                 each.in_flight, each.due_at = True, now + lease_seconds
             return [each.call for each in taken]

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +107,16 @@ class Line:
 
 def _shut_down_socket_of(peer: tuple[str, int]) -> None:
     for entry in list(OPEN_FILES.iterdir()):
-        try:
-            with socket.socket(fileno=os.dup(int(entry.name))) as candidate:
-                if candidate.getpeername()[:2] == peer:
-                    candidate.shutdown(socket.SHUT_RDWR)
-                    return
-        except OSError:
-            continue  # not a socket, not connected, or closed since it was listed
+        with suppress(OSError):  # not a socket, not connected, or closed since it was listed
+            if _shut_down_if_of(peer, int(entry.name)):
+                return
+
+
+def _shut_down_if_of(peer: tuple[str, int], descriptor: int) -> bool:
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(descriptor)) as candidate:
+        is_of_peer = bool(candidate.getpeername()[:2] == peer)
+        if is_of_peer:
+            candidate.shutdown(socket.SHUT_RDWR)
+        return is_of_peer

@@ -56,7 +56,8 @@ CREATE TABLE bank_calls (
     dialect         text        NOT NULL,
     sealed_card     bytea,
     attempts        integer     NOT NULL,
-    unanswered      boolean     NOT NULL,
+    unanswered      integer     NOT NULL,
+    contradictions  integer     NOT NULL,
     in_flight       boolean     NOT NULL,
     parked          boolean     NOT NULL,
     fence           bigint      NOT NULL,
@@ -67,11 +68,12 @@ CREATE TABLE bank_calls (
 );
 CREATE INDEX bank_calls_due ON bank_calls (due_at);
 
-CREATE FUNCTION end_bank_call(of_shard smallint, of_payment uuid, with_fence bigint)
+CREATE FUNCTION end_bank_call(of_shard smallint, of_payment uuid, of_key text, with_fence bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM bank_calls
-    WHERE shard = of_shard AND payment_id = of_payment AND fence = with_fence;
+    WHERE shard = of_shard AND payment_id = of_payment AND bank_key = of_key
+      AND fence = with_fence;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the lease was lost' USING ERRCODE = 'CF001';
     END IF;

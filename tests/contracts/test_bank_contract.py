@@ -209,6 +209,7 @@ def test_an_id_that_the_bank_does_not_find_ends_nothing(
     answer = partner.bank.perform(about(operation, bank_id, seconds_left=1.0))
 
     assert isinstance(answer, Unknown)
+    assert answer.contradicts
     assert not answer.unanswered
 
 

@@ -1,7 +1,9 @@
 """The ledger's commands against a bank: what is recorded, what is undone, what is finished later."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +13,6 @@ from domain.bank import AlreadyDone, Declined, Operation, Rejected, Unknown
 from domain.commands import Mode, Tenant
 from domain.errors import (
     CardRefused,
-    ConcurrentChange,
     CurrencyUnsupported,
     DomainError,
     KeyAlreadyClaimed,
@@ -20,9 +21,17 @@ from domain.errors import (
     OrderAlreadyPaid,
     PaymentNotFound,
     PaymentStateConflict,
+    RefundExceedsPayment,
 )
 from domain.ids import Prefix, encode
-from domain.ledger import LEASE_SECONDS, RESERVED_SECONDS, Pending, Reply, Settled
+from domain.ledger import (
+    CONTRADICTIONS_HEARD_OUT,
+    LEASE_SECONDS,
+    RESERVED_SECONDS,
+    Pending,
+    Reply,
+    Settled,
+)
 from domain.money import Money
 from domain.payment import Payment, ReviewReason, Status
 from domain.records import BankCall
@@ -39,9 +48,12 @@ from tests.builders import (
     refund,
     void,
 )
-from tests.fakes import InMemoryLedger, Misfortune
+from tests.fakes import InMemoryLedger, Misfortune, SteppableClock
 
 SILENCE = Unknown(reason="no answer", unanswered=True)
+CONTRADICTION = Unknown(
+    reason="HTTP 400 authorization_not_found", unanswered=False, contradicts=True
+)
 FAILURE = Unknown(reason="HTTP 500 internal_error", unanswered=False)
 
 
@@ -565,6 +577,45 @@ def test_a_capture_that_the_bank_did_and_forgot_is_captured_with_an_unknown_id(
     assert list(final.reviews) == [ReviewReason.CAPTURE_ID_UNKNOWN]
 
 
+def test_a_part_that_the_bank_gave_back_twice_is_said_to_need_a_review() -> None:
+    ledger = InMemoryLedger(capabilities=ANY_AMOUNT)
+    payment = captured(ledger)
+    ledger.fake_bank.will_suffer(Misfortune.FORGETS)
+    ledger.refund(refund(payment.id, amount_minor=1000))
+
+    reply = ledger.resume(taken_up(ledger), deadline=FAR_DEADLINE)
+
+    assert ledger.fake_bank.refunded_minor() == 2000
+    assert payment_of(ledger, reply).reviews != {}
+
+
+def test_a_contradiction_is_heard_out_before_it_is_believed(ledger: InMemoryLedger) -> None:
+    payment = authorized(ledger)
+    ledger.fake_bank.will_answer(*[CONTRADICTION] * (CONTRADICTIONS_HEARD_OUT + 1))
+    pending(ledger.capture(capture(payment.id)))
+
+    replies = [
+        ledger.resume(taken_up(ledger), deadline=FAR_DEADLINE)
+        for _ in range(CONTRADICTIONS_HEARD_OUT)
+    ]
+
+    assert [isinstance(reply, Pending) for reply in replies[:-1]] == [True] * 5
+    final = payment_of(ledger, settled(replies[-1]))
+    assert (final.status, final.running) == (Status.AUTHORIZED, None)
+    assert list(final.reviews) == [ReviewReason.BANK_DISAGREES]
+
+
+def test_a_single_contradiction_after_a_long_outage_ends_nothing(ledger: InMemoryLedger) -> None:
+    payment = authorized(ledger)
+    outage = [FAILURE] * (CONTRADICTIONS_HEARD_OUT + 1)
+    ledger.fake_bank.will_answer(*outage, CONTRADICTION)
+    ledger.capture(capture(payment.id))
+    for _ in range(CONTRADICTIONS_HEARD_OUT):
+        pending(ledger.resume(taken_up(ledger), deadline=FAR_DEADLINE))
+
+    pending(ledger.resume(taken_up(ledger), deadline=FAR_DEADLINE))
+
+
 def test_another_command_waits_for_the_pending_one(ledger: InMemoryLedger) -> None:
     payment = authorized(ledger)
     ledger.fake_bank.will_answer(SILENCE)
@@ -641,23 +692,56 @@ def test_a_call_that_another_settled_is_never_put_in_the_name_of_the_next_operat
 # --- two at once ---
 
 
+class InterruptedClock(SteppableClock):
+    """Something else happens just when this clock is first looked at."""
+
+    def __init__(self, interruption: Callable[[], object]) -> None:
+        super().__init__()
+        self._interruptions = [interruption]
+
+    def now(self) -> datetime:
+        if self._interruptions:
+            self._interruptions.pop()()
+        return super().now()
+
+
 def test_a_command_is_decided_anew_when_another_was_recorded_first(ledger: InMemoryLedger) -> None:
     payment = authorized(ledger)
     other = InMemoryLedger(beside=ledger)
-    beaten = payment_decided_by(other, payment)
+    ledger.clock = InterruptedClock(lambda: other.void(void(payment.id)))
 
-    with pytest.raises(ConcurrentChange):
-        ledger.save(beaten, history=beaten.history)
+    with pytest.raises(PaymentStateConflict) as refused:
+        ledger.capture(capture(payment.id, "key-2"))
 
-    assert ledger.payment(payment.id, a_tenant()).status == Status.CAPTURED
+    assert refused.value.code == "payment_voided"
+    assert ledger.fake_bank.captures == {}
+    assert ledger.store.tables.claims == {}
 
 
-def payment_decided_by(other: InMemoryLedger, payment: Payment) -> Payment:
-    """A decision on the payment as it was, before `other` captured it."""
-    stale = other.payment(payment.id, a_tenant())
-    stale.request_void(at=other.steppable.now())
-    other.capture(capture(payment.id))
-    return stale
+def test_a_command_that_is_still_allowed_when_decided_anew_is_carried_out() -> None:
+    ledger = InMemoryLedger(capabilities=ANY_AMOUNT)
+    payment = captured(ledger)
+    other = InMemoryLedger(beside=ledger)
+    first = refund(payment.id, amount_minor=1000)
+    ledger.clock = InterruptedClock(lambda: other.refund(first))
+
+    ledger.refund(refund(payment.id, amount_minor=1500))
+
+    assert ledger.payment(payment.id, a_tenant()).refunded_minor == 2500
+    assert ledger.fake_bank.refunded_minor() == 2500
+
+
+def test_two_refunds_at_once_never_give_back_more_than_was_taken() -> None:
+    ledger = InMemoryLedger(capabilities=ANY_AMOUNT)
+    payment = captured(ledger)
+    other = InMemoryLedger(beside=ledger)
+    first = refund(payment.id, amount_minor=3000)
+    ledger.clock = InterruptedClock(lambda: other.refund(first))
+
+    with pytest.raises(RefundExceedsPayment):
+        ledger.refund(refund(payment.id, amount_minor=3000))
+
+    assert ledger.fake_bank.refunded_minor() == 3000
 
 
 def test_the_card_is_gone_with_the_call_once_it_is_settled(ledger: InMemoryLedger) -> None:

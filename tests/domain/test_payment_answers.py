@@ -1,16 +1,18 @@
 """What each answer of the bank makes of each operation."""
 
+from copy import deepcopy
 from datetime import timedelta
 
 import pytest
 
-from domain.bank import AlreadyDone, Approved, Declined, Outcome, Rejected
+from domain.bank import AlreadyDone, Approved, Contradicted, Declined, Outcome, Rejected
 from domain.payment import Payment, ReviewReason, Status, rfc3339
 from tests.builders import NOON, Story, an_approval
 
 ALREADY = AlreadyDone(code="authorization_already_used", after_attempts=0)
 ALREADY_AFTER_A_TRY = AlreadyDone(code="authorization_already_used", after_attempts=1)
 REJECTED = Rejected(reason="invalid_amount")
+CONTRADICTED = Contradicted(reason="HTTP 400 authorization_not_found")
 
 
 def last(payment: Payment) -> Payment.Event:
@@ -253,6 +255,29 @@ def test_a_refused_refund_gives_nothing_back_and_can_be_asked_again(
     assert declined.code == code
     assert reviews(story.payment) == []
     assert story.refunded().payment.status == Status.REFUNDED
+
+
+# --- what cannot be ---
+
+
+@pytest.mark.parametrize(
+    ("story", "kept"),
+    [
+        (Story().authorized().asked_to_capture(), Status.AUTHORIZED),
+        (Story().authorized().asked_to_void(), Status.AUTHORIZED),
+        (Story().authorized().asked_to_release(), Status.AUTHORIZED),
+        (Story().authorized().captured().asked_to_refund(), Status.CAPTURED),
+        (Story(), Status.DECLINED),
+    ],
+    ids=["capture", "void", "release", "refund", "authorization"],
+)
+def test_an_answer_that_cannot_be_gains_no_state_and_needs_a_person(
+    story: Story, kept: Status
+) -> None:
+    payment = Story(deepcopy(story.payment)).answered(CONTRADICTED, attempts=6).payment
+
+    assert (payment.status, payment.running) == (kept, None)
+    assert reviews(payment) == [ReviewReason.BANK_DISAGREES]
 
 
 # --- all ---

@@ -1,5 +1,7 @@
 """Which command is allowed when, and how much it may move."""
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from domain.bank import BankCapabilities, Operation
@@ -265,3 +267,37 @@ def test_a_declined_capture_may_be_asked_again() -> None:
 
     assert story.payment.status == Status.CAPTURED
     assert story.payment.capture_id == "cap_2"
+
+
+HOLD_ENDS = NOON + timedelta(days=7)
+
+
+@pytest.mark.parametrize("at", [HOLD_ENDS, HOLD_ENDS + timedelta(days=1)])
+def test_a_hold_past_its_time_is_released(at: datetime) -> None:
+    payment = Story().authorized().payment
+
+    payment.request_expiry(at=at)
+
+    assert payment.running is not None
+    assert (payment.running.operation, payment.running.on_expiry) == (Operation.VOID, True)
+    assert payment.status == Status.AUTHORIZED
+
+
+def test_a_hold_that_still_lasts_is_not_released() -> None:
+    payment = Story().authorized().payment
+
+    with pytest.raises(PaymentStateConflict):
+        payment.request_expiry(at=HOLD_ENDS - timedelta(microseconds=1))
+
+    assert payment.running is None
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status != Status.AUTHORIZED])
+def test_only_a_hold_is_released(status: Status) -> None:
+    payment = a_payment_that_is(status)
+    before = payment.version
+
+    with pytest.raises(PaymentStateConflict):
+        payment.request_expiry(at=HOLD_ENDS)
+
+    assert payment.version == before

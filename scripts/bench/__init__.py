@@ -1,0 +1,2 @@
+"""Measurements: what an operation of the gateway costs, and beside what. Nothing here is needed to
+run it."""

@@ -1,0 +1,217 @@
+"""Who may ask, and whose data it is: merchants and modes never see one another."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from api.app import ROUTES
+from api.schemas import RefundOut
+from domain.commands import Mode
+from infrastructure.api_keys import KeyType, Scope
+from tests.api.an_api import Api, Caller, brief, error_of, refusal, shaped
+
+UNAUTHENTICATED = "authentication_error"
+FORBIDDEN = "permission_error"
+
+
+def with_authorization(api: Api, value: str | None) -> Any:
+    return api.nobody().get("/v1/receipts", headers={"Authorization": value})
+
+
+def basic(text: bytes) -> str:
+    return "Basic " + base64.b64encode(text).decode()
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda key: f"Bearer {key}",
+        lambda key: f"bearer {key}",
+        lambda key: f"BEARER   {key}",
+        lambda key: basic(key.encode() + b":"),
+        lambda key: basic(key.encode() + b":a password"),
+        lambda key: basic(key.encode()),
+    ],
+    ids=["bearer", "lower", "upper", "basic", "password", "no colon"],
+)
+def test_a_key_is_a_bearer_token_or_a_user_name(api: Api, spelling: Any) -> None:
+    key = api.merchant().key
+
+    assert with_authorization(api, spelling(key)).status_code == 200
+
+
+@pytest.mark.parametrize("value", [None, "", "Bearer", "Bearer ", "Digest x", basic(b":secret")])
+def test_a_request_without_a_key_is_told_so(api: Api, value: str | None) -> None:
+    response = with_authorization(api, value)
+
+    assert refusal(response) == (401, UNAUTHENTICATED, "missing_api_key", None)
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer sk_test_nobodys",
+        "Bearer " + "x" * 5000,
+        "Bearer a b c",
+        "Bearer \xff\xfe",
+        "Basic %%%",
+        basic(b"\xff\xfe:"),
+        basic(b"a\x00b:"),
+    ],
+)
+def test_a_key_that_is_none_is_invalid(api: Api, value: str) -> None:
+    response = with_authorization(api, value)
+
+    assert refusal(response) == (401, UNAUTHENTICATED, "invalid_api_key", None)
+
+
+def test_an_expired_key_is_invalid(api: Api) -> None:
+    merchant = api.merchant()
+    assert merchant.record is not None
+    api.execute(
+        "UPDATE api_keys SET expires_at = %(at)s WHERE key_id = %(key_id)s",
+        at=datetime.now(UTC) - timedelta(seconds=1),
+        key_id=merchant.record.key_id,
+    )
+
+    response = merchant.get("/v1/receipts")
+
+    assert refusal(response) == (401, UNAUTHENTICATED, "invalid_api_key", None)
+
+
+def test_a_revoked_key_is_invalid_and_the_merchants_others_are_not(api: Api) -> None:
+    revoked = api.merchant("a merchant of two keys")
+    other = api.merchant("a merchant of two keys")
+    assert revoked.record is not None
+
+    api.services.api_keys.revoke(revoked.record.key_id)
+
+    response = revoked.get("/v1/receipts")
+    assert refusal(response) == (401, UNAUTHENTICATED, "invalid_api_key", None)
+    assert other.get("/v1/receipts").status_code == 200
+
+
+def test_a_suspended_merchants_keys_open_nothing_until_it_is_resumed(api: Api) -> None:
+    merchant = api.merchant("a suspended merchant")
+    api.services.api_keys.suspend(merchant.merchant)
+    suspended = merchant.get("/v1/receipts")
+
+    api.services.api_keys.resume(merchant.merchant)
+    resumed = api.merchant("a suspended merchant").get("/v1/receipts")
+
+    assert refusal(suspended) == (403, FORBIDDEN, "account_suspended", None)
+    assert resumed.status_code == 200
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_publishable_key_moves_and_reads_no_money(api: Api, route: Any) -> None:
+    merchant = api.merchant(type=KeyType.PUBLISHABLE)
+
+    response = merchant.request(route.method, concrete(route.path))
+
+    assert merchant.key is not None
+    assert merchant.key.startswith("pk_test_")
+    assert refusal(response) == (403, FORBIDDEN, "publishable_key_not_allowed", None)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_every_route_wants_its_scope(api: Api, route: Any) -> None:
+    merchant = api.merchant(scopes=[scope for scope in Scope if scope != route.scope])
+
+    response = merchant.request(route.method, concrete(route.path))
+
+    assert refusal(response) == (403, FORBIDDEN, "scope_missing", None)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_every_route_wants_a_key(api: Api, route: Any) -> None:
+    response = api.nobody().request(route.method, concrete(route.path))
+
+    assert refusal(response) == (401, UNAUTHENTICATED, "missing_api_key", None)
+
+
+def test_a_reading_key_reads_and_a_writing_key_writes(api: Api) -> None:
+    reader = api.merchant("a merchant of scopes", scopes=[Scope.PAYMENTS_READ])
+    writer = api.merchant("a merchant of scopes", scopes=[Scope.PAYMENTS_WRITE])
+
+    payment_id = writer.authorized()["payment_id"]
+
+    assert reader.receipt(payment_id)["status"] == "authorized"
+    assert error_of(writer.get(f"/v1/receipts/{payment_id}"), 403)["code"] == "scope_missing"
+    assert error_of(reader.void(payment_id), 403)["code"] == "scope_missing"
+
+
+def concrete(path: str) -> str:
+    """The route's path with some id in it."""
+    return path.partition("<")[0] + ("x" if "<" in path else "")
+
+
+# --- merchants and modes ------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["another merchant", "the same merchant, live"])
+def stranger(api: Api, merchant: Caller, request: pytest.FixtureRequest) -> Caller:
+    if request.param == "another merchant":
+        return api.merchant()
+    return api.merchant(merchant.merchant, mode=Mode.LIVE)
+
+
+def test_on_every_route_anothers_object_is_a_404(merchant: Caller, stranger: Caller) -> None:
+    """Walks all routes; a new one that names an object fails here until it is added."""
+    captured = merchant.captured()
+    payment_id, order_id = captured["payment_id"], captured["order_id"]
+    charge = payment_id.replace("pay_", "ch_")
+    refund_id = shaped(RefundOut, merchant.refund(payment_id), 201)["id"]
+    named = {"payment_id": payment_id}
+
+    answers = {
+        "POST /v1/captures": [stranger.post("/v1/captures", named)],
+        "POST /v1/voids": [stranger.post("/v1/voids", named)],
+        "POST /v1/refunds": [
+            stranger.post("/v1/refunds", named),
+            stranger.post("/v1/refunds", {"charge": charge}),
+        ],
+        "GET /v1/refunds": [
+            stranger.get(f"/v1/refunds?payment_id={payment_id}"),
+            stranger.get(f"/v1/refunds?charge={charge}"),
+            stranger.get(f"/v1/refunds?starting_after={refund_id}"),
+        ],
+        "GET /v1/refunds/<refund_id>": [stranger.get(f"/v1/refunds/{refund_id}")],
+        "GET /v1/receipts": [stranger.get(f"/v1/receipts?ending_before={payment_id}")],
+        "GET /v1/receipts/<payment_id>": [
+            stranger.get(f"/v1/receipts/{payment_id}{query}")
+            for query in ("", "?version=1", "?as_of=2030-01-01T00:00:00Z")
+        ],
+        "GET /v1/orders/<any_text:order_id>": [stranger.get(f"/v1/orders/{order_id}")],
+    }
+
+    walked = {f"{route.method} {route.path}" for route in ROUTES}
+    assert walked == {*answers, "POST /v1/authorizations"}
+    for response in (one for several in answers.values() for one in several):
+        assert brief(error_of(response, 404), "type") == ("resource_missing",)
+    assert stranger.get("/v1/receipts").json["data"] == []
+    assert stranger.get("/v1/refunds").json["data"] == []
+    assert stranger.get(f"/v1/receipts?order_id={order_id}").json["data"] == []
+
+
+def test_an_idempotency_key_is_the_merchants_and_the_modes_own(
+    merchant: Caller, stranger: Caller
+) -> None:
+    mine = merchant.authorize(key="the same key", amount=1)
+    theirs = stranger.authorize(key="the same key", amount=2)
+
+    assert (mine.json["amount"], theirs.json["amount"]) == (1, 2)
+    assert "Idempotent-Replayed" not in theirs.headers
+
+
+def test_a_test_order_and_a_live_order_are_two(api: Api, merchant: Caller) -> None:
+    live = api.merchant(merchant.merchant, mode=Mode.LIVE)
+
+    for one in (merchant, live):
+        assert one.authorized(order_id="the same order")["status"] == "authorized"

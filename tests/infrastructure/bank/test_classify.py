@@ -1,0 +1,249 @@
+"""The bank's words, each with what it means for each operation."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from domain.bank import AlreadyDone, Answer, Approved, Declined, Operation, Rejected, Unknown
+from infrastructure.bank.client import Reply
+from infrastructure.bank.driver import classify
+from tests.builders import a_bank_request, dollars
+
+OF_THE_CARD = ["insufficient_funds", "invalid_card", "invalid_cvv", "card_expired"]
+OUR_OWN_FAULT = ["invalid_amount", "amount_mismatch", "missing_idempotency_key"]
+ALREADY = [
+    "authorization_already_used",
+    "already_captured",
+    "already_voided",
+    "already_refunded",
+]
+TROUBLE = [
+    (500, "internal_error"),
+    (400, "internal_error"),
+    (404, "not_found"),
+    (400, "a_word_we_never_heard"),
+    (503, "internal_error"),
+]
+ON_AN_ID = [Operation.CAPTURE, Operation.VOID, Operation.REFUND]
+BANK_IDS = {Operation.CAPTURE: "auth_1", Operation.VOID: "auth_1", Operation.REFUND: "cap_1"}
+APPROVALS: dict[Operation, dict[str, Any]] = {
+    Operation.AUTHORIZATION: {
+        "authorization_id": "auth_1",
+        "status": "approved",
+        "amount": 5000,
+        "currency": "USD",
+        "expires_at": "2026-11-27T12:00:00Z",
+        "created_at": "2026-11-20T12:00:00Z",
+    },
+    Operation.CAPTURE: {
+        "capture_id": "cap_1",
+        "authorization_id": "auth_1",
+        "status": "captured",
+        "amount": 5000,
+        "currency": "USD",
+        "captured_at": "2026-11-20T12:00:00Z",
+    },
+    Operation.VOID: {
+        "void_id": "void_1",
+        "authorization_id": "auth_1",
+        "status": "voided",
+        "voided_at": "2026-11-20T12:00:00Z",
+    },
+    Operation.REFUND: {
+        "refund_id": "ref_1",
+        "capture_id": "cap_1",
+        "status": "refunded",
+        "amount": 5000,
+        "currency": "USD",
+        "refunded_at": "2026-11-20T12:00:00Z",
+    },
+}
+
+
+def understood(
+    operation: Operation,
+    status: int,
+    body: dict[str, Any] | None,
+    *,
+    replayed: bool = False,
+    attempts: int = 0,
+) -> Answer:
+    request = a_bank_request(operation, bank_id=BANK_IDS.get(operation), money=dollars(50))
+    reply = Reply(status=status, body=body, replayed=replayed)
+    return classify(request, reply, attempts=attempts)
+
+
+def refused(operation: Operation, status: int, code: str, *, attempts: int = 0) -> Answer:
+    body = {"error": code, "message": "words"}
+    return understood(operation, status, body, attempts=attempts)
+
+
+def is_answered(answer: Answer) -> bool:
+    return isinstance(answer, Unknown) and not (answer.unanswered or answer.contradicts)
+
+
+def contradicts(answer: Answer) -> bool:
+    return isinstance(answer, Unknown) and answer.contradicts and not answer.unanswered
+
+
+@pytest.mark.parametrize("code", OF_THE_CARD)
+def test_a_word_about_the_card_declines_an_authorization(code: str) -> None:
+    status = 402 if code == "insufficient_funds" else 400
+
+    assert refused(Operation.AUTHORIZATION, status, code) == Declined(code=code)
+
+
+@pytest.mark.parametrize("operation", ON_AN_ID)
+@pytest.mark.parametrize("code", OF_THE_CARD)
+def test_a_word_about_the_card_ends_nothing_that_has_an_id(operation: Operation, code: str) -> None:
+    assert is_answered(refused(operation, 400, code))
+
+
+@pytest.mark.parametrize("status", [400, 402, 500])
+def test_the_word_decides_and_not_the_status(status: int) -> None:
+    answer = refused(Operation.AUTHORIZATION, status, "insufficient_funds")
+
+    assert answer == Declined(code="insufficient_funds")
+
+
+@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("code", OUR_OWN_FAULT)
+def test_a_malformed_request_is_our_own_fault(operation: Operation, code: str) -> None:
+    assert refused(operation, 400, code) == Rejected(reason=code)
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_plain_text_with_a_400_is_our_own_fault(operation: Operation) -> None:
+    assert isinstance(understood(operation, 400, None), Rejected)
+
+
+@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("status", [408, 429])
+def test_what_a_proxy_says_in_the_banks_place_is_not_the_banks_word(
+    operation: Operation, status: int
+) -> None:
+    assert is_answered(understood(operation, status, None))
+
+
+@pytest.mark.parametrize("operation", ON_AN_ID)
+@pytest.mark.parametrize("code", ALREADY)
+@pytest.mark.parametrize("attempts", [0, 2])
+def test_what_was_done_before_is_already_done_after_so_many_attempts(
+    operation: Operation, code: str, attempts: int
+) -> None:
+    answer = refused(operation, 400, code, attempts=attempts)
+
+    assert answer == AlreadyDone(code=code, after_attempts=attempts)
+
+
+@pytest.mark.parametrize("operation", ON_AN_ID)
+def test_an_authorization_that_ran_out_is_a_no(operation: Operation) -> None:
+    answer = refused(operation, 400, "authorization_expired")
+
+    assert answer == Declined(code="authorization_expired")
+
+
+@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize(("status", "code"), TROUBLE)
+def test_the_banks_own_trouble_is_an_unknown_outcome_that_was_answered(
+    operation: Operation, status: int, code: str
+) -> None:
+    assert is_answered(refused(operation, status, code))
+
+
+@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_failure_without_a_word_is_an_unknown_outcome_that_was_answered(
+    operation: Operation, status: int
+) -> None:
+    assert is_answered(understood(operation, status, None))
+
+
+@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("replayed", [False, True])
+def test_an_approval_has_the_banks_id(operation: Operation, replayed: bool) -> None:
+    answer = understood(operation, 200, APPROVALS[operation], replayed=replayed)
+
+    ids = {"authorization": "auth_1", "capture": "cap_1", "void": "void_1", "refund": "ref_1"}
+    assert isinstance(answer, Approved)
+    assert (answer.bank_id, answer.replayed) == (ids[operation], replayed)
+
+
+MISMATCHES = [
+    (Operation.AUTHORIZATION, {"amount": 4999}),
+    (Operation.AUTHORIZATION, {"amount": "5000"}),
+    (Operation.AUTHORIZATION, {"amount": None}),
+    (Operation.AUTHORIZATION, {"currency": "EUR"}),
+    (Operation.AUTHORIZATION, {"status": "declined"}),
+    (Operation.AUTHORIZATION, {"authorization_id": None}),
+    (Operation.AUTHORIZATION, {"authorization_id": ""}),
+    (Operation.AUTHORIZATION, {"authorization_id": 7}),
+    (Operation.AUTHORIZATION, {"expires_at": None}),
+    (Operation.AUTHORIZATION, {"expires_at": "tomorrow"}),
+    (Operation.AUTHORIZATION, {"expires_at": "2026-11-27T12:00:00"}),
+    (Operation.CAPTURE, {"amount": 4999}),
+    (Operation.CAPTURE, {"currency": "EUR"}),
+    (Operation.CAPTURE, {"authorization_id": "auth_2"}),
+    (Operation.CAPTURE, {"status": "approved"}),
+    (Operation.CAPTURE, {"capture_id": None}),
+    (Operation.VOID, {"authorization_id": "auth_2"}),
+    (Operation.VOID, {"status": "captured"}),
+    (Operation.VOID, {"void_id": None}),
+    (Operation.REFUND, {"amount": 4999}),
+    (Operation.REFUND, {"currency": "EUR"}),
+    (Operation.REFUND, {"capture_id": "cap_2"}),
+    (Operation.REFUND, {"status": "captured"}),
+    (Operation.REFUND, {"refund_id": None}),
+]
+
+
+@pytest.mark.parametrize(("operation", "other"), MISMATCHES, ids=str)
+def test_an_approval_of_something_else_contradicts(
+    operation: Operation, other: dict[str, Any]
+) -> None:
+    assert contradicts(understood(operation, 200, APPROVALS[operation] | other))
+
+
+@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("body", [{}, {"error": "insufficient_funds"}])
+def test_an_approval_of_nothing_contradicts(operation: Operation, body: dict[str, Any]) -> None:
+    assert contradicts(understood(operation, 200, body))
+
+
+@pytest.mark.parametrize("operation", ON_AN_ID)
+@pytest.mark.parametrize("code", ["authorization_not_found", "capture_not_found"])
+def test_an_id_of_its_own_that_the_bank_does_not_know_contradicts(
+    operation: Operation, code: str
+) -> None:
+    assert contradicts(refused(operation, 400, code))
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_a_200_that_cannot_be_read_is_no_answer(operation: Operation) -> None:
+    answer = understood(operation, 200, None)
+
+    assert isinstance(answer, Unknown)
+    assert answer.unanswered
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-27T12:00:00Z", datetime(2026, 11, 27, 12, tzinfo=UTC)),
+        ("2026-11-27T12:00:00.5Z", datetime(2026, 11, 27, 12, 0, 0, 500_000, tzinfo=UTC)),
+        ("2026-11-27T12:00:00.123456Z", datetime(2026, 11, 27, 12, 0, 0, 123_456, tzinfo=UTC)),
+        ("2026-11-27T12:00:00.123456789Z", datetime(2026, 11, 27, 12, 0, 0, 123_456, tzinfo=UTC)),
+        ("2026-11-27T12:00:00.999999999Z", datetime(2026, 11, 27, 12, 0, 0, 999_999, tzinfo=UTC)),
+        ("2026-11-27T14:00:00.1+02:00", datetime(2026, 11, 27, 12, 0, 0, 100_000, tzinfo=UTC)),
+        ("2026-11-27T07:00:00-05:00", datetime(2026, 11, 27, 12, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read_to_the_microsecond_in_utc(text: str, moment: datetime) -> None:
+    body = APPROVALS[Operation.AUTHORIZATION] | {"expires_at": text}
+
+    answer = understood(Operation.AUTHORIZATION, 200, body)
+
+    assert isinstance(answer, Approved)
+    assert answer.expires_at == moment
+    assert answer.expires_at.tzinfo is UTC

@@ -1,0 +1,190 @@
+"""The rows written with the events are the rows that the log has, however a payment lived."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, LiteralString
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from psycopg.types.json import Jsonb
+
+from domain.commands import Tenant
+from domain.ids import Prefix, encode
+from domain.payment import Payment, rfc3339
+from infrastructure.database import Pool
+from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder
+from infrastructure.shards import shard_of
+from projections.receipts import Receipts
+from projections.refunds import Refunds
+from projections.registry import INLINE, InlineProjection
+from tests.builders import Story, a_payment, an_id, lives
+
+SELECTS: dict[str, LiteralString] = {
+    "receipts": "SELECT * FROM receipts WHERE payment_id = %(id)s",
+    "refunds": "SELECT * FROM refunds WHERE payment_id = %(id)s ORDER BY document ->> 'created_at'",
+}
+DAMAGE: dict[str, LiteralString] = {
+    "receipts": """
+        UPDATE receipts SET status = 'nonsense', merchant_id = 'mer_x', document = '{}'
+        WHERE payment_id = %(id)s
+    """,
+    "refunds": """
+        UPDATE refunds SET status = 'nonsense', merchant_id = 'mer_x', document = '{"id": "?"}'
+        WHERE payment_id = %(id)s
+    """,
+}
+
+mapper = FlatMapper(FlatJSON())
+
+
+def append_one_by_one(pool: Pool, payment: Payment) -> None:
+    """Each event in a transaction of its own, as the last of the history so far."""
+    recorder = ShardedRecorder(pool)
+    for number, event in enumerate(payment.history, start=1):
+        recorder.insert_events([mapper.to_stored_event(event)], history=payment.history[:number])
+
+
+def from_the_log(pool: Pool, payment: Payment) -> list[Payment.Event]:
+    return [mapper.to_domain_event(e) for e in ShardedRecorder(pool).select_events(payment.id)]
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row, read or about to be written, with times as text and documents as themselves."""
+
+    def of(value: Any) -> Any:
+        match value:
+            case datetime():
+                return rfc3339(value)
+            case Jsonb():
+                return value.obj
+            case _:
+                return value
+
+    return {name: of(value) for name, value in row.items()}
+
+
+def rows_in(pool: Pool, projection: InlineProjection, payment: Payment) -> list[dict[str, Any]]:
+    with pool.connection() as connection:
+        found = connection.execute(SELECTS[projection.name], {"id": payment.id}).fetchall()
+    return [plain(row) for row in found]
+
+
+def rows_of(
+    projection: InlineProjection, payment: Payment, history: Sequence[Payment.Event]
+) -> list[dict[str, Any]]:
+    return [plain(row) for row in projection.rows(shard_of(payment.id), history)]
+
+
+def rebuild(
+    pool: Pool, projection: InlineProjection, payment: Payment, history: Sequence[Payment.Event]
+) -> None:
+    with pool.connection() as connection:
+        for row in projection.rows(shard_of(payment.id), history):
+            connection.execute(projection.REBUILD, row)
+
+
+def a_refunded_payment() -> Payment:
+    return Story().authorized().captured().refunded(1000).payment
+
+
+each_projection = pytest.mark.parametrize("projection", INLINE, ids=lambda each: each.name)
+
+
+@each_projection
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(payment=lives())
+def test_rows_written_event_by_event_are_the_rows_of_the_whole_log(
+    pool: Pool, projection: InlineProjection, payment: Payment
+) -> None:
+    append_one_by_one(pool, payment)
+
+    rows = rows_in(pool, projection, payment)
+
+    expected = rows_of(projection, payment, from_the_log(pool, payment))
+    assert rows == expected
+
+
+@each_projection
+def test_rows_written_at_once_are_the_same(pool: Pool, projection: InlineProjection) -> None:
+    payment = a_refunded_payment()
+    stored = [mapper.to_stored_event(event) for event in payment.history]
+
+    ShardedRecorder(pool).insert_events(stored, history=payment.history)
+
+    assert rows_in(pool, projection, payment) == rows_of(projection, payment, payment.history)
+
+
+@each_projection
+def test_a_rebuild_mends_a_damaged_row(pool: Pool, projection: InlineProjection) -> None:
+    payment = a_refunded_payment()
+    append_one_by_one(pool, payment)
+    before = rows_in(pool, projection, payment)
+    with pool.connection() as connection:
+        connection.execute(DAMAGE[projection.name], {"id": payment.id})
+
+    rebuild(pool, projection, payment, from_the_log(pool, payment))
+
+    assert rows_in(pool, projection, payment) == before
+
+
+@each_projection
+def test_a_rebuild_that_is_behind_changes_no_newer_row(
+    pool: Pool, projection: InlineProjection
+) -> None:
+    payment = a_refunded_payment()
+    append_one_by_one(pool, payment)
+    before = rows_in(pool, projection, payment)
+
+    rebuild(pool, projection, payment, payment.history[:-1])
+
+    assert rows_in(pool, projection, payment) == before
+
+
+@each_projection
+def test_rows_of_no_event_are_orphans_and_others_are_not(
+    pool: Pool, projection: InlineProjection
+) -> None:
+    kept, orphan = a_refunded_payment(), a_refunded_payment()
+    append_one_by_one(pool, kept)
+    rebuild(pool, projection, orphan, orphan.history)
+
+    with pool.connection() as connection:
+        connection.execute(projection.DELETE_ORPHANS)
+
+    assert rows_in(pool, projection, orphan) == []
+    assert rows_in(pool, projection, kept) != []
+
+
+def test_a_receipt_is_found_by_its_owner_only(pool: Pool, tenant: Tenant) -> None:
+    payment = a_payment(tenant=tenant)
+    append_one_by_one(pool, payment)
+    other = Tenant("mer_other", tenant.mode)
+
+    with pool.connection() as connection:
+        found = Receipts().by_id(connection, shard_of(payment.id), payment.id, tenant)
+        hidden = Receipts().by_id(connection, shard_of(payment.id), payment.id, other)
+        missing = Receipts().by_id(connection, 0, an_id(), tenant)
+
+    assert found is not None
+    assert found["status"] == "pending"
+    assert (hidden, missing) == (None, None)
+
+
+def test_a_refund_is_found_by_its_owner_only(pool: Pool, tenant: Tenant) -> None:
+    story = Story(a_payment(tenant=tenant)).authorized().captured()
+    refund_id = an_id()
+    story.asked_to_refund(10, refund_id=encode(Prefix.REFUND, refund_id))
+    append_one_by_one(pool, story.payment)
+    other = Tenant("mer_other", tenant.mode)
+
+    with pool.connection() as connection:
+        found = Refunds().by_id(connection, refund_id, tenant)
+        hidden = Refunds().by_id(connection, refund_id, other)
+
+    assert found is not None
+    assert found["amount"] == 10
+    assert hidden is None

@@ -1,5 +1,6 @@
 """What the server loads in each of its processes."""
 
+import gc
 import os
 from typing import Final
 
@@ -13,6 +14,8 @@ from infrastructure.settings import read_settings
 
 # A connection is held for a statement or two, never while the bank is asked: few serve many.
 CONNECTIONS: Final = 16
+# Allocations between two collections: a request makes thousands, and few cycles.
+GARBAGE_THRESHOLD: Final = 50_000
 THREADS_VARIABLE: Final = "COUNTERFOIL_THREADS"
 
 
@@ -24,4 +27,8 @@ def create() -> Flask:
     services = build_services(
         settings, answers=FamilyAnswers(), connections=CONNECTIONS, bank_connections=threads
     )
-    return create_app(services, threads=threads)
+    app = create_app(services, threads=threads)
+    gc.collect()
+    gc.freeze()  # what is there now stays; no need to look at it again and again
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    return app

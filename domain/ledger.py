@@ -302,7 +302,9 @@ class PaymentLedger(Application[UUID]):
         return Settled(answer=stored, history=payment.history)
 
     def _record_payment(self, payment: Payment, cause: Cause, beside: Sequence[Record]) -> None:
-        self.save(payment, cause=cause, history=payment.history, beside=beside)
+        # As `save` does, without its checks of what kind of aggregate this is, and its snapshots.
+        events = payment.collect_events()
+        self.events.put(events, cause=cause, history=payment.history, beside=beside)
 
 
 def _bank_key(payment: Payment, running: RunningOperation) -> str:

@@ -552,7 +552,7 @@ def _refuse_too_small(amount_minor: int) -> None:
 
 def rfc3339(at: datetime) -> str:
     """UTC with microseconds and a Z; fixed in width, so that it sorts as time does."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _code_of(answer: Outcome) -> str:

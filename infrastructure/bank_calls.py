@@ -7,14 +7,13 @@ when asking again makes sense. Time is the database's, one clock for all hosts.
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 
-from psycopg import Cursor
-
 from domain.bank import Operation, Unknown
 from domain.commands import Audience, Cause, Mode, Tenant
 from domain.errors import LeaseLost
 from domain.records import BankCall, BeginCall, EndCall
 from infrastructure.database import Pool
 from infrastructure.shards import shard_of
+from infrastructure.statements import Part
 
 # After silence the first call may still be running at the bank, which gives up on one after 15 s.
 QUIET_SECONDS: Final = 20.0
@@ -36,7 +35,10 @@ BEGIN: Final[LiteralString] = """
     )
 """
 END: Final[LiteralString] = """
-    SELECT end_bank_call(%(shard)s::smallint, %(payment_id)s, %(bank_key)s, %(fence)s)
+    DELETE FROM bank_calls
+    WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
+      AND fence = %(fence)s
+    RETURNING fence
 """
 PARK: Final[LiteralString] = """
     UPDATE bank_calls
@@ -71,10 +73,11 @@ STUCK: Final[LiteralString] = """
 """
 
 
-def begin(cursor: Cursor[Any], record: BeginCall) -> None:
+def begin(record: BeginCall) -> Part:
     """Breaks `bank_calls_pkey` when the payment has an outstanding call."""
     call = record.call
-    cursor.execute(
+    return Part(
+        "begun",
         BEGIN,
         {
             "shard": shard_of(call.payment_id),
@@ -95,9 +98,9 @@ def begin(cursor: Cursor[Any], record: BeginCall) -> None:
     )
 
 
-def end(cursor: Cursor[Any], record: EndCall) -> None:
-    """Fails with SQLSTATE CF001 when the call is not ours."""
-    cursor.execute(END, _identity(record.call))
+def end(record: EndCall) -> Part:
+    """Returns one row, or none when the call is not ours."""
+    return Part("ended", END, _identity(record.call))
 
 
 class PostgresBankCalls:

@@ -32,7 +32,7 @@ from eventsourcing.persistence import (
     Transcoder,
 )
 from eventsourcing.utils import Environment, get_topic, resolve_topic
-from psycopg import Cursor, errors
+from psycopg import errors
 
 from domain.commands import Cause
 from domain.errors import ConcurrentChange, KeyAlreadyClaimed, LeaseLost, OrderAlreadyPaid
@@ -51,6 +51,7 @@ from infrastructure import bank_calls, idempotency, order_slots
 from infrastructure.clock import RandomIds
 from infrastructure.database import Pool
 from infrastructure.shards import shard_of
+from infrastructure.statements import Part, compose
 from projections.registry import INLINE, InlineProjection
 
 
@@ -106,15 +107,15 @@ class FlatMapper(Mapper[UUID]):
         return event
 
 
-BEGIN: Final = "BEGIN"
-COMMIT: Final = "COMMIT"
-APPEND: Final[LiteralString] = """
-    WITH head AS (
-        UPDATE shard_heads
-        SET position = position + %(count)s, hash = sha256(hash || %(digests)s)
-        WHERE shard = %(shard)s
-        RETURNING position - %(count)s AS base, hash
-    )
+HEAD: Final[LiteralString] = """
+    UPDATE shard_heads
+    SET position = position + %(count)s, hash = sha256(hash || %(digests)s)
+    WHERE shard = %(shard)s
+    RETURNING position - %(count)s AS base, hash
+"""
+# The number of ended calls, checked: one who lost the lease writes nothing at all.
+HELD: Final[LiteralString] = "SELECT require_lease(count(*)) AS ok FROM ended"
+INSERT: Final[LiteralString] = """
     INSERT INTO events (
         shard, position, originator_id, originator_version, event_id, topic, state, cause,
         recorded_at, digest, chain_hash
@@ -122,11 +123,24 @@ APPEND: Final[LiteralString] = """
     SELECT
         %(shard)s, head.base + e.place, %(originator_id)s, e.version, e.event_id, e.topic, e.state,
         %(cause)s, e.recorded_at, e.digest, head.hash
-    FROM head, unnest(
+    FROM unnest(
         %(versions)s::bigint[], %(event_ids)s::uuid[], %(topics)s::text[], %(states)s::bytea[],
         %(recorded_at)s::timestamptz[], %(each_digest)s::bytea[]
-    ) WITH ORDINALITY AS e (version, event_id, topic, state, recorded_at, digest, place)
+    ) WITH ORDINALITY AS e (version, event_id, topic, state, recorded_at, digest, place),
+    head
 """
+# The same for one event, which most appends are of, and without arrays.
+INSERT_ONE: Final[LiteralString] = """
+    INSERT INTO events (
+        shard, position, originator_id, originator_version, event_id, topic, state, cause,
+        recorded_at, digest, chain_hash
+    )
+    SELECT
+        %(shard)s, head.base + 1, %(originator_id)s, %(version)s, %(event_id)s, %(topic)s,
+        %(state)s, %(cause)s, %(at)s::timestamptz, %(digests)s, head.hash
+    FROM head
+"""
+IF_HELD: Final[LiteralString] = ", held WHERE held.ok"
 SELECT_EVENTS: Final[LiteralString] = """
     SELECT originator_id, originator_version, topic, state FROM events
     WHERE shard = %(shard)s AND originator_id = %(originator_id)s
@@ -210,26 +224,33 @@ class ShardedRecorder(ApplicationRecorder):
         if not stored_events:
             return
         batch = self._batch(stored_events, cause or Cause(actor="system"))
+        statement, parameters = self._statement(batch, history, beside)
         try:
-            with (
-                _broken_rules_named(),
-                self._pool.connection() as connection,
-                connection.pipeline(),
-                connection.cursor() as cursor,
-            ):
-                # Spelled out, since the driver's own transaction block syncs at both of its ends:
-                # like this all of it goes out in one round, and no lock waits for us.
-                cursor.execute(BEGIN)
-                for record in beside:
-                    _write(cursor, record)
-                for projection in self._inline:
-                    projection.project(cursor, batch["shard"], history)
-                cursor.execute(APPEND, batch)
-                cursor.execute(COMMIT)
+            with _broken_rules_named(), self._pool.connection() as connection:
+                connection.execute(statement, parameters, prepare=True)
         except psycopg.OperationalError:
             # The connection went, and perhaps only the acknowledgement with it.
             if not self._was_recorded(batch):
                 raise
+
+    def _statement(
+        self, batch: dict[str, Any], history: Sequence[Payment.Event], beside: Sequence[Record]
+    ) -> tuple[LiteralString, dict[str, Any]]:
+        """The append and all that goes with it, as one statement: all of it or none."""
+        # Postgres carries out what nothing refers to from the last to the first: so the idempotency
+        # key, which comes first in `beside`, is the first to say no. Nothing but the choice between
+        # two refusals hangs on it.
+        parts = [_part(record) for record in reversed(beside)]
+        for projection in self._inline:
+            # An event changes one row of the payment, the last that there was, or adds the next.
+            rows = projection.rows(batch["shard"], history)[-batch["count"] :]
+            parts.extend(Part(projection.name, projection.UPSERT, row) for row in rows)
+        last = INSERT_ONE if batch["count"] == 1 else INSERT
+        if any(part.name == "ended" for part in parts):
+            parts.append(Part("held", HELD, {}))
+            last += IF_HELD
+        head = {name: batch[name] for name in ("count", "digests", "shard")}
+        return compose([*parts, Part("head", HEAD, head)], last, batch)
 
     def _batch(self, stored_events: Sequence[StoredEvent], cause: Cause) -> dict[str, Any]:
         originator_id = stored_events[0].originator_id
@@ -263,6 +284,11 @@ class ShardedRecorder(ApplicationRecorder):
             "recorded_at": recorded_at,
             "each_digest": digests,
             "digests": b"".join(digests),
+            "version": stored_events[0].originator_version,
+            "event_id": event_ids[0],
+            "topic": stored_events[0].topic,
+            "state": stored_events[0].state,
+            "at": recorded_at[0],
         }
 
     def _was_recorded(self, batch: dict[str, Any]) -> bool:
@@ -362,21 +388,21 @@ class PostgresPaymentLedger(PaymentLedger):
         return FlatMapper(FlatJSON())
 
 
-def _write(cursor: Cursor[Any], record: Record) -> None:
-    """Hands the record to the owner of its table."""
+def _part(record: Record) -> Part:
+    """What the owner of the record's table writes."""
     match record:
         case ClaimKey():
-            idempotency.claim(cursor, record)
+            return idempotency.claim(record)
         case AnswerKey():
-            idempotency.answer(cursor, record)
+            return idempotency.answer(record)
         case TakeOrderSlot():
-            order_slots.take(cursor, record)
+            return order_slots.take(record)
         case FreeOrderSlot():
-            order_slots.free(cursor, record)
+            return order_slots.free(record)
         case BeginCall():
-            bank_calls.begin(cursor, record)
+            return bank_calls.begin(record)
         case EndCall():
-            bank_calls.end(cursor, record)
+            return bank_calls.end(record)
 
 
 @contextmanager

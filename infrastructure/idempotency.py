@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from psycopg import Cursor
 from psycopg.types.json import Jsonb
 
 from domain.commands import Tenant
@@ -15,6 +14,7 @@ from domain.records import AnswerKey, ClaimKey, StoredAnswer
 from infrastructure.bank_calls import IS_PENDING
 from infrastructure.database import Pool
 from infrastructure.shards import shard_of
+from infrastructure.statements import Part
 
 KEPT_DAYS: Final = 30
 
@@ -51,9 +51,10 @@ class Claimed:
     pending: bool
 
 
-def claim(cursor: Cursor[Any], record: ClaimKey) -> None:
+def claim(record: ClaimKey) -> Part:
     """Breaks `idempotency_keys_pkey` when the key was claimed."""
-    cursor.execute(
+    return Part(
+        "claim",
         CLAIM,
         {
             **_identity(record.claim.tenant, record.claim.key),
@@ -64,9 +65,10 @@ def claim(cursor: Cursor[Any], record: ClaimKey) -> None:
     )
 
 
-def answer(cursor: Cursor[Any], record: AnswerKey) -> None:
+def answer(record: AnswerKey) -> Part:
     """Keeps the answer, byte for byte."""
-    cursor.execute(
+    return Part(
+        "answer",
         ANSWER,
         {
             **_identity(record.tenant, record.key),

@@ -2,9 +2,8 @@
 
 from typing import Any, Final, LiteralString
 
-from psycopg import Cursor
-
 from domain.records import FreeOrderSlot, TakeOrderSlot
+from infrastructure.statements import Part
 
 TAKE: Final[LiteralString] = """
     INSERT INTO order_slots (merchant_id, mode, order_id, payment_id)
@@ -17,14 +16,14 @@ FREE: Final[LiteralString] = """
 """
 
 
-def take(cursor: Cursor[Any], slot: TakeOrderSlot) -> None:
+def take(slot: TakeOrderSlot) -> Part:
     """Breaks `order_slots_pkey` when the order has a live payment."""
-    cursor.execute(TAKE, _parameters(slot))
+    return Part("slot", TAKE, _parameters(slot))
 
 
-def free(cursor: Cursor[Any], slot: FreeOrderSlot) -> None:
+def free(slot: FreeOrderSlot) -> Part:
     """The payment is live no more."""
-    cursor.execute(FREE, _parameters(slot))
+    return Part("freed", FREE, _parameters(slot))
 
 
 def _parameters(slot: TakeOrderSlot | FreeOrderSlot) -> dict[str, Any]:

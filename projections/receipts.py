@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from psycopg import Connection, Cursor
+from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from domain.commands import Mode, Tenant
@@ -17,7 +17,7 @@ from domain.ids import Prefix, encode
 from domain.payment import Payment, Status, rfc3339
 from projections.pages import Page, PageOf, select_page
 
-NAME: Final = "receipts"
+NAME: Final[LiteralString] = "receipts"
 VERSION: Final = 1
 
 Document = dict[str, Any]
@@ -130,7 +130,7 @@ def _apply_refund(receipt: Document, event: Payment.Refunded, at: str) -> None:
 class Receipts:
     """The table of receipts: who writes it, and how it is asked."""
 
-    name = NAME
+    name: LiteralString = NAME
     version = VERSION
 
     UPSERT: LiteralString = """
@@ -221,11 +221,6 @@ class Receipts:
             "document": Jsonb(receipt),
         }
         return [row]
-
-    def project(self, cursor: Cursor[Any], shard: int, history: Sequence[Payment.Event]) -> None:
-        """Writes the receipt in the transaction that `cursor` is in."""
-        for row in self.rows(shard, history):
-            cursor.execute(self.UPSERT, row)
 
     def by_id(
         self, connection: Connection[Any], shard: int, payment_id: UUID, tenant: Tenant

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from psycopg import Connection, Cursor
+from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from domain.commands import Tenant
@@ -15,7 +15,7 @@ from domain.ids import Prefix, decode, encode
 from domain.payment import Payment, rfc3339
 from projections.pages import Page, PageOf, select_page
 
-NAME: Final = "refunds"
+NAME: Final[LiteralString] = "refunds"
 VERSION: Final = 1
 
 Document = dict[str, Any]
@@ -74,7 +74,7 @@ def uuid_of(refund_id: str) -> UUID:
 class Refunds:
     """The table of refunds: who writes it, and how it is asked."""
 
-    name = NAME
+    name: LiteralString = NAME
     version = VERSION
 
     UPSERT: LiteralString = """
@@ -144,11 +144,6 @@ class Refunds:
             }
             for refund in fold(history)
         ]
-
-    def project(self, cursor: Cursor[Any], shard: int, history: Sequence[Payment.Event]) -> None:
-        """Writes the refunds in the transaction that `cursor` is in."""
-        for row in self.rows(shard, history):
-            cursor.execute(self.UPSERT, row)
 
     def by_id(
         self, connection: Connection[Any], refund_id: UUID, tenant: Tenant

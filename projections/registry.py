@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString, Protocol
 
-from psycopg import Cursor
-
 from domain.payment import Payment
 from projections.receipts import Receipts
 from projections.refunds import Refunds
@@ -13,16 +11,14 @@ from projections.refunds import Refunds
 class InlineProjection(Protocol):
     """A read model that is written in the transaction that appends the events."""
 
-    name: str
+    name: LiteralString
     version: int
+    UPSERT: LiteralString
     REBUILD: LiteralString
     DELETE_ORPHANS: LiteralString
 
     def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
-        """The rows that a payment with this history has."""
-
-    def project(self, cursor: Cursor[Any], shard: int, history: Sequence[Payment.Event]) -> None:
-        """Writes those rows in the transaction that `cursor` is in."""
+        """The rows that a payment with this history has; an event changes the last, or adds one."""
 
 
 INLINE: Final[tuple[InlineProjection, ...]] = (Receipts(), Refunds())

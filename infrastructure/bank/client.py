@@ -54,18 +54,18 @@ class BankClient:
         adapter = BoundedAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
+        self._templates: dict[str, requests.PreparedRequest] = {}
 
     def post(self, path: str, key: str, body: dict[str, Any], *, timeout_seconds: float) -> Reply:
         """POSTs under an idempotency key. Raises NotSent, NoReply."""
         deadline = time.monotonic() + timeout_seconds
+        prepared = self._prepared(path, key, body)
         try:
             with answered_before(deadline):
-                response = self._session.post(
-                    self._base_url + path,
-                    json=body,
-                    headers={"Idempotency-Key": key},
+                # No redirect is followed and no cookie kept, so the session has nothing to add.
+                response = self._session.get_adapter(self._base_url).send(
+                    prepared,
                     timeout=(min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds),
-                    allow_redirects=False,
                     stream=True,
                 )
         except requests.ConnectTimeout as error:
@@ -83,6 +83,18 @@ class BankClient:
             body=_json_object(raw),
             replayed=response.headers.get("X-Idempotent-Replayed") == "true",
         )
+
+    def _prepared(self, path: str, key: str, body: dict[str, Any]) -> requests.PreparedRequest:
+        """A request to `path`; all but the key and the body is the same for each, and made once."""
+        if path not in self._templates:
+            request = requests.Request("POST", self._base_url + path, json={})
+            self._templates[path] = self._session.prepare_request(request)
+        prepared = self._templates[path].copy()
+        raw = json.dumps(body).encode()
+        prepared.body = raw
+        prepared.headers["Content-Length"] = str(len(raw))
+        prepared.headers["Idempotency-Key"] = key
+        return prepared
 
     def is_healthy(self) -> bool:
         """Whether the bank says so of itself; no answer is no."""

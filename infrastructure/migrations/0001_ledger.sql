@@ -68,15 +68,13 @@ CREATE TABLE bank_calls (
 );
 CREATE INDEX bank_calls_due ON bank_calls (due_at);
 
-CREATE FUNCTION end_bank_call(of_shard smallint, of_payment uuid, of_key text, with_fence bigint)
-RETURNS void LANGUAGE plpgsql AS $$
+-- Whoever ends a call must hold its lease; fails otherwise, with all that was to be written with it.
+CREATE FUNCTION require_lease(ended_calls bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM bank_calls
-    WHERE shard = of_shard AND payment_id = of_payment AND bank_key = of_key
-      AND fence = with_fence;
-    IF NOT FOUND THEN
+    IF ended_calls <> 1 THEN
         RAISE EXCEPTION 'the lease was lost' USING ERRCODE = 'CF001';
     END IF;
+    RETURN true;
 END
 $$;
 

@@ -12,6 +12,7 @@ from typing import Final, Self
 from psycopg import conninfo
 
 CHUNK: Final = 65536
+APPEND: Final = b"INSERT INTO events"
 
 
 class Loss(Enum):
@@ -41,7 +42,7 @@ class PostgresProxy:
         return self._struck
 
     def will_lose(self, loss: Loss) -> None:
-        """Strikes the next COMMIT, whoever sends it."""
+        """Strikes the next append, which commits itself, whoever sends it."""
         self._armed = loss
 
     def __enter__(self) -> Self:
@@ -81,11 +82,13 @@ class PostgresProxy:
     def _carry_there(
         self, ours: socket.socket, theirs: socket.socket, deaf: threading.Event
     ) -> None:
+        is_append = False
         with contextlib.suppress(OSError):
             while chunk := ours.recv(CHUNK):
-                if self._armed is not None and b"COMMIT" in chunk:
+                if is_append and self._armed is not None:
                     self._strike(chunk, theirs, deaf)
                     return
+                is_append = APPEND in chunk  # it is prepared first, and carried out by the next
                 theirs.sendall(chunk)
         _hang_up(ours, theirs)
 

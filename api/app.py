@@ -33,7 +33,7 @@ from api.fields import Strict, validated
 from api.gateway import routes as gateway
 from api.http import API_VERSION, Answer, Call, Route, error_answer, json_answer
 from api.stripe_dialect import STRIPE, dialect_of, should_retry
-from domain.errors import ConcurrentChange, DomainError, LeaseLost
+from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavailable
 from domain.ids import Prefix, encode
 from domain.payment import rfc3339
 from infrastructure.services import Services
@@ -274,7 +274,7 @@ def _api_error(error: Exception) -> ApiError:  # noqa: PLR0911 - one return a ki
             return from_refusal(error)
         case HTTPException():
             return _http_error(error)
-        case psycopg.OperationalError() | PoolTimeout():
+        case psycopg.OperationalError() | PoolTimeout() | StoreUnavailable():
             log.error("the database is out of reach", error=type(error).__name__)
             return unavailable("The database is out of reach. Ask again with the same key.")
         case LeaseLost():

@@ -126,5 +126,10 @@ class ConcurrentChange(Exception):
     """Another process recorded an event of the same aggregate first. Nothing was recorded."""
 
 
+class StoreUnavailable(Exception):
+    """The store cannot be reached, or not in time. Whether what was to be recorded is recorded is not
+    known, unless it was the first thing that was asked of it."""
+
+
 class LeaseLost(Exception):
     """The bank call is no longer ours to finish: its lease ran out and another took it."""

@@ -6,6 +6,7 @@ digit first, so that ids sort as their UUIDs do. The same suffix may appear unde
 """
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -31,6 +32,7 @@ class MalformedId(ValueError):
     """The text is not an id of the kind asked for."""
 
 
+@lru_cache(maxsize=4096)
 def encode(prefix: Prefix, value: UUID) -> str:
     """The public id of `value`, for example `pay_01jd3xk5v8e2m9q4w7r6t0y1b2`."""
     number, digits = value.int, []

@@ -27,7 +27,13 @@ from domain.commands import (
     Tenant,
     VoidPayment,
 )
-from domain.errors import ConcurrentChange, CurrencyUnsupported, LeaseLost, PaymentNotFound
+from domain.errors import (
+    ConcurrentChange,
+    CurrencyUnsupported,
+    LeaseLost,
+    PaymentNotFound,
+    StoreUnavailable,
+)
 from domain.ids import Prefix, encode
 from domain.money import Money
 from domain.payment import LIVE, Payment, RunningOperation
@@ -49,6 +55,9 @@ LEASE_SECONDS: Final = 30.0
 
 # Left for Tx 2 and for writing the answer, out of the time that a request has.
 RESERVED_SECONDS: Final = 0.5
+
+# How often the store is tried with an outcome, which would have to be asked for again if it were lost.
+OUTCOME_TRIES: Final = 3
 
 # How often a command is decided anew because another was recorded first; nothing has gone out yet.
 DECIDE_ATTEMPTS: Final = 3
@@ -126,7 +135,7 @@ class PaymentLedger(Application[UUID]):
             tenant=command.tenant, order_id=command.order_id, payment_id=payment.id
         )
         call = self._begin(payment, command, slot, card=command.card)
-        return self.complete(payment, call, deadline=command.deadline, card=command.card)
+        return self._finish(payment, call, command, card=command.card)
 
     def capture(self, command: CapturePayment) -> Reply:
         """Takes the money. Raises PaymentNotFound and what `Payment.request_capture` raises."""
@@ -223,7 +232,17 @@ class PaymentLedger(Application[UUID]):
                     raise
             else:
                 break
-        return self.complete(payment, call, deadline=command.deadline)
+        return self._finish(payment, call, command)
+
+    def _finish(
+        self, payment: Payment, call: BankCall, command: Command, card: Card | None = None
+    ) -> Reply:
+        """Completes what was begun; a store that cannot be reached any more leaves it to the worker."""
+        certain = tuple(payment.history)
+        try:
+            return self.complete(payment, call, deadline=command.deadline, card=card)
+        except StoreUnavailable:
+            return Pending(call=call, history=certain)
 
     def _begin(
         self,
@@ -298,13 +317,15 @@ class PaymentLedger(Application[UUID]):
                     tenant=payment.tenant, order_id=payment.order_id, payment_id=payment.id
                 )
             )
-        self._record_payment(payment, call.cause, beside)
+        self._record_payment(payment, call.cause, beside, tries=OUTCOME_TRIES)
         return Settled(answer=stored, history=payment.history)
 
-    def _record_payment(self, payment: Payment, cause: Cause, beside: Sequence[Record]) -> None:
+    def _record_payment(
+        self, payment: Payment, cause: Cause, beside: Sequence[Record], tries: int = 1
+    ) -> None:
         # As `save` does, without its checks of what kind of aggregate this is, and its snapshots.
         events = payment.collect_events()
-        self.events.put(events, cause=cause, history=payment.history, beside=beside)
+        self.events.put(events, cause=cause, history=payment.history, beside=beside, tries=tries)
 
 
 def _bank_key(payment: Payment, running: RunningOperation) -> str:

@@ -25,6 +25,7 @@ from infrastructure.database import Pool
 SECRET_LENGTH: Final = 32
 SHOWN_LENGTH: Final = 12
 EVERY_MERCHANT: Final = "*"
+DEMO_MERCHANT: Final = "demo"
 # A revocation is felt within this on every process.
 REMEMBERED_SECONDS: Final = 0.5
 REMEMBERED_KEYS: Final = 10_000
@@ -167,9 +168,10 @@ class ApiKeys:
         own = "".join(secrets.choice(letters) for _ in range(SECRET_LENGTH))
         key = f"{'sk' if type is KeyType.SECRET else 'pk'}_{mode}_{own}"
         self._add(key, merchant, mode, key_type=type, scopes=scopes, expires_at=expires_at)
-        found = self._fetch(_digest(key))
-        assert found is not None
-        return found, key
+        with self._pool.connection() as connection:
+            row = connection.execute(self.FIND, {"digest": _digest(key)}).fetchone()
+        assert row is not None
+        return _api_key(row), key
 
     def accept(self, key: str, merchant: str) -> None:
         """Lets `key`, any text, be a secret test key of the merchant. For demos."""

@@ -11,7 +11,7 @@ from domain.bank import Operation, Unknown
 from domain.commands import Audience, Cause, Mode, Tenant
 from domain.errors import LeaseLost
 from domain.records import BankCall, BeginCall, EndCall
-from infrastructure.database import Pool
+from infrastructure.database import Pool, unavailability_named
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part
 
@@ -120,7 +120,7 @@ class PostgresBankCalls:
             "reason": unknown.reason,
             "pause": pause,
         }
-        with self._pool.connection() as connection:
+        with unavailability_named(), self._pool.connection() as connection:
             if connection.execute(PARK, parameters).rowcount != 1:
                 raise LeaseLost(call.bank_key)
 

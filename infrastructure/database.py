@@ -1,10 +1,14 @@
 """Connections to Postgres: pooled, bounded in every wait, and translated when they fail."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
-from psycopg import Connection
+from psycopg import Connection, OperationalError
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from domain.errors import StoreUnavailable
 
 Pool = ConnectionPool[Connection[DictRow]]
 
@@ -13,6 +17,15 @@ POOL_TIMEOUT_SECONDS: Final = 1.5
 LOCK_TIMEOUT_MILLISECONDS: Final = 1_000
 STATEMENT_TIMEOUT_MILLISECONDS: Final = 1_800
 CONNECT_TIMEOUT_SECONDS: Final = 2
+
+
+@contextmanager
+def unavailability_named() -> Iterator[None]:
+    """Turns every way in which the database is not there, or not in time, into one of ours."""
+    try:
+        yield
+    except (OperationalError, PoolTimeout) as error:
+        raise StoreUnavailable(type(error).__name__) from error
 
 
 def open_pool(

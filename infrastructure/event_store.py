@@ -35,7 +35,13 @@ from eventsourcing.utils import Environment, get_topic, resolve_topic
 from psycopg import errors
 
 from domain.commands import Cause
-from domain.errors import ConcurrentChange, KeyAlreadyClaimed, LeaseLost, OrderAlreadyPaid
+from domain.errors import (
+    ConcurrentChange,
+    KeyAlreadyClaimed,
+    LeaseLost,
+    OrderAlreadyPaid,
+    StoreUnavailable,
+)
 from domain.ledger import PaymentLedger
 from domain.payment import Payment, rfc3339
 from domain.records import (
@@ -49,7 +55,7 @@ from domain.records import (
 )
 from infrastructure import bank_calls, idempotency, order_slots
 from infrastructure.clock import RandomIds
-from infrastructure.database import Pool
+from infrastructure.database import Pool, unavailability_named
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part, compose
 from projections.registry import INLINE, InlineProjection
@@ -214,24 +220,35 @@ class ShardedRecorder(ApplicationRecorder):
         cause: Cause | None = None,
         history: Sequence[Payment.Event] = (),
         beside: Sequence[Record] = (),
+        tries: int = 1,
         **_: Any,
     ) -> None:
         """Appends the events of one aggregate, and with them `beside` and the rows that `history`,
         all of the aggregate's events, has in the inline read models. All of it, or none.
 
-        Raises ConcurrentChange, KeyAlreadyClaimed, OrderAlreadyPaid, LeaseLost.
+        `tries`: how often, while the store cannot be reached. Raises ConcurrentChange,
+        KeyAlreadyClaimed, OrderAlreadyPaid, LeaseLost, StoreUnavailable.
         """
         if not stored_events:
             return
         batch = self._batch(stored_events, cause or Cause(actor="system"))
         statement, parameters = self._statement(batch, history, beside)
-        try:
-            with _broken_rules_named(), self._pool.connection() as connection:
-                connection.execute(statement, parameters, prepare=True)
-        except psycopg.OperationalError:
-            # The connection went, and perhaps only the acknowledgement with it.
-            if not self._was_recorded(batch):
-                raise
+        for last in (*(False,) * (tries - 1), True):
+            try:
+                with _broken_rules_named(), unavailability_named():
+                    self._append(statement, parameters)
+            except (StoreUnavailable, ConcurrentChange) as error:
+                # Perhaps only the acknowledgement was lost, now or at the try before.
+                if self._was_recorded(batch):
+                    return
+                if last or isinstance(error, ConcurrentChange):
+                    raise
+            else:
+                return
+
+    def _append(self, statement: LiteralString, parameters: dict[str, Any]) -> None:
+        with self._pool.connection() as connection:
+            connection.execute(statement, parameters, prepare=True)
 
     def _statement(
         self, batch: dict[str, Any], history: Sequence[Payment.Event], beside: Sequence[Record]
@@ -298,8 +315,11 @@ class ShardedRecorder(ApplicationRecorder):
             "originator_id": batch["originator_id"],
             "version": batch["versions"][-1],
         }
-        with self._pool.connection() as connection:
-            row = connection.execute(WAS_RECORDED, identity).fetchone()
+        try:
+            with unavailability_named(), self._pool.connection() as connection:
+                row = connection.execute(WAS_RECORDED, identity).fetchone()
+        except StoreUnavailable:
+            return False  # nobody knows; whoever can ask again finds out
         return row is not None and bytes(row["digest"]) == batch["each_digest"][-1]
 
     def select_events(

@@ -14,7 +14,7 @@ import structlog
 
 from domain.cards import passes_luhn
 
-_DIGITS: Final = re.compile(r"\b\d(?:[ -]?\d){12,18}\b")
+_DIGITS: Final = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
 STRUCK_OUT: Final = "[card number]"
 
 

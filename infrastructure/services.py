@@ -1,7 +1,6 @@
 """The one composition root: from settings to a ledger that works."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from domain.ports import Answers, Clock, Ids
 from infrastructure.api_keys import ApiKeys
@@ -15,8 +14,6 @@ from infrastructure.idempotency import IdempotencyKeys
 from infrastructure.rate_limiter import PostgresWindows, RateLimiter, RedisWindows
 from infrastructure.settings import Settings
 from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
-
-DEMO_MERCHANT: Final = "demo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,12 @@ from prometheus_client import Counter
 from psycopg_pool import PoolTimeout
 
 from domain.commands import Audience, Cause, ExpireAuthorization, Tenant
-from domain.errors import ConcurrentChange, LeaseLost, PaymentStateConflict
+from domain.errors import (
+    ConcurrentChange,
+    LeaseLost,
+    PaymentStateConflict,
+    StoreUnavailable,
+)
 from domain.ids import Prefix, encode
 from domain.ledger import LEASE_SECONDS, Settled
 from domain.records import BankCall
@@ -137,7 +142,7 @@ class Worker:
         """The worker outlives whatever happens to one piece of its work."""
         try:
             work()
-        except (psycopg.OperationalError, PoolTimeout) as error:
+        except (psycopg.OperationalError, PoolTimeout, StoreUnavailable) as error:
             log.warning("the database is out of reach", error=type(error).__name__)
         except Exception:
             log.exception("a piece of work failed")

@@ -45,9 +45,9 @@ def _apply(receipt: Document, event: Payment.Event) -> None:  # noqa: C901 - one
         case Payment.AuthorizationDeclined():
             receipt["failure"] = {"operation": "authorization", "code": event.code, "at": at}
             _enter(receipt, Status.DECLINED, at)
-        case Payment.CaptureRequested():
-            receipt["pending_operation"] = "capture"
-            receipt["pending_amount"] = event.amount_minor
+        case Payment.CaptureRequested() | Payment.RefundRequested():
+            asked = "capture" if isinstance(event, Payment.CaptureRequested) else "refund"
+            receipt |= {"pending_operation": asked, "pending_amount": event.amount_minor}
         case Payment.Captured():
             receipt["bank"]["capture_id"] = event.bank_capture_id
             receipt["amount_captured"] = receipt["pending_amount"]
@@ -58,9 +58,6 @@ def _apply(receipt: Document, event: Payment.Event) -> None:  # noqa: C901 - one
             receipt["bank"]["void_id"] = event.bank_void_id
             voided = isinstance(event, Payment.Voided)
             _enter(receipt, Status.VOIDED if voided else Status.EXPIRED, at)
-        case Payment.RefundRequested():
-            receipt["pending_operation"] = "refund"
-            receipt["pending_amount"] = event.amount_minor
         case Payment.Refunded():
             _apply_refund(receipt, event, at)
         case Payment.CaptureDeclined() | Payment.VoidDeclined() | Payment.RefundDeclined():

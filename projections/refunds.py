@@ -37,12 +37,14 @@ def fold(history: Iterable[Payment.Event]) -> list[Document]:
                     "status": "succeeded",
                     "bank_refund_id": event.bank_refund_id,
                     "updated_at": at,
+                    "version": event.originator_version,
                 }
             case Payment.RefundDeclined():
                 refunds[event.refund_id] |= {
                     "status": "failed",
                     "failure_code": event.code,
                     "updated_at": at,
+                    "version": event.originator_version,
                 }
             case _:
                 pass
@@ -61,6 +63,7 @@ def _first(event: Payment.RefundRequested, currency: str, at: str) -> Document:
         "failure_code": None,
         "created_at": at,
         "updated_at": at,
+        "version": event.originator_version,
         "metadata": event.metadata,
     }
 
@@ -128,7 +131,7 @@ class Refunds:
 
     def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
         """A row for each refund of a payment with this history."""
-        first, last = history[0], history[-1]
+        first = history[0]
         assert isinstance(first, Payment.AuthorizationRequested)
         return [
             {
@@ -139,7 +142,7 @@ class Refunds:
                 "mode": first.mode,
                 "status": refund["status"],
                 "created_at": refund["created_at"],
-                "version": last.originator_version,
+                "version": refund["version"],
                 "document": Jsonb(refund),
             }
             for refund in fold(history)

@@ -5,7 +5,6 @@ Exit status: 0 done, 1 not done or something found, 2 a wrong setting or argumen
 
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -23,6 +22,7 @@ from domain.commands import Mode
 from domain.ids import Prefix, encode
 from infrastructure.api_keys import (
     DEFAULT_SCOPES,
+    DEMO_MERCHANT,
     EVERY_MERCHANT,
     ApiKey,
     ApiKeys,
@@ -39,7 +39,6 @@ from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.logs import configure_logs
 from infrastructure.migrations import MigrationChanged, migrate, pending_migrations
 from infrastructure.projection_rebuild import rebuild
-from infrastructure.services import DEMO_MERCHANT, build_services
 from infrastructure.settings import Settings, SettingsError, read_settings
 from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
 from projections.receipts import Receipts
@@ -170,11 +169,10 @@ def refuse_old_schema(url: str) -> None:
 
 
 def prepare_metrics(data_dir: Path) -> None:
-    """An empty folder in which this installation's processes share their counters."""
-    if METRICS_VARIABLE not in os.environ:
+    """The folder in which this installation's processes share their counters."""
+    if not os.environ.get(METRICS_VARIABLE):
         folder = data_dir / "metrics"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         os.environ[METRICS_VARIABLE] = str(folder)
 
 
@@ -183,7 +181,9 @@ def work() -> None:
     """Run the worker: it finishes what requests did not, and sweeps. Run as many as you like."""
     settings = settings_or_exit()
     configure_logs(settings.log_level, settings.log_format)
-    from api.answers import FamilyAnswers
+    prepare_metrics(settings.data_dir)
+    from api.answers import FamilyAnswers  # after the metrics' folder is known
+    from infrastructure.services import build_services
     from infrastructure.worker import Worker
 
     with database(settings) as url:
@@ -293,13 +293,23 @@ def keys() -> None:
 
 @keys.command("create")
 @click.option("--merchant", required=True, help="A name; made if new. '*': the whole log.")
-@click.option("--mode", type=click.Choice([*Mode]), default=Mode.TEST, show_default=True)
-@click.option("--type", "kind", type=click.Choice([*KeyType]), default=KeyType.SECRET)
+@click.option(
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    default=Mode.TEST.value,
+    show_default=True,
+)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice([kind.value for kind in KeyType]),
+    default=KeyType.SECRET.value,
+)
 @click.option(
     "--scope",
     "scopes",
     multiple=True,
-    type=click.Choice([*Scope]),
+    type=click.Choice([scope.value for scope in Scope]),
     help="Repeatable. Default: all but audit:read.",
 )
 @click.option("--expires", type=click.IntRange(1, 36500), help="Days.")

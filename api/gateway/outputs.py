@@ -7,7 +7,7 @@ from typing import Any, Final
 from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, ApiError, from_decline
 from api.http import RETRY_AFTER_PENDING_SECONDS, Answer, error_answer, json_answer
 from domain.bank import Operation
-from domain.ids import Prefix
+from domain.ids import Prefix, encode
 from domain.payment import AUTHORIZATION_EXPIRED, BANK_PROTOCOL_ERROR, Payment, ReviewReason
 from domain.records import BankCall, StoredAnswer
 from projections import receipts, refunds
@@ -127,7 +127,7 @@ def settled(history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
 
 def _settled(history: Sequence[Payment.Event], call: BankCall) -> Answer:
     event = next(e for e in reversed(history) if not isinstance(e, Payment.ReviewNeeded))
-    error = _error_of(event, receipts.fold(history)["payment_id"])
+    error = _error_of(event, encode(Prefix.PAYMENT, event.originator_id))
     if error is not None:
         return error_answer(error, call.audience.dialect, call.cause.request_id)
     return _done(history, call.operation, status=201)

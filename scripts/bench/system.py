@@ -172,7 +172,6 @@ def _environment(folder: Path, url: str, bank_port: int, log_level: str) -> dict
         "REDIS_URL": "",
         "LOG_LEVEL": log_level,
         "LOG_FORMAT": "json",
-        "PROMETHEUS_MULTIPROC_DIR": "",
     }
 
 

@@ -264,6 +264,11 @@ def field_names(model: type[BaseModel]) -> list[str]:
     return names
 
 
+def json_of(response: TestResponse) -> Any:
+    """What the answer says."""
+    return json.loads(response.data)
+
+
 def error_of(response: TestResponse, status: int) -> dict[str, Any]:
     """The error, which has this status."""
     assert response.status_code == status, response.text

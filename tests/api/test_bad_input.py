@@ -1,7 +1,7 @@
 """Whatever is sent: an error in the contract's shape that names the field, and nothing left behind."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -153,27 +153,26 @@ def test_a_currency_is_an_iso_4217_code(merchant: Caller, raw: str) -> None:
 # --- cards --------------------------------------------------------------------------------------
 
 
+MALFORMED: Final[Mapping[str, Sequence[Any]]] = {
+    "number": (
+        "", "4", "4" * 12, "4" * 20, "4111 1111 1111 1111", "4111-1111-1111-1111", 4111111111111111,
+        "411111111111111x", "４１１１１１１１１１１１１１１１", "٤" * 16, " 4111111111111111",
+        "4111111111111111\n", None, True, [], {}, ["4111111111111111"], 4.1e15,
+    ),
+    "cvc": (
+        "", "1", "12", "12345", "12a", "abc", "１２３", "12 ", " 123", 123, None, True, [], {}, "123\n",
+        "-12", "1.2",
+    ),
+    "exp_month": (0, 13, -1, 1.0, 12.0, "12", "", None, True, [], 2**63, 10**400, "Dec"),
+    "exp_year": (30, 1999, 2100, 0, -2030, 2030.0, "2030", "", None, True, [], 2**63, 10**400),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [
-        *(("number", value) for value in (
-            "", "4", "4" * 12, "4" * 20, "4111 1111 1111 1111", "4111-1111-1111-1111", 4111111111111111,
-            "411111111111111x", "４１１１１１１１１１１１１１１１", "٤" * 16, " 4111111111111111",
-            "4111111111111111\n", None, True, [], {}, ["4111111111111111"], 4.1e15,
-        )),
-        *(("cvc", value) for value in (
-            "", "1", "12", "12345", "12a", "abc", "１２３", "12 ", " 123", 123, None, True, [], {},
-            "123\n", "-12", "1.2",
-        )),
-        *(("exp_month", value) for value in (
-            0, 13, -1, 1.0, 12.0, "12", "", None, True, [], 2**63, 10**400, "Dec",
-        )),
-        *(("exp_year", value) for value in (
-            30, 1999, 2100, 0, -2030, 2030.0, "2030", "", None, True, [], 2**63, 10**400,
-        )),
-    ],
+    [(field, value) for field, values in MALFORMED.items() for value in values],
     ids=lambda value: repr(value)[:20],
-)  # fmt: skip
+)
 def test_a_malformed_card_is_a_400_that_names_the_field(
     merchant: Caller, field: str, value: Any
 ) -> None:

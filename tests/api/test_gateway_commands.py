@@ -20,6 +20,7 @@ from tests.api.an_api import (
     brief,
     error_of,
     fresh,
+    json_of,
     refusal,
     shaped,
 )
@@ -224,7 +225,7 @@ def test_an_order_with_a_live_payment_takes_no_other(merchant: Caller, bank: Fak
     order_id = merchant.authorized()["order_id"]
 
     while_authorized = merchant.authorize(order_id=order_id)
-    payment_id = merchant.get(f"/v1/orders/{order_id}").json["payment_id"]
+    payment_id = json_of(merchant.get(f"/v1/orders/{order_id}"))["payment_id"]
     merchant.capture(payment_id)
     while_captured = merchant.authorize(order_id=order_id)
 

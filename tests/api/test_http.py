@@ -279,12 +279,12 @@ def test_a_page_of_another_origin_is_not_let_in(shared_database_url: str, path: 
 
 
 def test_in_production_no_page_is_let_in_unless_it_is_said(shared_database_url: str) -> None:
-    production = {
+    production: dict[str, str] = {
         "ENVIRONMENT": "production",
         "BANK_URL": "http://127.0.0.1:9",
         "CHECKPOINT_KEY": "a key",
     }
-    with an_api(shared_database_url, **production) as api:
+    with an_api(shared_database_url, threads=8, **production) as api:
         preflight = api.nobody().request("OPTIONS", "/v1/receipts", headers=PREFLIGHT)
         answer = api.nobody().get("/v1/receipts", headers={"Origin": "https://shop.example"})
 
@@ -295,6 +295,13 @@ def test_in_production_no_page_is_let_in_unless_it_is_said(shared_database_url: 
 # --- Stripe's clients ---------------------------------------------------------------------------
 
 
+WRONG: dict[str, dict[str, Any]] = {
+    "missing": {"amount": None},
+    "wrong": {"amount": "1"},
+    "unknown parameter": {"x": 1},
+}
+
+
 def stripe_answer(merchant: Caller, what: str) -> Any:
     """An error, asked for by one of Stripe's clients."""
     client = merchant.speaking_stripe()
@@ -303,9 +310,8 @@ def stripe_answer(merchant: Caller, what: str) -> Any:
         return client.authorize(key="one key")
     if what == "decline":
         return client.authorize(card=EMPTY_CARD)
-    if what in {"missing", "unknown parameter", "wrong"}:
-        changes = {"missing": {"amount": None}, "wrong": {"amount": "1"}}.get(what, {"x": 1})
-        return client.authorize(**changes)
+    if what in WRONG:
+        return client.authorize(**WRONG[what])
     if what == "unknown id":
         return client.get("/v1/receipts/pay_x")
     if what == "unknown route":

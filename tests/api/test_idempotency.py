@@ -21,6 +21,7 @@ from tests.api.an_api import (
     an_authorization,
     error_of,
     fresh,
+    json_of,
     refusal,
     shaped,
 )
@@ -65,7 +66,7 @@ def test_the_first_answer_is_given_again_byte_for_byte(
 def test_the_first_answer_is_given_again_after_the_payment_went_on(merchant: Caller) -> None:
     body, key = an_authorization(), fresh("key")
     first = merchant.post("/v1/authorizations", body, key=key)
-    merchant.capture(first.json["payment_id"])
+    merchant.capture(json_of(first)["payment_id"])
 
     again = merchant.post("/v1/authorizations", body, key=key)
 

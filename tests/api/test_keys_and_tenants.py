@@ -10,7 +10,7 @@ from api.app import ROUTES
 from api.schemas import RefundOut
 from domain.commands import Mode
 from infrastructure.api_keys import KeyType, Scope
-from tests.api.an_api import Api, Caller, brief, error_of, refusal, shaped
+from tests.api.an_api import Api, Caller, brief, error_of, json_of, refusal, shaped
 
 UNAUTHENTICATED = "authentication_error"
 FORBIDDEN = "permission_error"
@@ -195,9 +195,9 @@ def test_on_every_route_anothers_object_is_a_404(merchant: Caller, stranger: Cal
     assert walked == {*answers, "POST /v1/authorizations"}
     for response in (one for several in answers.values() for one in several):
         assert brief(error_of(response, 404), "type") == ("resource_missing",)
-    assert stranger.get("/v1/receipts").json["data"] == []
-    assert stranger.get("/v1/refunds").json["data"] == []
-    assert stranger.get(f"/v1/receipts?order_id={order_id}").json["data"] == []
+    assert json_of(stranger.get("/v1/receipts"))["data"] == []
+    assert json_of(stranger.get("/v1/refunds"))["data"] == []
+    assert json_of(stranger.get(f"/v1/receipts?order_id={order_id}"))["data"] == []
 
 
 def test_an_idempotency_key_is_the_merchants_and_the_modes_own(
@@ -206,7 +206,7 @@ def test_an_idempotency_key_is_the_merchants_and_the_modes_own(
     mine = merchant.authorize(key="the same key", amount=1)
     theirs = stranger.authorize(key="the same key", amount=2)
 
-    assert (mine.json["amount"], theirs.json["amount"]) == (1, 2)
+    assert (json_of(mine)["amount"], json_of(theirs)["amount"]) == (1, 2)
     assert "Idempotent-Replayed" not in theirs.headers
 
 

@@ -8,7 +8,17 @@ from werkzeug.test import TestResponse
 
 from api.schemas import ReceiptOut, RefundOut
 from domain.bank import Declined, Operation
-from tests.api.an_api import Api, Caller, an_authorization, brief, error_of, fresh, refusal, shaped
+from tests.api.an_api import (
+    Api,
+    Caller,
+    an_authorization,
+    brief,
+    error_of,
+    fresh,
+    json_of,
+    refusal,
+    shaped,
+)
 from tests.fakes import FakeBank, Misfortune
 
 FAILURES = [Misfortune.FAILS] * 4
@@ -116,7 +126,7 @@ def test_what_was_done_in_silence_is_found_and_not_done_again(
     final = ask()
 
     assert final.status_code == 201, final.text
-    payment_id = final.json["payment_id"]
+    payment_id = json_of(final)["payment_id"]
     receipt = merchant.receipt(payment_id)
     assert brief(receipt, "pending_operation", "needs_review") == (None, None)
     assert before is None or before["status"] != receipt["status"]
@@ -149,7 +159,7 @@ def test_what_the_bank_did_and_forgot_is_told_to_a_person(
     final = ask()
 
     assert final.status_code == 201, final.text
-    receipt = merchant.receipt(final.json["payment_id"])
+    receipt = merchant.receipt(json_of(final)["payment_id"])
     assert receipt["status"] == status
     review = receipt["needs_review"]
     assert (review and review["reason"]) == reason

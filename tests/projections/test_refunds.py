@@ -25,6 +25,7 @@ def test_a_refund_says_what_was_asked_and_what_became_of_it() -> None:
         "status": "succeeded",
         "bank_refund_id": "ref_1",
         "updated_at": succeeded["updated_at"],
+        "version": 6,
     }
     assert (pending["id"], pending["amount"], pending["currency"]) == (refund_id, 1200, "USD")
     assert (pending["reason"], pending["metadata"]) == ("duplicate", {"n": 1})

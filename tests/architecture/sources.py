@@ -1,0 +1,59 @@
+"""The repository's own files, read and parsed: what rules about the code look at."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+PROJECT: Final = Path(__file__).parents[2]
+PACKAGES: Final = ("api", "domain", "infrastructure", "projections", "scripts")
+FOLDERS: Final = (*PACKAGES, "tests", "docs", ".ci")
+TEXTS: Final = (
+    ".py",
+    ".sql",
+    ".md",
+    ".toml",
+    ".cfg",
+    ".json",
+    ".yml",
+    ".yaml",
+    ".html",
+    ".css",
+    ".js",
+    "",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file of Python; `name` is its path in the project."""
+
+    name: str
+    tree: ast.Module
+
+    def places(self, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+        return (node for node in ast.walk(self.tree) if isinstance(node, kinds))
+
+
+@cache
+def sources() -> tuple[Source, ...]:
+    """All of it but the tests."""
+    files = sorted(file for package in PACKAGES for file in (PROJECT / package).rglob("*.py"))
+    return tuple(Source(named(file), ast.parse(file.read_text("utf-8"))) for file in files)
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Every file that people write, tests and prose included."""
+    for file in sorted(PROJECT.iterdir()):
+        if file.is_file() and file.suffix in {".md", ".toml", ".cfg"}:
+            yield named(file), file.read_text("utf-8")
+    for folder in FOLDERS:
+        for file in sorted((PROJECT / folder).rglob("*")):
+            if file.is_file() and file.suffix in TEXTS and "__pycache__" not in file.parts:
+                yield named(file), file.read_text("utf-8")
+
+
+def named(file: Path) -> str:
+    return file.relative_to(PROJECT).as_posix()

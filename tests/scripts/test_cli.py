@@ -1,0 +1,408 @@
+"""The command line: what programs read of it, and one line for what is wrong."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.fernet import Fernet
+from psycopg.rows import dict_row
+
+from api.schemas import RefundOut
+from infrastructure.vault import new_key
+from scripts.cli import main
+from tests.api.an_api import EMPTY_CARD, Api, Caller, an_api, shaped
+from tests.builders import ANY_AMOUNT
+from tests.fakes import FakeBank, SteppableClock
+
+NO_DATABASE = "postgresql://nobody@127.0.0.1:9/nothing"
+EVERY_COMMAND: tuple[list[str], ...] = (
+    [],
+    ["serve"],
+    ["work"],
+    ["bank"],
+    ["migrate"],
+    ["keys"],
+    ["keys", "create"],
+    ["keys", "list"],
+    ["keys", "revoke"],
+    ["merchants", "list"],
+    ["merchants", "suspend"],
+    ["merchants", "resume"],
+    ["keygen", "vault"],
+    ["projections", "list"],
+    ["projections", "rebuild"],
+)
+
+
+def run(*arguments: str, **environ: str | None) -> Result:
+    return CliRunner(env={"DATABASE_URL": NO_DATABASE, **environ}).invoke(main, arguments)
+
+
+def done(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def assert_refused(result: Result, status: int, *words: str) -> None:
+    """It ended with this status and one line that has these words."""
+    assert result.exit_code == status, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("counterfoil: ")
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    assert done(run(*command, "--help")).startswith("Usage: ")
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+SHOWN = {
+    "id", "merchant", "mode", "type", "prefix", "scopes", "created", "expires", "revoked", "last_used",
+}  # fmt: skip
+DEFAULT_SCOPES = [
+    "customers:read",
+    "customers:write",
+    "payments:read",
+    "payments:write",
+    "webhooks:read",
+    "webhooks:write",
+]
+
+
+def test_a_key_is_made_and_shown_once(database_url: str) -> None:
+    made = json.loads(
+        done(run("keys", "create", "--merchant", "Shop", "--json", DATABASE_URL=database_url))
+    )
+    (listed,) = json.loads(done(run("keys", "list", "--json", DATABASE_URL=database_url)))
+
+    assert set(made) == SHOWN | {"key"}
+    assert made["key"].startswith("sk_test_")
+    assert made["scopes"] == DEFAULT_SCOPES
+    assert (made["merchant"], made["mode"], made["type"]) == ("Shop", "test", "secret")
+    assert {**listed, "key": made["key"], "last_used": made["last_used"]} == made
+    assert made["key"] not in json.dumps(listed)
+
+
+def test_a_key_is_printed_alone_without_json(database_url: str) -> None:
+    text = done(run("keys", "create", "--merchant", "Shop", DATABASE_URL=database_url))
+
+    assert text.strip().startswith("sk_test_")
+    assert len(text.split()) == 1
+
+
+def test_a_key_is_made_as_it_is_asked_for(database_url: str) -> None:
+    options = ["--mode", "live", "--type", "publishable", "--scope", "payments:read"]
+    options += ["--scope", "audit:read", "--expires", "30", "--json"]
+
+    text = done(run("keys", "create", "--merchant", "Shop", *options, DATABASE_URL=database_url))
+
+    made = json.loads(text)
+    assert made["key"].startswith("pk_live_")
+    assert made["scopes"] == ["audit:read", "payments:read"]
+    assert made["expires"] > made["created"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--merchant", " "], ["--merchant"]),
+        (["--merchant", "a\nb"], ["--merchant"]),
+        (["--merchant", "*"], ["audit:read"]),
+        (["--merchant", "*", "--scope", "payments:read"], ["audit:read"]),
+    ],
+)
+def test_a_key_of_nobody_is_refused(
+    database_url: str, options: list[str], words: list[str]
+) -> None:
+    result = run("keys", "create", *options, DATABASE_URL=database_url)
+
+    assert_refused(result, 2, *words)
+    assert json.loads(done(run("keys", "list", "--json", DATABASE_URL=database_url))) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--merchant", "a", "--mode", "x"], ["--merchant", "a", "--scope", "x"],
+     ["--merchant", "a", "--expires", "0"], ["--merchant", "a", "--type", "x"]],
+)  # fmt: skip
+def test_a_wrong_option_is_a_2(options: list[str]) -> None:
+    assert run("keys", "create", *options).exit_code == 2
+
+
+def test_an_auditors_key_is_of_every_merchant(database_url: str) -> None:
+    options = ["--merchant", "*", "--scope", "audit:read", "--json"]
+
+    made = json.loads(done(run("keys", "create", *options, DATABASE_URL=database_url)))
+
+    assert (made["merchant"], made["scopes"]) == ("*", ["audit:read"])
+
+
+def test_a_revoked_key_is_good_no_more(served: tuple[Api, Caller], database_url: str) -> None:
+    _, merchant = served
+    assert merchant.record is not None
+
+    done(run("keys", "revoke", merchant.record.key_id, DATABASE_URL=database_url))
+
+    assert merchant.get("/v1/receipts").status_code == 401
+    (listed,) = json.loads(done(run("keys", "list", "--json", DATABASE_URL=database_url)))
+    assert listed["revoked"] is not None
+
+
+def test_a_key_that_is_not_there_is_not_revoked(database_url: str) -> None:
+    result = run("keys", "revoke", "key_nobodys", DATABASE_URL=database_url)
+
+    assert_refused(result, 1, "key_nobodys")
+
+
+# --- merchants ----------------------------------------------------------------------------------
+
+
+def test_a_suspended_merchant_is_shut_out_until_it_is_resumed(
+    served: tuple[Api, Caller], database_url: str
+) -> None:
+    api, merchant = served
+    name = merchant.merchant
+
+    done(run("merchants", "suspend", name, DATABASE_URL=database_url))
+    (listed,) = json.loads(done(run("merchants", "list", "--json", DATABASE_URL=database_url)))
+    suspended = merchant.get("/v1/receipts").status_code
+    done(run("merchants", "resume", name, DATABASE_URL=database_url))
+    resumed = api.merchant(name).get("/v1/receipts").status_code
+
+    assert (listed["name"], suspended, resumed) == (name, 403, 200)
+    assert listed["suspended"] is not None
+    (listed,) = json.loads(done(run("merchants", "list", "--json", DATABASE_URL=database_url)))
+    assert listed["suspended"] is None
+
+
+@pytest.mark.parametrize("command", ["suspend", "resume"])
+def test_a_merchant_that_is_not_there_is_told(database_url: str, command: str) -> None:
+    assert_refused(run("merchants", command, "Nobody", DATABASE_URL=database_url), 1, "Nobody")
+
+
+def test_without_json_there_is_a_table(database_url: str) -> None:
+    empty = done(run("keys", "list", DATABASE_URL=database_url))
+    run("keys", "create", "--merchant", "Shop", DATABASE_URL=database_url)
+
+    table = done(run("keys", "list", DATABASE_URL=database_url)).splitlines()
+
+    assert empty == "none\n"
+    assert len(table) == 2
+    assert table[0].split()[:3] == ["id", "merchant", "mode"]
+
+
+# --- secrets ------------------------------------------------------------------------------------
+
+
+def test_a_vault_key_is_one_alone() -> None:
+    first, second = done(run("keygen", "vault")), done(run("keygen", "vault"))
+
+    assert first != second
+    assert Fernet(first.strip()).decrypt(Fernet(first.strip()).encrypt(b"x")) == b"x"
+    assert len(first.split()) == 1
+
+
+# --- read models --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(database_url: str) -> Iterator[tuple[Api, Caller]]:
+    """An application on the test's own database, a bank that takes parts, and one merchant."""
+    with an_api(database_url) as api, api.asking(FakeBank(SteppableClock(), ANY_AMOUNT)):
+        yield api, api.merchant()
+
+
+def test_the_read_models_are_listed_and_none_is_behind() -> None:
+    listed = json.loads(done(run("projections", "list", "--json")))
+
+    assert [one["name"] for one in listed] == ["receipts", "refunds"]
+    for one in listed:
+        assert set(one) == {"name", "version", "status", "inline", "lag_events", "lag_seconds"}
+        assert (one["inline"], one["lag_events"], one["lag_seconds"]) == (True, 0, 0.0)
+
+
+ROWS: dict[str, LiteralString] = {
+    "receipts": "SELECT *, document::text AS bytes FROM receipts ORDER BY payment_id",
+    "refunds": "SELECT *, document::text AS bytes FROM refunds ORDER BY refund_id",
+}
+DAMAGE: dict[str, tuple[LiteralString, ...]] = {
+    "receipts": (
+        """
+        UPDATE receipts SET status = 'expired', order_id = 'x', needs_review = NOT needs_review,
+               document = jsonb_set(document, '{amount_captured}', '99')
+        """,
+        "DELETE FROM receipts WHERE payment_id = (SELECT payment_id FROM receipts LIMIT 1)",
+        """
+        INSERT INTO receipts
+        SELECT (jsonb_populate_record(r, jsonb_build_object('payment_id', gen_random_uuid()))).*
+        FROM receipts r LIMIT 1
+        """,
+    ),
+    "refunds": (
+        "UPDATE refunds SET status = 'failed', document = jsonb_set(document, '{amount}', '99')",
+        "DELETE FROM refunds WHERE refund_id = (SELECT refund_id FROM refunds LIMIT 1)",
+        """
+        INSERT INTO refunds
+        SELECT (jsonb_populate_record(r, jsonb_build_object(
+            'refund_id', gen_random_uuid(), 'document', jsonb_set(r.document, '{id}', '"rfnd_x"')
+        ))).* FROM refunds r LIMIT 1
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["receipts", "refunds"])
+def test_a_rebuild_mends_what_was_damaged_byte_for_byte(
+    served: tuple[Api, Caller], database_url: str, name: str
+) -> None:
+    _, merchant = served
+    some_payments(merchant)
+    before = rows(database_url, name)
+    with psycopg.connect(database_url) as connection:
+        for statement in DAMAGE[name]:
+            connection.execute(statement)
+    damaged = rows(database_url, name)
+
+    text = done(run("projections", "rebuild", name, DATABASE_URL=database_url))
+
+    assert damaged != before
+    assert rows(database_url, name) == before
+    assert text.startswith(f"{name}: ")
+    assert "1 rows without events deleted" in text
+
+
+def some_payments(merchant: Caller) -> None:
+    """Of every kind, with refunds of either spelling."""
+    merchant.voided()
+    merchant.authorize(card=EMPTY_CARD)
+    merchant.authorized(metadata={"é": "ü", "n": 1.5, "vip": True})
+    payment_id = merchant.captured()["payment_id"]
+    shaped(RefundOut, merchant.refund(payment_id, amount=100), 201)
+    charge = payment_id.replace("pay_", "ch_")
+    shaped(RefundOut, merchant.post("/v1/refunds", {"charge": charge}), 201)
+
+
+def rows(database_url: str, name: str) -> list[dict[str, Any]]:
+    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+        return connection.execute(ROWS[name]).fetchall()
+
+
+def test_a_rebuild_of_what_is_right_changes_nothing(
+    served: tuple[Api, Caller], database_url: str
+) -> None:
+    _, merchant = served
+    some_payments(merchant)
+    before = {name: rows(database_url, name) for name in ROWS}
+
+    for name in ROWS:
+        done(run("projections", "rebuild", name, DATABASE_URL=database_url))
+
+    assert {name: rows(database_url, name) for name in ROWS} == before
+
+
+def test_a_read_model_that_is_not_there_is_not_rebuilt() -> None:
+    assert run("projections", "rebuild", "nonsense").exit_code == 2
+
+
+# --- the schema ---------------------------------------------------------------------------------
+
+
+def test_a_schema_is_made_once_and_then_it_is_up_to_date(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    refused = run("keys", "list", DATABASE_URL=database_url)
+
+    first = done(run("migrate", DATABASE_URL=database_url))
+    second = done(run("migrate", DATABASE_URL=database_url))
+
+    assert_refused(refused, 1, "counterfoil migrate")
+    assert first.startswith("applied 0001_")
+    assert second == "the schema is up to date\n"
+
+
+def test_serving_on_an_old_schema_is_refused(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+    for command in ("serve", "work"):
+        result = run(command, DATABASE_URL=database_url, PORT="58231")
+
+        assert_refused(result, 2, "counterfoil migrate")
+
+
+def test_a_migration_that_was_changed_is_told(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE schema_migrations SET checksum = 'another'")
+
+    assert_refused(run("migrate", DATABASE_URL=database_url), 1, "0001_")
+
+
+# --- what is wrong ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["merchants", "list"], ["migrate"]])
+def test_a_database_out_of_reach_is_one_line(command: list[str]) -> None:
+    assert_refused(run(*command), 1, "DATABASE_URL")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "８０８０"),
+        ("PORT", "http"),
+        ("DATABASE_URL", "mysql://x"),
+        ("BANK_URL", "ftp://x"),
+        ("BANK_PROFILE", "other"),
+        ("BANK_TIMEOUT_SECONDS", "0"),
+        ("BANK_TIMEOUT_SECONDS", "nan"),
+        ("REQUEST_DEADLINE_SECONDS", "60"),
+        ("RATE_LIMIT_PER_MINUTE", "-1"),
+        ("RATE_LIMIT_PER_MINUTE", "1.5"),
+        ("VAULT_KEYS", "not a key"),
+        ("API_KEY", "with space"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+        ("ENVIRONMENT", "prod"),
+        ("REDIS_URL", "http://x"),
+        ("PUBLIC_URL", "x"),
+        ("ASYNC_DELAY", "-1"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "work", "migrate"])
+def test_a_wrong_setting_is_one_line_that_names_it(command: str, name: str, value: str) -> None:
+    assert_refused(run(command, **{name: value}), 2, name)
+
+
+@pytest.mark.parametrize("missing", ["DATABASE_URL", "BANK_URL", "VAULT_KEYS", "CHECKPOINT_KEY"])
+def test_production_wants_its_own_secrets(missing: str) -> None:
+    environ: dict[str, str | None] = {
+        "ENVIRONMENT": "production",
+        "DATABASE_URL": NO_DATABASE,
+        "BANK_URL": "https://bank.example",
+        "VAULT_KEYS": new_key(),
+        "CHECKPOINT_KEY": done(run("keygen", "checkpoint")).strip(),
+    }
+    environ[missing] = None
+
+    for command in ("serve", "work"):
+        assert_refused(run(command, **environ), 2, missing, "production")
+
+
+def test_production_takes_no_key_for_demos() -> None:
+    environ = {
+        "ENVIRONMENT": "production",
+        "BANK_URL": "https://bank.example",
+        "VAULT_KEYS": new_key(),
+        "CHECKPOINT_KEY": done(run("keygen", "checkpoint")).strip(),
+        "API_KEY": "sk_test_123",
+    }
+
+    assert_refused(run("serve", **environ), 2, "API_KEY")

@@ -104,16 +104,20 @@ class Worker:
         )
 
     def _expire_if_due(self, executor: ThreadPoolExecutor) -> None:
-        """Releases the holds that are past their time; the bank does not do so by itself."""
         now = self._services.clock.monotonic()
-        if now < self._next_expiry:
-            return
-        self._next_expiry = now + EXPIRY_SECONDS
+        if now >= self._next_expiry:
+            self._next_expiry = now + EXPIRY_SECONDS
+            self.release_expired(executor)
+
+    def release_expired(self, executor: ThreadPoolExecutor) -> int:
+        """Starts on the holds that are past their time, which the bank does not release by itself;
+        how many."""
         before = self._services.clock.now() - EXPIRY_GRACE
         with self._services.pool.connection() as connection:
             found = RECEIPTS.past_their_time(connection, before, EXPIRIES_AT_ONCE)
         for payment_id, tenant in found:
             executor.submit(self._guarded, partial(self.expire, payment_id, tenant))
+        return len(found)
 
     def expire(self, payment_id: UUID, tenant: Tenant) -> None:
         """Releases one hold, unless somebody was first."""

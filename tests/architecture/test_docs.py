@@ -1,0 +1,34 @@
+"""The documents say what the code says."""
+
+import inspect
+from pathlib import Path
+
+from domain.payment import Payment
+from scripts.diagram import page
+
+ROOT = Path(__file__).parents[2]
+LONGEST_TRADEOFFS_WORDS = 1000
+
+
+def test_the_table_of_commands_is_printed_from_the_code() -> None:
+    assert (ROOT / "docs" / "payments.md").read_text("utf-8") == page()
+
+
+def test_every_topic_is_documented_with_its_fields() -> None:
+    text = (ROOT / "docs" / "events.md").read_text("utf-8")
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if "`payment." in line}
+
+    classes = [each for each in vars(Payment).values() if inspect.isclass(each)]
+    events = {each for each in classes if issubclass(each, Payment.Event)} - {Payment.Event}
+    for event in events:
+        missing = [
+            f for f in vars(event)["__annotations__"] if f"`{f}`" not in rows[f"`{event.TOPIC}`"]
+        ]
+        assert missing == [], event.TOPIC
+    assert len(rows) == len(events)
+
+
+def test_the_trade_offs_fit_their_thousand_words() -> None:
+    words = (ROOT / "TRADEOFFS.md").read_text("utf-8").split()
+
+    assert len(words) <= LONGEST_TRADEOFFS_WORDS

@@ -19,7 +19,9 @@ def test_every_topic_is_documented_with_its_fields() -> None:
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if "`payment." in line}
 
     classes = [each for each in vars(Payment).values() if inspect.isclass(each)]
-    events = {each for each in classes if issubclass(each, Payment.Event)} - {Payment.Event}
+    every = {each for each in classes if issubclass(each, Payment.Event)}
+    # The base class and one that the library adds are of no topic of their own, and never recorded.
+    events = {each for each in every if each.TOPIC != Payment.Event.TOPIC}
     for event in events:
         missing = [
             f for f in vars(event)["__annotations__"] if f"`{f}`" not in rows[f"`{event.TOPIC}`"]

@@ -249,7 +249,7 @@ def _log(response: Response, seconds: float) -> None:
         api_key_prefix=g.key_prefix,
         request_id=g.request_id,
     )
-    rule = request.url_rule.rule if request.url_rule is not None else "none"
+    rule = "none" if request.url_rule is None else openapi.published(request.url_rule.rule)
     method = request.method if request.method in KNOWN_METHODS else "other"
     metrics.REQUESTS.labels(method, rule, str(status)).inc()
     metrics.SECONDS.labels(method, rule).observe(seconds)

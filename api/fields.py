@@ -133,7 +133,7 @@ Reference = Annotated[
 ]
 CardNumber = Annotated[
     str,
-    _digits(13, 19, "13 to 19 digits"),
+    _digits(13, 19, "13 to 19 digits, without spaces,"),
     Field(pattern=r"^[0-9]{13,19}$", examples=["4111111111111111"]),
 ]
 CardCvc = Annotated[

@@ -38,6 +38,7 @@ An event-sourced payment ledger with a gateway in front.
 * Money is a whole number of minor units and an ISO 4217 currency.
 * Bodies are JSON or forms in bracket notation (`card[number]=…`).
 * Every POST takes an `Idempotency-Key`: the same request gets the first answer again, byte for byte.
+  Authorizations, captures and voids need one. A refund without one is another refund each time.
 * A 202 means that the bank has not answered yet: ask again with the same key, or look at `Location`.
 """
 
@@ -54,8 +55,7 @@ def document(routes: Iterable[Route], public_url: str) -> dict[str, Any]:
     )
     paths: dict[str, Any] = {}
     for route in routes:
-        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(published(route.path), {})[route.method.lower()] = _operation(route)
     paths["/v1/health"] = {"get": _health()}
     return {
         "openapi": "3.1.0",
@@ -65,7 +65,7 @@ def document(routes: Iterable[Route], public_url: str) -> dict[str, Any]:
             "version": API_VERSION,
             "description": DESCRIPTION,
         },
-        "servers": [{"url": public_url}],
+        "servers": [{"url": "/"}, {"url": public_url}],
         "security": [{"bearer": []}, {"basic": []}],
         "paths": paths,
         "components": {
@@ -80,6 +80,11 @@ def document(routes: Iterable[Route], public_url: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def published(path: str) -> str:
+    """A path in OpenAPI's notation, from Flask's."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
 
 
 def _operation(route: Route) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Connections to Postgres: pooled, bounded in every wait, and translated when they fail."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -9,6 +10,9 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from domain.errors import StoreUnavailable
+
+# What is wrong with the database is said once, by whoever needed it, and not at every new attempt.
+logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 Pool = ConnectionPool[Connection[DictRow]]
 

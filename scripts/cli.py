@@ -32,7 +32,11 @@ from infrastructure.api_keys import (
     Scope,
 )
 from infrastructure.bank_calls import PostgresBankCalls
-from infrastructure.checkpoint_keys import new_signing_key
+from infrastructure.checkpoint_keys import (
+    SigningKeyUnusable,
+    check_signing_key,
+    new_signing_key,
+)
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
@@ -44,6 +48,7 @@ from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
 from projections.receipts import Receipts
 from projections.registry import INLINE
 
+VERSION = "0.1.0"  # as in pyproject.toml
 WRONG_SETTING = 2
 NOT_DONE = 1
 COMMAND_CONNECTIONS = 4
@@ -52,7 +57,7 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="counterfoil")
+@click.version_option(version=VERSION, prog_name="counterfoil")
 def main() -> None:
     """Counterfoil: an event-sourced payment ledger with a gateway in front."""
 
@@ -69,7 +74,9 @@ def settings_or_exit(**given: Any) -> Settings:
     try:
         settings = read_settings(given=options)
         FernetVault(settings.vault_keys or (new_key(),))
-    except (SettingsError, VaultKeyUnusable) as error:
+        if settings.checkpoint_key is not None:
+            check_signing_key(settings.checkpoint_key)
+    except (SettingsError, VaultKeyUnusable, SigningKeyUnusable) as error:
         refuse(str(error))
     return settings
 
@@ -477,7 +484,9 @@ def projections_rebuild(name: str) -> None:
     projection = next(p for p in INLINE if p.name == name)
     with (
         database(settings_or_exit()) as url,
-        click.progressbar(length=1, label=name, file=sys.stderr) as bar,
+        click.progressbar(
+            length=1, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as bar,
     ):
 
         def show(done: int, of: int) -> None:

@@ -29,7 +29,7 @@ def page() -> str:
         "",
         "What each command is answered in each status, once no operation is running (while one is,",
         "every command is refused with `operation_in_progress`). A refusal is HTTP 409 with this code,",
-        "and nothing reaches the bank.",
+        "and nothing reaches the bank. A payment of which a part was refunded is still `captured`.",
         "",
         "| | " + " | ".join(Status) + " |",
         "|---|" + "---|" * len(Status),

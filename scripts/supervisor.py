@@ -30,7 +30,10 @@ LARGEST_LOG_BYTES = 50_000_000
 MOST_LINES_SHOWN_AT_ONCE = 5
 LONGEST_LINE_SHOWN = 300
 WORTH_SHOWING = re.compile(
-    r'"level": ?"(warning|error|critical)"|\b(WARNING|ERROR|CRITICAL)\b', re.IGNORECASE
+    # all but the line of a request that was refused, which is its client's business
+    r'^(?!.*"event": "request", "level": "warning")'
+    r'.*("level": ?"(warning|error|critical)"|\b(WARNING|ERROR|CRITICAL)\b)',
+    re.IGNORECASE,
 )
 
 Say = Callable[[str], None]

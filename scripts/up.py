@@ -271,7 +271,9 @@ def print_addresses(system: System) -> None:
     print()
     for name, value in rows.items():
         print(f"  {name:<14} {value}")
-    print("\nUp. Ctrl-C stops it, and so does ./scripts/down.", flush=True)
+    is_detached = "COUNTERFOIL_READY_FD" in os.environ
+    ways = "./scripts/down stops it" if is_detached else "Ctrl-C stops it, or ./scripts/down"
+    print(f"\nUp. {ways}.", flush=True)
 
 
 # In the background

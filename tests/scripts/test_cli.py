@@ -1,7 +1,10 @@
 """The command line: what programs read of it, and one line for what is wrong."""
 
 import json
+import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -11,12 +14,15 @@ from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
 
 from api.schemas import RefundOut
+from domain.bank import Unknown
+from infrastructure.checkpoint_keys import check_signing_key
 from infrastructure.vault import new_key
 from scripts.cli import main
 from tests.api.an_api import EMPTY_CARD, Api, Caller, an_api, shaped
 from tests.builders import ANY_AMOUNT
 from tests.fakes import FakeBank, SteppableClock
 
+NO_BANK = "http://127.0.0.1:9"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:9/nothing"
 EVERY_COMMAND: tuple[list[str], ...] = (
     [],
@@ -32,6 +38,8 @@ EVERY_COMMAND: tuple[list[str], ...] = (
     ["merchants", "suspend"],
     ["merchants", "resume"],
     ["keygen", "vault"],
+    ["keygen", "checkpoint"],
+    ["stuck"],
     ["projections", "list"],
     ["projections", "rebuild"],
 )
@@ -406,3 +414,42 @@ def test_production_takes_no_key_for_demos() -> None:
     }
 
     assert_refused(run("serve", **environ), 2, "API_KEY")
+
+
+# --- versions, checkpoint keys, what is stuck ----------------------------------------------------
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+
+    assert done(run("--version")).strip().endswith(project["project"]["version"])
+
+
+def test_a_checkpoint_key_is_taken_as_it_is_made_and_refused_when_it_is_damaged() -> None:
+    key = done(run("keygen", "checkpoint")).strip()
+    name, key_id, secret = key.removeprefix("PRIVATE+KEY+").split("+", 2)
+
+    check_signing_key(key)
+    for damaged in ("short", f"PRIVATE+KEY+{name}+00000000+{secret}", key[:-4]):
+        assert_refused(run("migrate", CHECKPOINT_KEY=damaged), 2, "CHECKPOINT_KEY")
+    assert len(key_id) == 8
+
+
+def test_what_is_stuck_is_listed_with_its_age(database_url: str) -> None:
+    bank = FakeBank(SteppableClock(datetime.now(UTC)), ANY_AMOUNT)
+    bank.will_answer(Unknown(reason="HTTP 500 internal_error", unanswered=False))
+    with an_api(database_url, BANK_URL=NO_BANK) as api, api.asking(bank):
+        pending = api.merchant().authorize()
+
+    (row,) = json.loads(done(run("stuck", "--json", DATABASE_URL=database_url)))
+
+    assert pending.status_code == 202
+    assert row == {
+        "payment_id": json.loads(pending.data)["payment_id"],
+        "operation": "authorization",
+        "reason": "HTTP 500 internal_error",
+        "since": row["since"],
+        "age_seconds": row["age_seconds"],
+        "attempts": 0,
+    }
+    assert 0 <= row["age_seconds"] < 60

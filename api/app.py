@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
-import psycopg
 import structlog
 from flask import Flask, Response, g, request
 from flask_cors import CORS
-from psycopg_pool import PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import PathConverter
 
@@ -36,6 +34,7 @@ from api.stripe_dialect import STRIPE, dialect_of, should_retry
 from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavailable
 from domain.ids import Prefix, encode
 from domain.payment import rfc3339
+from infrastructure.database import UNAVAILABLE
 from infrastructure.services import Services
 
 ROUTES: Final = (*gateway.ROUTES,)
@@ -267,6 +266,8 @@ def _answer_exception(error: Exception) -> Response:
 
 def _api_error(error: Exception) -> ApiError:  # noqa: PLR0911 - one return a kind of failure
     """What a failure is called outside. Bugs are logged whole, and told as one sentence."""
+    if isinstance(error, UNAVAILABLE):
+        error = StoreUnavailable(type(error).__name__)
     match error:
         case ApiError():
             return error
@@ -274,8 +275,8 @@ def _api_error(error: Exception) -> ApiError:  # noqa: PLR0911 - one return a ki
             return from_refusal(error)
         case HTTPException():
             return _http_error(error)
-        case psycopg.OperationalError() | PoolTimeout() | StoreUnavailable():
-            log.error("the database is out of reach", error=type(error).__name__)
+        case StoreUnavailable():
+            log.error("the database is out of reach", error=str(error))
             return unavailable("The database is out of reach. Ask again with the same key.")
         case LeaseLost():
             return in_progress()

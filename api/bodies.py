@@ -61,7 +61,20 @@ def read_query(request: Request) -> Value:
 
 def canonical(value: Any) -> bytes:
     """The JSON value that was meant, whatever the order of its fields and its white space."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> Any:
+    """`1.0` is the number that `1` is."""
+    match value:
+        case dict():
+            return {name: _plain(item) for name, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
 
 
 def _raw(request: Request) -> bytes:

@@ -1,26 +1,58 @@
 """Connections to Postgres: pooled, bounded in every wait, and translated when they fail."""
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from psycopg import Connection, OperationalError
+from psycopg import Connection, OperationalError, errors
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from domain.errors import StoreUnavailable
 
+RV = TypeVar("RV")
+WAIT_INTERVAL_SECONDS: Final = 0.1
+
 # What is wrong with the database is said once, by whoever needed it, and not at every new attempt.
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
-
-Pool = ConnectionPool[Connection[DictRow]]
 
 # No request hangs on the database: it waits this long for a connection, a lock or a statement.
 POOL_TIMEOUT_SECONDS: Final = 1.5
 LOCK_TIMEOUT_MILLISECONDS: Final = 1_000
 STATEMENT_TIMEOUT_MILLISECONDS: Final = 1_800
 CONNECT_TIMEOUT_SECONDS: Final = 2
+# And this long for a server that does not keep to its own limits, because it is stopped or cut off.
+ANSWER_TIMEOUT_SECONDS: Final = 2.2
+# A connection that was not used for so long is tried before it is: the server may have gone.
+IDLE_SECONDS: Final = 3.0
+
+# Every way in which the database is not there, not in time, or cannot be written to.
+UNAVAILABLE: Final = (OperationalError, PoolTimeout, errors.ReadOnlySqlTransaction)
+
+
+class BoundedConnection(Connection[DictRow]):
+    """A connection that waits for no answer longer than ANSWER_TIMEOUT_SECONDS."""
+
+    used_at: float = 0.0
+
+    def wait(
+        self,
+        gen: Generator[Any, Any, RV],
+        interval: float = WAIT_INTERVAL_SECONDS,
+        timeout: float | None = None,
+    ) -> RV:
+        """As the driver's; when time is up the connection is closed, since nobody knows its state."""
+        self.used_at = time.monotonic()
+        try:
+            return super().wait(gen, interval, timeout=timeout or ANSWER_TIMEOUT_SECONDS)
+        except errors._WaitTimeout as error:  # noqa: SLF001 - the only name that it has
+            self.pgconn.finish()
+            raise OperationalError("the database did not answer in time") from error
+
+
+Pool = ConnectionPool[BoundedConnection]
 
 
 @contextmanager
@@ -28,7 +60,7 @@ def unavailability_named() -> Iterator[None]:
     """Turns every way in which the database is not there, or not in time, into one of ours."""
     try:
         yield
-    except (OperationalError, PoolTimeout) as error:
+    except UNAVAILABLE as error:
         raise StoreUnavailable(type(error).__name__) from error
 
 
@@ -48,7 +80,8 @@ def open_pool(
     }
     return ConnectionPool(
         database_url,
-        connection_class=Connection[DictRow],
+        connection_class=BoundedConnection,
+        check=_check_if_idle,
         kwargs=options,
         min_size=min(2, size),
         max_size=size,
@@ -56,3 +89,9 @@ def open_pool(
         reconnect_timeout=0,
         open=True,
     )
+
+
+def _check_if_idle(connection: BoundedConnection) -> None:
+    """Tries a connection that was idle for a while; raises when it is no good any more."""
+    if time.monotonic() - connection.used_at > IDLE_SECONDS:
+        ConnectionPool.check_connection(connection)

@@ -53,6 +53,7 @@ SETTINGS = {
     "log_timezone": "UTC",
     "log_parameter_max_length": "0",  # parameters hold card tokens and personal data
     "log_parameter_max_length_on_error": "0",
+    "log_error_verbosity": "terse",  # no values of rows that broke a rule
 }
 FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 DURABLE = dict.fromkeys(FORGETFUL, "on")

@@ -15,6 +15,7 @@ import structlog
 from domain.cards import passes_luhn
 
 _DIGITS: Final = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
+_KEY: Final = re.compile(r"\b((?:sk|pk)_(?:test|live)_\w{0,2})\w+")
 STRUCK_OUT: Final = "[card number]"
 
 
@@ -31,7 +32,7 @@ def configure_logs(level: str, log_format: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
             structlog.processors.format_exc_info,
-            strike_out_cards,
+            strike_out_secrets,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
@@ -40,13 +41,13 @@ def configure_logs(level: str, log_format: str) -> None:
     )
 
 
-def strike_out_cards(
+def strike_out_secrets(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Replaces every text that passes for a card number."""
+    """Replaces every text that passes for a card number, and all but the start of API keys."""
     for name, value in event.items():
         if isinstance(value, str) and len(value) >= 13:
-            event[name] = _DIGITS.sub(_strike, value)
+            event[name] = _KEY.sub(r"\1…", _DIGITS.sub(_strike, value))
     return event
 
 

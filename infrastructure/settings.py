@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
@@ -126,9 +127,21 @@ class _Reader:
             raise SettingsError(f"{name} must be a URL that starts with {schemes[0]}://")
         return text
 
+    def address(self, name: str) -> str | None:
+        """An http or https URL of a host, and perhaps a port and a path, and nothing else."""
+        text = self.url(name, ("http", "https"))
+        try:
+            parts = urlsplit(text or "http://none")
+            sound = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment)
+        except ValueError:
+            sound = False
+        if not sound:
+            raise SettingsError(f"{name} must be a URL such as http://host:port")
+        return text
+
 
 def _read(reader: _Reader) -> Settings:
-    bank_url = reader.url("BANK_URL", ("http", "https"))
+    bank_url = reader.address("BANK_URL")
     port = reader.integer("PORT", 8080, 1, 65535)
     host = reader.text("HOST") or "127.0.0.1"
     environment = Environment(reader.choice("ENVIRONMENT", "demo", ("demo", "production")))
@@ -155,9 +168,7 @@ def _read(reader: _Reader) -> Settings:
             "RATE_LIMIT_WEBHOOKS_PER_MINUTE", 10_000, 0, 10**9
         ),
         rate_limit_ip_per_minute=reader.integer("RATE_LIMIT_IP_PER_MINUTE", 60, 0, 10**9),
-        public_url=(reader.url("PUBLIC_URL", ("https", "http")) or f"http://{host}:{port}").rstrip(
-            "/"
-        ),
+        public_url=(reader.address("PUBLIC_URL") or f"http://{host}:{port}").rstrip("/"),
         cors_origins=_list(reader, "CORS_ORIGINS") or (("*",) if demo else ()),
         redis_url=reader.url("REDIS_URL", ("redis", "rediss", "unix")),
         log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),

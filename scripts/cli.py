@@ -3,6 +3,7 @@
 Exit status: 0 done, 1 not done or something found, 2 a wrong setting or argument, with one line.
 """
 
+import importlib.util
 import json
 import os
 import signal
@@ -78,6 +79,8 @@ def settings_or_exit(**given: Any) -> Settings:
             check_signing_key(settings.checkpoint_key)
     except (SettingsError, VaultKeyUnusable, SigningKeyUnusable) as error:
         refuse(str(error))
+    if settings.redis_url is not None and importlib.util.find_spec("redis") is None:
+        refuse("REDIS_URL needs the redis package: .venv/bin/python -m pip install redis")
     return settings
 
 

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 from requests.adapters import HTTPAdapter
@@ -23,12 +23,14 @@ _awaited = threading.local()
 
 @contextmanager
 def answered_before(deadline: float) -> Iterator[None]:
-    """Requests of this thread get their answer's head before `deadline`, monotonic, or none."""
-    _awaited.deadline = deadline
-    try:
-        yield
-    finally:
-        del _awaited.deadline
+    """What this thread asks for in the block is answered whole before `deadline`, monotonic, or not
+    at all: the block is to read the body as well."""
+    with ExitStack() as awaited:
+        _awaited.deadline, _awaited.answers = deadline, awaited
+        try:
+            yield
+        finally:
+            _awaited.answers = None
 
 
 class _Watch:
@@ -84,11 +86,10 @@ _WATCH: Final = _Watch()
 
 class _Bounded(HTTPConnection):
     def getresponse(self) -> Any:
-        deadline = getattr(_awaited, "deadline", None)
-        if deadline is None or self.sock is None:
-            return super().getresponse()
-        with _WATCH.shutting_down(self.sock, deadline):
-            return super().getresponse()
+        answers: ExitStack | None = getattr(_awaited, "answers", None)
+        if answers is not None and self.sock is not None:
+            answers.enter_context(_WATCH.shutting_down(self.sock, _awaited.deadline))
+        return super().getresponse()
 
 
 class _BoundedHTTPS(_Bounded, HTTPSConnection):

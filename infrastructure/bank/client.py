@@ -59,8 +59,8 @@ class BankClient:
     def post(self, path: str, key: str, body: dict[str, Any], *, timeout_seconds: float) -> Reply:
         """POSTs under an idempotency key. Raises NotSent, NoReply."""
         deadline = time.monotonic() + timeout_seconds
-        prepared = self._prepared(path, key, body)
         try:
+            prepared = self._prepared(path, key, body)
             with answered_before(deadline):
                 # No redirect is followed and no cookie kept, so the session has nothing to add.
                 response = self._session.get_adapter(self._base_url).send(
@@ -68,16 +68,14 @@ class BankClient:
                     timeout=(min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds),
                     stream=True,
                 )
-        except requests.ConnectTimeout as error:
+                with response:
+                    raw = _whole_body(response, deadline)
+        except (requests.ConnectTimeout, requests.exceptions.InvalidURL) as error:
             raise NotSent(type(error).__name__) from error
         except requests.ConnectionError as error:
             raise _connection_error(error) from error
         except requests.RequestException as error:
             raise NoReply(type(error).__name__) from error
-        with response:
-            if not FRAMING & {name.lower() for name in response.headers}:
-                raise NoReply("HeadersCutShort")  # without a length an answer may be half of one
-            raw = _read(response, deadline)
         return Reply(
             status=response.status_code,
             body=_json_object(raw),
@@ -119,8 +117,10 @@ def _connection_error(error: requests.ConnectionError) -> Exception:
     return (NotSent if refused else NoReply)(type(reason or error).__name__)
 
 
-def _read(response: requests.Response, deadline: float) -> bytes:
+def _whole_body(response: requests.Response, deadline: float) -> bytes:
     """The whole body, in bounded time and size: a slow drip is silence."""
+    if not FRAMING & {name.lower() for name in response.headers}:
+        raise NoReply("HeadersCutShort")  # without a length an answer may be half of one
     received = bytearray()
     try:
         while chunk := response.raw.read1(MAX_BODY_BYTES, decode_content=True):

@@ -32,6 +32,14 @@ ERRORS: Final[Mapping[int, str]] = {
 }
 COMMANDS_ONLY: Final = frozenset({402, 409, 413, 415, 502})
 
+TEXT: Final = {"type": "string"}
+HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "201": ("Location",),
+    "202": ("Location", "Retry-After"),
+    "429": ("Retry-After",),
+    "503": ("Retry-After",),
+}
+
 DESCRIPTION: Final = """\
 An event-sourced payment ledger with a gateway in front.
 
@@ -166,6 +174,9 @@ def _responses(route: Route) -> dict[str, Any]:
     for status, meaning in ERRORS.items():
         if route.is_command or status not in COMMANDS_ONLY:
             responses[str(status)] = _response(meaning, ErrorOut)
+    for code, names in HEADERS.items():
+        if code in responses:
+            responses[code]["headers"] = {name: {"schema": TEXT} for name in names}
     return responses
 
 

@@ -71,11 +71,13 @@ class Unknown:
     `unanswered`: a request went out and no answer came, so it may have been, or may still be being,
     carried out. False when every attempt was answered with a failure. `contradicts`: the answer
     cannot be right, which the bank's own trouble may explain for a while, and not for ever.
+    `reached`: something went out at all.
     """
 
     reason: str
     unanswered: bool
     contradicts: bool = False
+    reached: bool = True
 
 
 Outcome = Approved | Declined | AlreadyDone | Rejected | Contradicted

@@ -293,7 +293,7 @@ class PaymentLedger(Application[UUID]):
             bank_id=payment.capture_id if call.operation == Operation.REFUND else bank_id,
             card=card,
             ask_first=call.unanswered > 0,
-            attempts_before=call.attempts,
+            attempts_before=_attempts_at_the_bank(call),
             seconds_left=deadline - RESERVED_SECONDS - self.clock.monotonic(),
         )
 
@@ -302,7 +302,7 @@ class PaymentLedger(Application[UUID]):
         was_live = payment.status in LIVE
         payment.settle(
             answer,
-            attempts_before=call.attempts,
+            attempts_before=_attempts_at_the_bank(call),
             unanswered_before=call.unanswered,
             at=self.clock.now(),
         )
@@ -331,3 +331,8 @@ class PaymentLedger(Application[UUID]):
 def _bank_key(payment: Payment, running: RunningOperation) -> str:
     """The operation's own for ever: no other of any payment has it."""
     return f"{encode(Prefix.PAYMENT, payment.id)}-{running.operation}-{running.number}"
+
+
+def _attempts_at_the_bank(call: BankCall) -> int:
+    """The earlier attempts, unless the bank cannot know of any."""
+    return call.attempts if call.reached or call.unanswered > 0 else 0

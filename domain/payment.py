@@ -446,8 +446,8 @@ class Payment(Aggregate):
     ) -> None:
         """Records what became of the running operation.
 
-        `attempts_before` and `unanswered_before` count the earlier attempts of the same operation, and
-        those of them that went out and that nobody answered.
+        `attempts_before` counts the earlier attempts of the same operation that may have reached the
+        bank, `unanswered_before` those of them that nobody answered.
         """
         running = self.running
         assert running is not None, "an answer without a question"
@@ -458,11 +458,13 @@ class Payment(Aggregate):
             case Operation.AUTHORIZATION:
                 self._settle_authorization(answer, unanswered_before=unanswered_before, at=at)
             case Operation.CAPTURE:
-                self._settle_capture(answer, maybe_ours=maybe_ours, at=at)
+                self._settle_capture(answer, unanswered_before, maybe_ours=maybe_ours, at=at)
             case Operation.VOID:
-                self._settle_void(answer, running, maybe_ours=maybe_ours, at=at)
+                self._settle_void(answer, running, unanswered_before, maybe_ours=maybe_ours, at=at)
             case Operation.REFUND:
-                self._settle_refund(answer, running, maybe_ours=maybe_ours, at=at)
+                self._settle_refund(
+                    answer, running, unanswered_before, maybe_ours=maybe_ours, at=at
+                )
                 self._doubt_a_partial_refund(answer, running, unanswered_before, at)
 
     def _settle_authorization(
@@ -484,7 +486,9 @@ class Payment(Aggregate):
         if isinstance(answer, Contradicted):
             self._need_review(ReviewReason.BANK_DISAGREES, at)
 
-    def _settle_capture(self, answer: Outcome, *, maybe_ours: bool, at: datetime) -> None:
+    def _settle_capture(
+        self, answer: Outcome, unanswered_before: int, *, maybe_ours: bool, at: datetime
+    ) -> None:
         match answer:
             case Approved(bank_id=bank_id):
                 self.trigger_event(self.Captured, bank_capture_id=bank_id, timestamp=at)
@@ -493,11 +497,17 @@ class Payment(Aggregate):
                 self._need_review(ReviewReason.CAPTURE_ID_UNKNOWN, at)
             case _:
                 self.trigger_event(self.CaptureDeclined, code=_code_of(answer), timestamp=at)
-                if _disagrees(answer):
+                if _disagrees(answer) or _is_doubtful(answer, unanswered_before):
                     self._need_review(ReviewReason.BANK_DISAGREES, at)
 
     def _settle_void(
-        self, answer: Outcome, running: RunningOperation, *, maybe_ours: bool, at: datetime
+        self,
+        answer: Outcome,
+        running: RunningOperation,
+        unanswered_before: int,
+        *,
+        maybe_ours: bool,
+        at: datetime,
     ) -> None:
         released = self.Expired if running.on_expiry else self.Voided
         match answer:
@@ -507,11 +517,18 @@ class Payment(Aggregate):
                 self.trigger_event(released, bank_void_id=None, timestamp=at)
             case _:
                 self.trigger_event(self.VoidDeclined, code=_code_of(answer), timestamp=at)
-                if _disagrees(answer):
+                doubtful = running.on_expiry or _is_doubtful(answer, unanswered_before)
+                if _disagrees(answer) or doubtful:
                     self._need_review(ReviewReason.BANK_DISAGREES, at)
 
     def _settle_refund(
-        self, answer: Outcome, running: RunningOperation, *, maybe_ours: bool, at: datetime
+        self,
+        answer: Outcome,
+        running: RunningOperation,
+        unanswered_before: int,
+        *,
+        maybe_ours: bool,
+        at: datetime,
     ) -> None:
         refund_id = running.refund_id
         match answer:
@@ -528,7 +545,8 @@ class Payment(Aggregate):
                 self.trigger_event(
                     self.RefundDeclined, refund_id=refund_id, code=_code_of(answer), timestamp=at
                 )
-                if isinstance(answer, AlreadyDone | Contradicted):
+                disagrees = isinstance(answer, AlreadyDone | Contradicted)
+                if disagrees or _is_doubtful(answer, unanswered_before):
                     self._need_review(ReviewReason.BANK_DISAGREES, at)
 
     def _doubt_a_partial_refund(
@@ -565,6 +583,12 @@ def _code_of(answer: Outcome) -> str:
             return ReviewReason.BANK_DISAGREES.value
         case Approved():
             raise AssertionError("an approval is not a no")
+
+
+def _is_doubtful(answer: Outcome, unanswered_before: int) -> bool:
+    """Whether a no that is none about the operation leaves open what became of an earlier ask that
+    nobody answered. A bank that did it says so before it says that it is too late."""
+    return unanswered_before > 0 and _code_of(answer) != AUTHORIZATION_EXPIRED
 
 
 def _disagrees(answer: Outcome) -> bool:

@@ -61,7 +61,7 @@ class BankCall:
 
     `attempts`: how often it was taken up before this time. `unanswered`: how many of those may have
     reached the bank and got no answer. `contradictions`: how many of the last ones got an answer
-    that cannot be, one after the other. `fence`: who holds the lease; it grows each time the call is
+    that cannot be, one after the other. `reached`: one of them went out at all. `fence`: who holds the lease; it grows each time the call is
     taken up, so that one who lost it changes nothing. `sealed_card`: encrypted, and gone with the
     row when the authorization is settled.
     """
@@ -76,6 +76,7 @@ class BankCall:
     attempts: int = 0
     unanswered: int = 0
     contradictions: int = 0
+    reached: bool = False
     fence: int = 1
 
 

@@ -25,12 +25,12 @@ MOST_DOUBLINGS: Final = 5
 BEGIN: Final[LiteralString] = """
     INSERT INTO bank_calls (
         shard, payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
-        actor, family, dialect, sealed_card, attempts, unanswered, contradictions, in_flight,
-        parked, fence, due_at, since
+        actor, family, dialect, sealed_card, attempts, unanswered, contradictions, reached,
+        in_flight, parked, fence, due_at, since
     ) VALUES (
         %(shard)s, %(payment_id)s, %(merchant_id)s, %(mode)s, %(operation)s, %(bank_key)s,
         %(request_id)s, %(idempotency_key)s, %(actor)s, %(family)s, %(dialect)s, %(sealed_card)s,
-        0, 0, 0, true, false, %(fence)s,
+        0, 0, 0, false, true, false, %(fence)s,
         clock_timestamp() + make_interval(secs => %(lease_seconds)s), clock_timestamp()
     )
 """
@@ -43,6 +43,7 @@ END: Final[LiteralString] = """
 PARK: Final[LiteralString] = """
     UPDATE bank_calls
     SET parked = true, in_flight = false, unanswered = unanswered + %(unanswered)s::int,
+        reached = reached OR %(reached)s,
         contradictions = CASE WHEN %(contradicts)s THEN contradictions + 1 ELSE 0 END,
         reason = %(reason)s, due_at = clock_timestamp() + make_interval(secs => %(pause)s)
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
@@ -59,7 +60,7 @@ TAKE_DUE: Final[LiteralString] = """
     )
     RETURNING payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
               actor, family, dialect, sealed_card, attempts, unanswered,
-              contradictions, fence
+              contradictions, reached, fence
 """
 IS_PENDING: Final[LiteralString] = """
     SELECT parked OR due_at <= clock_timestamp() AS pending FROM bank_calls
@@ -117,6 +118,7 @@ class PostgresBankCalls:
         parameters = _identity(call) | {
             "unanswered": unknown.unanswered,
             "contradicts": unknown.contradicts,
+            "reached": unknown.reached,
             "reason": unknown.reason,
             "pause": pause,
         }
@@ -164,5 +166,6 @@ def _call(row: dict[str, Any]) -> BankCall:
         attempts=row["attempts"],
         unanswered=row["unanswered"],
         contradictions=row["contradictions"],
+        reached=row["reached"],
         fence=row["fence"],
     )

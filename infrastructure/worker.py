@@ -18,6 +18,7 @@ import structlog
 from prometheus_client import Counter
 from psycopg_pool import PoolTimeout
 
+from domain.bank import Unknown
 from domain.commands import Audience, Cause, ExpireAuthorization, Tenant
 from domain.errors import (
     ConcurrentChange,
@@ -30,13 +31,14 @@ from domain.ledger import LEASE_SECONDS, Settled
 from domain.records import BankCall
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.services import Services
+from infrastructure.vault import VaultKeyUnusable
 from projections.receipts import Receipts
 
-CALLS_AT_ONCE: Final = 16
+CALLS_AT_ONCE: Final = 48
 POLL_SECONDS: Final = 0.5
 SWEEP_SECONDS: Final = 600.0
-EXPIRY_SECONDS: Final = 5.0
-EXPIRIES_AT_ONCE: Final = 100
+EXPIRY_SECONDS: Final = 2.0
+EXPIRIES_AT_ONCE: Final = 8
 # The bank's clock may be a little behind ours, and its word is the one that counts.
 EXPIRY_GRACE: Final = timedelta(seconds=5)
 # How long one call may take; well within its lease.
@@ -59,6 +61,7 @@ class Worker:
         self._services = services
         self._stopping = threading.Event()
         self._busy: set[Future[None]] = set()
+        self._expiring: set[UUID] = set()
         self._next_sweep = self._next_expiry = 0.0
 
     def stop(self) -> None:
@@ -67,11 +70,15 @@ class Worker:
 
     def run(self) -> None:
         """Works until `stop`. Failures of the database are waited out."""
-        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as executor:
+        # Expiries have threads of their own: what is leased must never wait behind them.
+        with (
+            ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as callers,
+            ThreadPoolExecutor(EXPIRIES_AT_ONCE, thread_name_prefix="expiry") as sweepers,
+        ):
             while not self._stopping.is_set():
                 self._guarded(self._sweep_if_due)
-                self._guarded(partial(self._expire_if_due, executor))
-                self._guarded(partial(self.take_up, executor))
+                self._guarded(partial(self._expire_if_due, sweepers))
+                self._guarded(partial(self.take_up, callers))
                 self._stopping.wait(POLL_SECONDS)
 
     def take_up(self, executor: ThreadPoolExecutor) -> int:
@@ -80,18 +87,24 @@ class Worker:
         room = CALLS_AT_ONCE - len(self._busy)
         if room == 0:
             return 0
+        deadline = self._services.clock.monotonic() + CALL_SECONDS
         calls = self._services.ledger.bank_calls.take_due(room, LEASE_SECONDS)
         for call in calls:
-            self._busy.add(executor.submit(self._guarded, partial(self.resume, call)))
+            self._busy.add(executor.submit(self._guarded, partial(self.resume, call, deadline)))
         return len(calls)
 
-    def resume(self, call: BankCall) -> None:
-        """Takes one call up, to its outcome or until it is parked again."""
-        deadline = self._services.clock.monotonic() + CALL_SECONDS
+    def resume(self, call: BankCall, deadline: float) -> None:
+        """Takes one call up, to its outcome or until it is parked again. `deadline` is counted from
+        before the lease was: one that waited too long is not put to the bank any more."""
         try:
             reply = self._services.ledger.resume(call, deadline=deadline)
         except (LeaseLost, ConcurrentChange):
             outcome = "lost"
+        except VaultKeyUnusable as error:
+            # Nothing went out: the call must not look as if it had.
+            unknown = Unknown(reason=str(error), unanswered=False, reached=False)
+            self._services.ledger.bank_calls.park(call, unknown)
+            outcome = "unreadable"
         else:
             outcome = "settled" if isinstance(reply, Settled) else "parked"
         RESUMED.labels(call.operation.value, outcome).inc()
@@ -115,9 +128,11 @@ class Worker:
         before = self._services.clock.now() - EXPIRY_GRACE
         with self._services.pool.connection() as connection:
             found = RECEIPTS.past_their_time(connection, before, EXPIRIES_AT_ONCE)
-        for payment_id, tenant in found:
+        new = [each for each in found if each[0] not in self._expiring]
+        for payment_id, tenant in new:
+            self._expiring.add(payment_id)
             executor.submit(self._guarded, partial(self.expire, payment_id, tenant))
-        return len(found)
+        return len(new)
 
     def expire(self, payment_id: UUID, tenant: Tenant) -> None:
         """Releases one hold, unless somebody was first."""
@@ -128,9 +143,14 @@ class Worker:
             deadline=self._services.clock.monotonic() + CALL_SECONDS,
             payment_id=payment_id,
         )
-        with suppress(PaymentStateConflict, ConcurrentChange, LeaseLost):
-            self._services.ledger.expire(command)
-            log.info("expired", payment_id=encode(Prefix.PAYMENT, payment_id))
+        try:
+            with suppress(PaymentStateConflict, ConcurrentChange, LeaseLost):
+                reply = self._services.ledger.expire(command)
+                outcome = "settled" if isinstance(reply, Settled) else "parked"
+                shown = encode(Prefix.PAYMENT, payment_id)
+                log.info("hold past its time", payment_id=shown, outcome=outcome)
+        finally:
+            self._expiring.discard(payment_id)
 
     def _sweep_if_due(self) -> None:
         now = self._services.clock.monotonic()

@@ -177,7 +177,7 @@ class Receipts:
     """
     PAST_THEIR_TIME: LiteralString = """
         SELECT payment_id, merchant_id, mode FROM receipts
-        WHERE status = 'authorized' AND NOT pending
+        WHERE status = 'authorized' AND NOT pending AND NOT needs_review
           AND expires_at < %(before)s
         ORDER BY expires_at LIMIT %(limit)s
     """

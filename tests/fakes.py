@@ -491,6 +491,7 @@ class InMemoryBankCalls:
             outstanding.call = replace(
                 outstanding.call,
                 unanswered=outstanding.call.unanswered + unknown.unanswered,
+                reached=outstanding.call.reached or unknown.reached,
                 contradictions=(outstanding.call.contradictions + 1) * unknown.contradicts,
             )
             outstanding.parked, outstanding.in_flight = True, False

@@ -28,6 +28,8 @@ from infrastructure.bank.client import BankClient, NoReply, NotSent, Reply
 
 # Longer than the bank takes when it is well; an attempt that cannot wait so long is not begun again.
 MINIMUM_RETRY_SECONDS: Final = 2.5
+# What must be left after the pause, or the bank's slowness would look like silence.
+SHORTEST_RETRY_SECONDS: Final = 2.0
 SHORTEST_TIMEOUT_SECONDS: Final = 0.05
 MAX_TRIES: Final = 4
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -162,8 +164,11 @@ class _Call:
         self._request = request
         self._ends_at = driver.monotonic() + request.seconds_left
         self._attempts = 0
+        self._tried = False
 
     def run(self) -> Answer:
+        if self._seconds_left() <= 0:
+            return Unknown(reason="no time was left to ask", unanswered=False, reached=False)
         if self._request.ask_first and self._request.operation in DONE_AS_OFTEN_AS_ASKED:
             remembered = self._remembered_if_well()
             if remembered is not None:
@@ -212,13 +217,14 @@ class _Call:
         )
 
     def _once(self) -> Answer:
-        if self._seconds_left() <= 0:
-            return Unknown(reason="no time was left to ask", unanswered=False)
+        again, self._tried = self._tried, True
+        if self._seconds_left() <= (SHORTEST_RETRY_SECONDS if again else 0.0):
+            return Unknown(reason="no time was left to ask", unanswered=False, reached=False)
         body = self._driver.body(self._request)
         try:
             reply = self._driver.ask(self._request, body, seconds_left=self._seconds_left())
         except NotSent as error:
-            return Unknown(reason=f"not reached: {error}", unanswered=False)
+            return Unknown(reason=f"not reached: {error}", unanswered=False, reached=False)
         except NoReply as error:
             return Unknown(reason=f"no answer: {error}", unanswered=True)
         answer = classify(self._request, reply, attempts=self._attempts)

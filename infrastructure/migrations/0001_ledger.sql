@@ -58,6 +58,7 @@ CREATE TABLE bank_calls (
     attempts        integer     NOT NULL,
     unanswered      integer     NOT NULL,
     contradictions  integer     NOT NULL,
+    reached         boolean     NOT NULL,
     in_flight       boolean     NOT NULL,
     parked          boolean     NOT NULL,
     fence           bigint      NOT NULL,

@@ -2,6 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import requests
+
 from infrastructure.worker import Worker
 from tests.api.an_api import Api, Caller, error_of
 from tests.infrastructure.bank_simulator.a_bank import Bank
@@ -60,3 +62,32 @@ def test_a_hold_in_its_time_is_left_alone(api_over_the_wire: Api, simulator: Ban
     release_expired(api_over_the_wire)
 
     assert merchant.receipt(payment_id)["status"] == "authorized"
+
+
+def test_a_hold_that_the_bank_will_not_release_is_asked_for_once_and_left_to_a_person(
+    api_over_the_wire: Api, simulator: Bank
+) -> None:
+    merchant = api_over_the_wire.merchant()
+    payment_id = authorized_long_ago(merchant, simulator)
+    held = merchant.receipt(payment_id)["bank"]["authorization_id"]
+    released_elsewhere(simulator, held)
+
+    release_expired(api_over_the_wire)
+    after_one = merchant.receipt(payment_id)
+    release_expired(api_over_the_wire)
+
+    assert (after_one["status"], after_one["needs_review"]["reason"]) == (
+        "authorized",
+        "bank_disagrees",
+    )
+    assert merchant.receipt(payment_id) == after_one
+
+
+def released_elsewhere(simulator: Bank, authorization_id: str) -> None:
+    response = requests.post(
+        f"http://127.0.0.1:{simulator.port}/api/v1/voids",
+        json={"authorization_id": authorization_id},
+        headers={"Idempotency-Key": f"elsewhere-{authorization_id}"},
+        timeout=5,
+    )
+    assert response.status_code == 200

@@ -304,7 +304,18 @@ def test_a_call_is_taken_up_as_it_was_left(store: Store) -> None:
 
     taken = take_up(store)
 
-    assert taken == replace(call, attempts=1, fence=taken.fence)
+    assert taken == replace(call, attempts=1, reached=True, fence=taken.fence)
+
+
+def test_a_call_that_never_went_out_is_known_not_to_have_reached_the_bank(store: Store) -> None:
+    payment, call = begun(store)
+    never_sent = Unknown(reason="not reached", unanswered=False, reached=False)
+    store.calls.park(call, never_sent)
+
+    taken = take_up(store)
+
+    assert (taken.reached, taken.unanswered, taken.attempts) == (False, 0, 1)
+    assert payment.id == taken.payment_id
 
 
 def test_each_time_it_is_taken_up_a_call_counts_and_has_a_higher_fence(store: Store) -> None:

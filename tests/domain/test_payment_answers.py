@@ -308,3 +308,32 @@ def test_times_are_of_one_width_and_sort_as_text() -> None:
     assert texts[0] == "2026-11-20T12:00:00.000000Z"
     assert texts == sorted(texts)
     assert {len(text) for text in texts} == {27}
+
+
+# --- a no after silence ---
+
+
+@pytest.mark.parametrize("operation", ["capture", "void", "refund"])
+@pytest.mark.parametrize("answer", [REJECTED, Declined(code="refund_exceeds_capture")])
+def test_a_no_that_is_none_about_the_operation_leaves_open_what_silence_did(
+    operation: str, answer: Outcome
+) -> None:
+    story = Story().authorized()
+    if operation == "capture":
+        story.asked_to_capture()
+    elif operation == "void":
+        story.asked_to_void()
+    else:
+        story.captured().asked_to_refund()
+
+    story.answered(answer, attempts=1, unanswered=True)
+
+    assert reviews(story.payment) == [ReviewReason.BANK_DISAGREES]
+
+
+def test_a_bank_that_says_too_late_did_not_capture_before() -> None:
+    story = Story().authorized().asked_to_capture()
+
+    story.answered(Declined(code="authorization_expired"), attempts=1, unanswered=True)
+
+    assert reviews(story.payment) == []

@@ -209,3 +209,21 @@ def test_a_bank_that_takes_too_long_to_say_so_is_not_well(
     BankClient(bank.url, connections=1).is_healthy()
 
     assert time.monotonic() - started < 3.5
+
+
+# --- a deadline is one for head and body ---
+
+
+def test_a_late_head_leaves_the_body_no_more_than_the_time_that_is_left(bank: BadBank) -> None:
+    def comes_late_and_stalls(bank: BadBank, line: socket.socket) -> None:
+        bank.closed.wait(0.8)
+        line.sendall(OK + b"Content-Length: 100\r\n\r\n{")
+        bank.closed.wait(5)
+
+    bank.will(comes_late_and_stalls)
+    started = time.monotonic()
+
+    with pytest.raises(NoReply):
+        post(bank, timeout_seconds=1.0)
+
+    assert time.monotonic() - started < 1.6

@@ -1,0 +1,64 @@
+"""No wait for the database is longer than it may be, whatever has become of the server."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from domain.errors import StoreUnavailable
+from infrastructure.database import (
+    ANSWER_TIMEOUT_SECONDS,
+    IDLE_SECONDS,
+    BoundedConnection,
+    Pool,
+    open_pool,
+    unavailability_named,
+)
+
+MARGIN_SECONDS = 2.0
+
+
+@pytest.fixture
+def pool(shared_database_url: str) -> Iterator[Pool]:
+    with open_pool(shared_database_url, size=1) as pool:
+        pool.wait()
+        yield pool
+
+
+def backend_of(connection: BoundedConnection) -> int:
+    return connection.info.backend_pid
+
+
+def test_a_server_that_is_stopped_is_not_waited_for(pool: Pool) -> None:
+    with pool.connection() as connection:
+        backend = backend_of(connection)
+        os.kill(backend, signal.SIGSTOP)
+        started = time.monotonic()
+        try:
+            with pytest.raises(StoreUnavailable), unavailability_named():
+                connection.execute("SELECT 1")
+        finally:
+            os.kill(backend, signal.SIGCONT)
+
+    assert time.monotonic() - started < ANSWER_TIMEOUT_SECONDS + MARGIN_SECONDS
+    with pool.connection() as connection:
+        assert backend_of(connection) != backend
+
+
+def test_a_connection_that_died_while_it_was_idle_is_replaced_before_it_is_used(
+    pool: Pool, shared_database_url: str
+) -> None:
+    with pool.connection() as connection:
+        dead = backend_of(connection)
+    with psycopg.connect(shared_database_url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [dead])
+    connection.used_at -= IDLE_SECONDS
+
+    with pool.connection() as connection:
+        row = connection.execute("SELECT 1 AS one").fetchone()
+
+    assert row == {"one": 1}
+    assert backend_of(connection) != dead

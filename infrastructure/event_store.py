@@ -356,7 +356,7 @@ class ShardedRecorder(ApplicationRecorder):
     # notifications cannot be offered: a reader of one would lose events.
 
     def select_notifications(self, *_: Any, **__: Any) -> Sequence[Notification]:
-        """Not offered: see `projections.engine`."""
+        """Not offered."""
         _one_sequence_not_offered()
 
     def max_notification_id(self) -> int | None:

@@ -54,6 +54,7 @@ WRONG_SETTING = 2
 NOT_DONE = 1
 COMMAND_CONNECTIONS = 4
 WORKER_CONNECTIONS = 20
+WORKER_BANK_CONNECTIONS = 64
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -202,7 +203,7 @@ def work() -> None:
             read_settings(given={"DATABASE_URL": url}),
             answers=FamilyAnswers(),
             connections=WORKER_CONNECTIONS,
-            bank_connections=WORKER_CONNECTIONS,
+            bank_connections=WORKER_BANK_CONNECTIONS,
         )
         worker = Worker(services)
         for number in (signal.SIGTERM, signal.SIGINT):

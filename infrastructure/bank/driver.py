@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import backoff
+import structlog
 from prometheus_client import Counter
 
 from domain.bank import (
@@ -84,6 +85,7 @@ FICMART: Final = BankCapabilities(
 EXTENDED: Final = BankCapabilities(currencies=None, partial_amounts=True, cvc_optional=True)
 PROFILES: Final[Mapping[str, BankCapabilities]] = {"ficmart": FICMART, "extended": EXTENDED}
 
+log = structlog.get_logger(__name__)
 ANSWERS = Counter(
     "counterfoil_bank_answers_total", "What the bank answered.", ["operation", "outcome"]
 )
@@ -111,6 +113,13 @@ class BankDriver:
     def perform(self, request: BankRequest) -> Answer:
         """Carries out `request` within its time."""
         answer = _Call(self, request).run()
+        if isinstance(answer, Rejected):
+            # Our own fault, and nobody's who asked: somebody has to look.
+            log.error(
+                "the bank did not understand our request",
+                bank_key=request.key,
+                reason=answer.reason,
+            )
         ANSWERS.labels(request.operation.value, type(answer).__name__.lower()).inc()
         return answer
 

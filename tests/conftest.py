@@ -111,6 +111,14 @@ class Databases:
             self.connection.execute(DROP.format(name=name))
 
 
+@pytest.fixture(autouse=True)
+def the_environment_stays_as_it_was() -> Iterator[None]:
+    """A test that leaves a variable behind would change what the next one sees."""
+    before = environment()
+    yield
+    assert environment() == before
+
+
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """Clones of the migrated database, for a test that needs several."""
@@ -134,6 +142,10 @@ def shared_database_url(databases: Databases) -> Iterator[str]:
     """A migrated database that the worker's tests share: for tests that use fresh ids only."""
     with databases.clone() as url:
         yield url
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
 def with_database(url: str, name: str) -> str:

@@ -17,7 +17,7 @@ from api.schemas import RefundOut
 from domain.bank import Unknown
 from infrastructure.checkpoint_keys import check_signing_key
 from infrastructure.vault import new_key
-from scripts.cli import main
+from scripts.cli import METRICS_VARIABLE, main
 from tests.api.an_api import EMPTY_CARD, Api, Caller, an_api, shaped
 from tests.builders import ANY_AMOUNT
 from tests.fakes import FakeBank, SteppableClock
@@ -46,7 +46,8 @@ EVERY_COMMAND: tuple[list[str], ...] = (
 
 
 def run(*arguments: str, **environ: str | None) -> Result:
-    return CliRunner(env={"DATABASE_URL": NO_DATABASE, **environ}).invoke(main, arguments)
+    own = {"DATABASE_URL": NO_DATABASE, METRICS_VARIABLE: None}  # what a command sets ends with it
+    return CliRunner(env={**own, **environ}).invoke(main, arguments)
 
 
 def done(result: Result) -> str:

@@ -30,14 +30,16 @@ from api.errors import (
 from api.fields import Strict, validated
 from api.gateway import routes as gateway
 from api.http import API_VERSION, Answer, Call, Route, error_answer, json_answer
+from api.payments import routes as payments
 from api.stripe_dialect import STRIPE, dialect_of, should_retry
 from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavailable
 from domain.ids import Prefix, encode
 from domain.payment import rfc3339
 from infrastructure.database import UNAVAILABLE
+from infrastructure.projections.reading import ModelBehind
 from infrastructure.services import Services
 
-ROUTES: Final = (*gateway.ROUTES,)
+ROUTES: Final = (*gateway.ROUTES, *payments.ROUTES)
 
 # A few threads are kept from those that wait for the bank, so that reads are always served.
 RESERVED_THREADS: Final = 16
@@ -275,6 +277,8 @@ def _api_error(error: Exception) -> ApiError:  # noqa: PLR0911 - one return a ki
             return from_refusal(error)
         case HTTPException():
             return _http_error(error)
+        case ModelBehind():
+            return unavailable("What is asked for is not up to date yet. Ask again in a moment.")
         case StoreUnavailable():
             log.error("the database is out of reach", error=str(error))
             return unavailable("The database is out of reach. Ask again with the same key.")

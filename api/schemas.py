@@ -154,3 +154,34 @@ class HealthOut(Out):
     status: Literal["ok"]
     version: str
     timestamp: Moment
+
+
+class AmountOut(Out):
+    """An amount in one currency."""
+
+    amount: int
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+
+
+class SourceTypesOut(Out):
+    """An amount by how it was paid."""
+
+    card: int
+
+
+class AvailableOut(AmountOut):
+    """An amount in one currency, by how it was paid."""
+
+    source_types: SourceTypesOut
+
+
+class BalanceOut(Out):
+    """What is held, captured and refunded, by currency. `available`: captured and not refunded."""
+
+    object: Literal["balance"]
+    available: list[AvailableOut]
+    pending: list[AvailableOut]
+    held: list[AmountOut]
+    captured: list[AmountOut]
+    refunded: list[AmountOut]
+    livemode: bool

@@ -29,6 +29,7 @@ from domain.errors import (
 from domain.ids import Prefix, encode
 from domain.ledger import LEASE_SECONDS, Settled
 from domain.records import BankCall
+from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.services import Services
 from infrastructure.vault import VaultKeyUnusable
@@ -70,6 +71,9 @@ class Worker:
 
     def run(self) -> None:
         """Works until `stop`. Failures of the database are waited out."""
+        engine = ProjectionEngine(self._services.pool, self._services.clock.monotonic)
+        following = threading.Thread(target=engine.run, args=(self._stopping,), name="projections")
+        following.start()
         # Expiries have threads of their own: what is leased must never wait behind them.
         with (
             ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as callers,
@@ -80,6 +84,7 @@ class Worker:
                 self._guarded(partial(self._expire_if_due, sweepers))
                 self._guarded(partial(self.take_up, callers))
                 self._stopping.wait(POLL_SECONDS)
+        following.join()
 
     def take_up(self, executor: ThreadPoolExecutor) -> int:
         """Starts on the calls whose time has come, as many as there is room for; how many."""

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from domain.commands import Mode, Tenant
 from domain.ids import Prefix, encode
 from domain.payment import Payment, Status, rfc3339
+from projections.changes import Change, Write, columns
 from projections.pages import Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "receipts"
@@ -130,6 +131,34 @@ class Receipts:
     name: LiteralString = NAME
     version = VERSION
 
+    TABLES: tuple[LiteralString, ...] = ("receipts",)
+    CREATE: LiteralString = """
+        CREATE TABLE receipts (
+            shard        smallint    NOT NULL,
+            payment_id   uuid        NOT NULL,
+            merchant_id  text        NOT NULL,
+            mode         text        NOT NULL,
+            order_id     text,
+            customer_id  text,
+            status       text        NOT NULL,
+            needs_review boolean     NOT NULL,
+            pending      boolean     NOT NULL,
+            created_at   timestamptz NOT NULL,
+            expires_at   timestamptz,
+            version      bigint      NOT NULL,
+            document     jsonb       NOT NULL,
+            CONSTRAINT receipts_pkey PRIMARY KEY (shard, payment_id)
+        ) WITH (fillfactor = 70)
+    """
+    INDEXES: LiteralString = """
+        CREATE INDEX receipts_newest ON receipts (merchant_id, mode, payment_id);
+        CREATE INDEX receipts_by_order ON receipts (merchant_id, mode, order_id, payment_id);
+        CREATE INDEX receipts_by_customer ON receipts (merchant_id, mode, customer_id, payment_id);
+        CREATE INDEX receipts_expiring ON receipts (expires_at)
+            WHERE status = 'authorized' AND NOT pending;
+        CREATE INDEX receipts_to_review ON receipts (created_at) WHERE needs_review;
+    """
+
     UPSERT: LiteralString = """
         INSERT INTO receipts (
             shard, payment_id, merchant_id, mode, order_id, customer_id, status,
@@ -145,30 +174,23 @@ class Receipts:
             version = excluded.version, document = excluded.document
         WHERE receipts.version < excluded.version
     """
-    # A rebuild writes rows again that may be damaged, but never over a newer one.
-    REBUILD: LiteralString = """
+    # The same for many payments at once.
+    UPSERT_MANY: LiteralString = """
         INSERT INTO receipts (
             shard, payment_id, merchant_id, mode, order_id, customer_id, status,
             needs_review, pending, created_at, expires_at, version, document
-        ) VALUES (
-            %(shard)s, %(payment_id)s, %(merchant_id)s, %(mode)s, %(order_id)s, %(customer_id)s,
-            %(status)s, %(needs_review)s, %(pending)s, %(created_at)s, %(expires_at)s,
-            %(version)s, %(document)s
+        )
+        SELECT * FROM unnest(
+            %(shard)s::smallint[], %(payment_id)s::uuid[], %(merchant_id)s::text[],
+            %(mode)s::text[], %(order_id)s::text[], %(customer_id)s::text[], %(status)s::text[],
+            %(needs_review)s::boolean[], %(pending)s::boolean[], %(created_at)s::timestamptz[],
+            %(expires_at)s::timestamptz[], %(version)s::bigint[], %(document)s::jsonb[]
         )
         ON CONFLICT (shard, payment_id) DO UPDATE SET
-            merchant_id = excluded.merchant_id, mode = excluded.mode,
-            order_id = excluded.order_id, customer_id = excluded.customer_id,
             status = excluded.status, needs_review = excluded.needs_review,
-            pending = excluded.pending, created_at = excluded.created_at,
-            expires_at = excluded.expires_at, version = excluded.version,
-            document = excluded.document
-        WHERE receipts.version <= excluded.version
-    """
-    DELETE_ORPHANS: LiteralString = """
-        DELETE FROM receipts r WHERE NOT EXISTS (
-            SELECT FROM events e
-            WHERE e.shard = r.shard AND e.originator_id = r.payment_id AND e.originator_version = 1
-        )
+            pending = excluded.pending, expires_at = excluded.expires_at,
+            version = excluded.version, document = excluded.document
+        WHERE receipts.version < excluded.version
     """
     BY_ID: LiteralString = """
         SELECT document FROM receipts
@@ -218,6 +240,11 @@ class Receipts:
             "document": Jsonb(receipt),
         }
         return [row]
+
+    def writes(self, changes: Sequence[Change]) -> list[Write]:
+        """The receipts of the payments that went on."""
+        rows = [row for change in changes for row in self.rows(change.shard, change.history)]
+        return [Write(self.UPSERT_MANY, columns(rows))] if rows else []
 
     def by_id(
         self, connection: Connection[Any], shard: int, payment_id: UUID, tenant: Tenant

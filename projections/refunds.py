@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from domain.commands import Tenant
 from domain.ids import Prefix, decode, encode
 from domain.payment import Payment, rfc3339
+from projections.changes import Change, Write, columns
 from projections.pages import Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "refunds"
@@ -80,6 +81,26 @@ class Refunds:
     name: LiteralString = NAME
     version = VERSION
 
+    TABLES: tuple[LiteralString, ...] = ("refunds",)
+    CREATE: LiteralString = """
+        CREATE TABLE refunds (
+            shard       smallint    NOT NULL,
+            payment_id  uuid        NOT NULL,
+            refund_id   uuid        NOT NULL,
+            merchant_id text        NOT NULL,
+            mode        text        NOT NULL,
+            status      text        NOT NULL,
+            created_at  timestamptz NOT NULL,
+            version     bigint      NOT NULL,
+            document    jsonb       NOT NULL,
+            CONSTRAINT refunds_pkey PRIMARY KEY (shard, refund_id)
+        ) WITH (fillfactor = 70)
+    """
+    INDEXES: LiteralString = """
+        CREATE INDEX refunds_newest ON refunds (merchant_id, mode, refund_id);
+        CREATE INDEX refunds_by_payment ON refunds (payment_id, refund_id);
+    """
+
     UPSERT: LiteralString = """
         INSERT INTO refunds (
             shard, payment_id, refund_id, merchant_id, mode, status, created_at, version, document
@@ -91,26 +112,19 @@ class Refunds:
             status = excluded.status, version = excluded.version, document = excluded.document
         WHERE refunds.version < excluded.version
     """
-    REBUILD: LiteralString = """
+    # The same for many refunds at once.
+    UPSERT_MANY: LiteralString = """
         INSERT INTO refunds (
             shard, payment_id, refund_id, merchant_id, mode, status, created_at, version, document
-        ) VALUES (
-            %(shard)s, %(payment_id)s, %(refund_id)s, %(merchant_id)s, %(mode)s, %(status)s,
-            %(created_at)s, %(version)s, %(document)s
+        )
+        SELECT * FROM unnest(
+            %(shard)s::smallint[], %(payment_id)s::uuid[], %(refund_id)s::uuid[],
+            %(merchant_id)s::text[], %(mode)s::text[], %(status)s::text[],
+            %(created_at)s::timestamptz[], %(version)s::bigint[], %(document)s::jsonb[]
         )
         ON CONFLICT (shard, refund_id) DO UPDATE SET
-            payment_id = excluded.payment_id, merchant_id = excluded.merchant_id,
-            mode = excluded.mode, status = excluded.status, created_at = excluded.created_at,
-            version = excluded.version, document = excluded.document
-        WHERE refunds.version <= excluded.version
-    """
-    DELETE_ORPHANS: LiteralString = """
-        DELETE FROM refunds r WHERE NOT EXISTS (
-            SELECT FROM events e
-            WHERE e.shard = r.shard AND e.originator_id = r.payment_id
-              AND e.topic = 'payment.refund_requested'
-              AND convert_from(e.state, 'UTF8')::jsonb ->> 'refund_id' = r.document ->> 'id'
-        )
+            status = excluded.status, version = excluded.version, document = excluded.document
+        WHERE refunds.version < excluded.version
     """
     BY_ID: LiteralString = """
         SELECT document FROM refunds
@@ -147,6 +161,11 @@ class Refunds:
             }
             for refund in fold(history)
         ]
+
+    def writes(self, changes: Sequence[Change]) -> list[Write]:
+        """The refunds of the payments that went on."""
+        rows = [row for change in changes for row in self.rows(change.shard, change.history)]
+        return [Write(self.UPSERT_MANY, columns(rows))] if rows else []
 
     def by_id(
         self, connection: Connection[Any], refund_id: UUID, tenant: Tenant

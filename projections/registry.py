@@ -4,21 +4,33 @@ from collections.abc import Sequence
 from typing import Any, Final, LiteralString, Protocol
 
 from domain.payment import Payment
+from projections.balances import Balances
+from projections.changes import ReadModel
+from projections.customers import Customers
+from projections.operations import Operations
 from projections.receipts import Receipts
 from projections.refunds import Refunds
 
 
-class InlineProjection(Protocol):
+class InlineProjection(ReadModel, Protocol):
     """A read model that is written in the transaction that appends the events."""
 
-    name: LiteralString
-    version: int
     UPSERT: LiteralString
-    REBUILD: LiteralString
-    DELETE_ORPHANS: LiteralString
 
     def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
         """The rows that a payment with this history has; an event changes the last, or adds one."""
 
 
 INLINE: Final[tuple[InlineProjection, ...]] = (Receipts(), Refunds())
+FOLLOWING: Final[tuple[ReadModel, ...]] = (Balances(), Customers(), Operations())
+READ_MODELS: Final[tuple[ReadModel, ...]] = (*INLINE, *FOLLOWING)
+
+
+def read_model(name: str) -> ReadModel:
+    """The one of that name. Raises KeyError."""
+    return {each.name: each for each in READ_MODELS}[name]
+
+
+def is_inline(name: str) -> bool:
+    """Whether it is written with the events, and so never behind them."""
+    return any(each.name == name for each in INLINE)

@@ -3,21 +3,17 @@
 Exit status: 0 done, 1 not done or something found, 2 a wrong setting or argument, with one line.
 """
 
-import importlib.util
 import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-import psycopg
-from psycopg_pool import PoolTimeout
 
 from domain.commands import Mode
 from domain.ids import Prefix, encode
@@ -33,26 +29,27 @@ from infrastructure.api_keys import (
     Scope,
 )
 from infrastructure.bank_calls import PostgresBankCalls
-from infrastructure.checkpoint_keys import (
-    SigningKeyUnusable,
-    check_signing_key,
-    new_signing_key,
-)
+from infrastructure.checkpoint_keys import new_signing_key
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
-from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.logs import configure_logs
 from infrastructure.migrations import MigrationChanged, migrate, pending_migrations
-from infrastructure.projection_rebuild import rebuild
-from infrastructure.settings import Settings, SettingsError, read_settings
-from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
+from infrastructure.settings import read_settings
+from infrastructure.vault import new_key
 from projections.receipts import Receipts
-from projections.registry import INLINE
+from scripts.console import (
+    COMMAND_CONNECTIONS,
+    NOT_DONE,
+    connected,
+    database,
+    print_rows,
+    refuse,
+    settings_or_exit,
+    shown_time,
+)
+from scripts.read_models import operations_command, projections
 
 VERSION = "0.1.0"  # as in pyproject.toml
-WRONG_SETTING = 2
-NOT_DONE = 1
-COMMAND_CONNECTIONS = 4
 WORKER_CONNECTIONS = 20
 WORKER_BANK_CONNECTIONS = 64
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -62,67 +59,6 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 @click.version_option(version=VERSION, prog_name="counterfoil")
 def main() -> None:
     """Counterfoil: an event-sourced payment ledger with a gateway in front."""
-
-
-def refuse(sentence: str, status: int = WRONG_SETTING) -> NoReturn:
-    """Ends the command with one line on standard error."""
-    click.echo(f"counterfoil: {sentence}", err=True)
-    sys.exit(status)
-
-
-def settings_or_exit(**given: Any) -> Settings:
-    """The settings, with the command's own options above the environment."""
-    options = {name: str(value) for name, value in given.items() if value is not None}
-    try:
-        settings = read_settings(given=options)
-        FernetVault(settings.vault_keys or (new_key(),))
-        if settings.checkpoint_key is not None:
-            check_signing_key(settings.checkpoint_key)
-    except (SettingsError, VaultKeyUnusable, SigningKeyUnusable) as error:
-        refuse(str(error))
-    if settings.redis_url is not None and importlib.util.find_spec("redis") is None:
-        refuse("REDIS_URL needs the redis package: .venv/bin/python -m pip install redis")
-    return settings
-
-
-@contextmanager
-def database(settings: Settings) -> Iterator[str]:
-    """The database's URL: the one that is set, or the private one, running and with its schema.
-
-    A private database that was not running is stopped again at the end.
-    """
-    if settings.database_url is not None:
-        with reported_out_of_reach():
-            yield settings.database_url
-        return
-    private = EmbeddedPostgres(settings.data_dir / "postgres")
-    was_running = private.is_running()
-    url = private.start()
-    try:
-        migrate(url)
-        with reported_out_of_reach():
-            yield url
-    finally:
-        if not was_running:
-            private.stop()
-
-
-@contextmanager
-def reported_out_of_reach() -> Iterator[None]:
-    """One line instead of a stack trace when there is no database."""
-    try:
-        yield
-    except (psycopg.OperationalError, PoolTimeout):
-        refuse("the database is out of reach; check DATABASE_URL", NOT_DONE)
-    except psycopg.errors.UndefinedTable:
-        refuse("the database has no schema yet; run `counterfoil migrate`", NOT_DONE)
-
-
-@contextmanager
-def connected(settings: Settings) -> Iterator[Pool]:
-    """A few connections for a short command."""
-    with database(settings) as url, open_pool(url, size=COMMAND_CONNECTIONS) as pool:
-        yield pool
 
 
 def keys_in(pool: Pool) -> ApiKeys:
@@ -458,81 +394,8 @@ def keygen_checkpoint() -> None:
 # --- read models -------------------------------------------------------------------------------
 
 
-@main.group()
-def projections() -> None:
-    """Read models: list, rebuild."""
-
-
-@projections.command("list")
-@click.option("--json", "as_json", is_flag=True)
-def projections_list(*, as_json: bool) -> None:
-    """Every read model, and how far behind the log it is."""
-    rows = [
-        {
-            "name": projection.name,
-            "version": projection.version,
-            "status": "live",
-            "inline": True,
-            "lag_events": 0,  # written in the transaction that appends: never behind
-            "lag_seconds": 0.0,
-        }
-        for projection in INLINE
-    ]
-    print_rows(rows, as_json=as_json)
-
-
-@projections.command("rebuild")
-@click.argument("name", type=click.Choice([projection.name for projection in INLINE]))
-def projections_rebuild(name: str) -> None:
-    """Make a read model again from the log, while it is read and written."""
-    projection = next(p for p in INLINE if p.name == name)
-    with (
-        database(settings_or_exit()) as url,
-        click.progressbar(
-            length=1, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()
-        ) as bar,
-    ):
-
-        def show(done: int, of: int) -> None:
-            bar.length = max(of, 1)
-            bar.update(done - bar.pos)
-
-        result = rebuild(url, projection, show)
-    click.echo(
-        f"{name}: {result.payments} payments, {result.rows} rows from {result.events} events; "
-        f"{result.deleted} rows without events deleted"
-    )
-
-
-# --- printing ----------------------------------------------------------------------------------
-
-
-def shown_time(at: datetime | None) -> str | None:
-    """RFC 3339 in UTC, to the second."""
-    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """A JSON array for programs, a table for people."""
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    if not rows:
-        click.echo("none")
-        return
-    texts = [[shown_cell(value) for value in row.values()] for row in rows]
-    names = list(rows[0])
-    widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
-    for line in (names, *texts):
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-
-
-def shown_cell(value: Any) -> str:
-    """One cell of a table."""
-    if isinstance(value, list):
-        return " ".join(value)
-    return "-" if value is None else str(value)
+main.add_command(projections)
+main.add_command(operations_command)
 
 
 if __name__ == "__main__":

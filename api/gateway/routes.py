@@ -1,12 +1,10 @@
 """The gateway family's routes."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 from api.bodies import FORBIDDEN
-from api.errors import invalid
 from api.gateway import outputs
 from api.gateway.inputs import (
     AuthorizationInput,
@@ -20,6 +18,7 @@ from api.gateway.inputs import (
     payment_uuid,
 )
 from api.http import Answer, Call, Route, json_answer
+from api.moments import moment
 from api.schemas import OrderOut, ReceiptList, ReceiptOut, RefundList, RefundOut
 from domain.commands import AuthorizePayment, CapturePayment, RefundPayment, VoidPayment
 from domain.errors import OrderNotFound, PaymentNotFound, RefundNotFound
@@ -113,27 +112,11 @@ def _receipt_at(call: Call, payment_id: UUID, query: MomentQuery) -> dict[str, A
             raise PaymentNotFound("The payment has no such version.", param="version")
         return receipts.fold(history[: query.version])
     assert query.as_of is not None
-    at = _moment(query.as_of)
+    at = moment(query.as_of)
     first_later = next((i for i, e in enumerate(history) if e.timestamp > at), len(history))
     if first_later == 0:
         raise PaymentNotFound("The payment was not there yet.", param="as_of")
     return receipts.fold(history[:first_later])
-
-
-def _moment(text: str) -> datetime:
-    """RFC 3339 with an offset, or Unix seconds. Raises ApiError."""
-    try:
-        if text.isascii() and text.isdigit():
-            return datetime.fromtimestamp(int(text), UTC)
-        # A plus sign in a query string is a space to whoever decodes it.
-        moment: datetime | None = datetime.fromisoformat(
-            text.replace(" ", "+") if "T" in text else text
-        )
-    except (ValueError, OverflowError, OSError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise invalid("invalid_param", "as_of must be RFC 3339 with an offset.", "as_of")
-    return moment
 
 
 def list_receipts(call: Call, query: ReceiptsQuery) -> Answer:

@@ -104,45 +104,53 @@ CREATE TABLE idempotency_keys (
 );
 CREATE INDEX idempotency_keys_claimed_at ON idempotency_keys (claimed_at);
 
--- Read models.
-CREATE TABLE receipts (
-    shard        smallint    NOT NULL,
-    payment_id   uuid        NOT NULL,
-    merchant_id  text        NOT NULL,
-    mode         text        NOT NULL,
-    order_id     text,
-    customer_id  text,
+-- Read models have their tables in the files that define them. Of each there is one generation that is
+-- live, in the schema that everyone reads, and at most one more, in the schema beside: on its way to
+-- take its place, or the one that did.
+CREATE SCHEMA IF NOT EXISTS beside;
+CREATE SCHEMA IF NOT EXISTS swapping;
+
+CREATE TABLE projection_generations (
+    name         text        NOT NULL,
+    generation   integer     NOT NULL,
+    slot         text        NOT NULL,
     status       text        NOT NULL,
-    needs_review boolean     NOT NULL,
-    pending      boolean     NOT NULL,
-    created_at   timestamptz NOT NULL,
-    expires_at   timestamptz,
-    version      bigint      NOT NULL,
-    document     jsonb       NOT NULL,
-    CONSTRAINT receipts_pkey PRIMARY KEY (shard, payment_id)
-) WITH (fillfactor = 70);
-CREATE INDEX receipts_newest ON receipts (merchant_id, mode, payment_id);
-CREATE INDEX receipts_by_order ON receipts (merchant_id, mode, order_id, payment_id);
-CREATE INDEX receipts_by_customer ON receipts (merchant_id, mode, customer_id, payment_id);
+    code_version integer     NOT NULL,
+    paused       boolean     NOT NULL DEFAULT false,
+    owner        uuid,
+    owned_until  timestamptz,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    built_at     timestamptz,
+    promoted_at  timestamptz,
+    CONSTRAINT projection_generations_pkey PRIMARY KEY (name, generation),
+    CONSTRAINT projection_generations_slot UNIQUE (name, slot) DEFERRABLE INITIALLY DEFERRED,
+    CONSTRAINT projection_generations_slots CHECK (slot IN ('live', 'beside')),
+    CONSTRAINT projection_generations_statuses CHECK (
+        status IN ('live', 'building', 'ready', 'previous')
+    )
+);
 
-CREATE INDEX receipts_expiring ON receipts (expires_at)
-    WHERE status = 'authorized' AND NOT pending;
-CREATE INDEX receipts_to_review ON receipts (created_at) WHERE needs_review;
+-- How far each generation has read each shard. None: as the log itself, or not yet built.
+CREATE TABLE projection_positions (
+    name       text        NOT NULL,
+    generation integer     NOT NULL,
+    shard      smallint    NOT NULL,
+    position   bigint      NOT NULL,
+    CONSTRAINT projection_positions_pkey PRIMARY KEY (name, generation, shard)
+) WITH (fillfactor = 20);
 
-CREATE TABLE refunds (
-    shard       smallint    NOT NULL,
-    payment_id  uuid        NOT NULL,
-    refund_id   uuid        NOT NULL,
-    merchant_id text        NOT NULL,
-    mode        text        NOT NULL,
-    status      text        NOT NULL,
-    created_at  timestamptz NOT NULL,
-    version     bigint      NOT NULL,
-    document    jsonb       NOT NULL,
-    CONSTRAINT refunds_pkey PRIMARY KEY (shard, refund_id)
-) WITH (fillfactor = 70);
-CREATE INDEX refunds_newest ON refunds (merchant_id, mode, refund_id);
-CREATE INDEX refunds_by_payment ON refunds (payment_id, refund_id);
+-- Payments that a generation could not take in, from which version on, and why.
+CREATE TABLE projection_quarantine (
+    name            text        NOT NULL,
+    generation      integer     NOT NULL,
+    shard           smallint    NOT NULL,
+    originator_id   uuid        NOT NULL,
+    applied_version bigint      NOT NULL,
+    error           text        NOT NULL,
+    attempts        integer     NOT NULL,
+    since           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT projection_quarantine_pkey PRIMARY KEY (name, generation, shard, originator_id)
+);
 
 -- Who may ask.
 CREATE TABLE merchants (

@@ -1,4 +1,5 @@
-"""The database's schema, made and upgraded by numbered files, each applied once and for good.
+"""The database's schema, made and upgraded by numbered files, each applied once and for good; and the
+tables of read models, which the files that define those bring along.
 
 All of what is due is applied in one transaction, under a lock, so that any number of processes may
 call `migrate` at once. An applied file must never be edited: its checksum is kept and compared.
@@ -9,6 +10,9 @@ from importlib import resources
 from typing import Any, Final
 
 import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from infrastructure.projections import generations
 
 # Any number will do, as long as nothing else locks it.
 LOCK: Final = 7_240_651
@@ -31,18 +35,27 @@ def migrate(database_url: str) -> list[str]:
         connection.execute(CREATE_TABLE)
         rows = connection.execute("SELECT name, checksum FROM schema_migrations").fetchall()
         applied: dict[str, str] = dict(rows)
-        return [name for name, text in _files() if _apply(connection, applied, name, text)]
+        due = [name for name, text in _files() if _apply(connection, applied, name, text)]
+        made = generations.create_missing(_with_dicts(connection))
+        return due + [f"the read model {name}" for name in made]
 
 
 def pending_migrations(database_url: str) -> list[str]:
-    """The names of the files that `migrate` would apply; it changes nothing."""
+    """What `migrate` would do, by name; it changes nothing."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
         if row is None or not row[0]:
             return [name for name, _ in _files()]
         rows = connection.execute("SELECT name FROM schema_migrations").fetchall()
-    applied = {name for (name,) in rows}
-    return [name for name, _ in _files() if name not in applied]
+        applied = {name for (name,) in rows}
+        due = [name for name, _ in _files() if name not in applied]
+        return due or generations.missing_models(_with_dicts(connection))
+
+
+def _with_dicts(connection: psycopg.Connection[Any]) -> psycopg.Connection[DictRow]:
+    """The same connection, whose rows are dicts from here on."""
+    connection.row_factory = dict_row
+    return connection
 
 
 def _apply(

@@ -21,6 +21,7 @@ from api.schemas import ErrorOut, ReceiptOut, RefundOut
 from domain.bank import Answer, BankRequest
 from domain.commands import Mode
 from infrastructure.api_keys import DEFAULT_SCOPES, ApiKey, KeyType
+from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.services import Services, build_services
 from infrastructure.settings import read_settings
 from infrastructure.vault import new_key
@@ -125,14 +126,20 @@ def settings_for(database_url: str, **overrides: str) -> dict[str, str]:
 
 @contextmanager
 def an_api(database_url: str, *, threads: int = THREADS, **environ: str) -> Iterator[Api]:
-    """An application of its own."""
+    """An application of its own, with read models that are kept up with the log."""
     settings = read_settings(settings_for(database_url, **environ))
     services = build_services(
         settings, answers=FamilyAnswers(), connections=CONNECTIONS, bank_connections=CONNECTIONS
     )
+    stopping = threading.Event()
+    engine = ProjectionEngine(services.pool, services.clock.monotonic)
+    following = threading.Thread(target=engine.run, args=(stopping,), daemon=True)
+    following.start()
     try:
         yield Api(services, create_app(services, threads=threads))
     finally:
+        stopping.set()
+        following.join()
         services.close()
 
 

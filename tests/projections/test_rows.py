@@ -14,6 +14,7 @@ from domain.payment import Payment, rfc3339
 from infrastructure.database import Pool
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder
 from infrastructure.shards import shard_of
+from projections.changes import Change
 from projections.receipts import Receipts
 from projections.refunds import Refunds
 from projections.registry import INLINE, InlineProjection
@@ -23,17 +24,6 @@ SELECTS: dict[str, LiteralString] = {
     "receipts": "SELECT * FROM receipts WHERE payment_id = %(id)s",
     "refunds": "SELECT * FROM refunds WHERE payment_id = %(id)s ORDER BY document ->> 'created_at'",
 }
-DAMAGE: dict[str, LiteralString] = {
-    "receipts": """
-        UPDATE receipts SET status = 'nonsense', merchant_id = 'mer_x', document = '{}'
-        WHERE payment_id = %(id)s
-    """,
-    "refunds": """
-        UPDATE refunds SET status = 'nonsense', merchant_id = 'mer_x', document = '{"id": "?"}'
-        WHERE payment_id = %(id)s
-    """,
-}
-
 mapper = FlatMapper(FlatJSON())
 
 
@@ -75,12 +65,17 @@ def rows_of(
     return [plain(row) for row in projection.rows(shard_of(payment.id), history)]
 
 
-def rebuild(
-    pool: Pool, projection: InlineProjection, payment: Payment, history: Sequence[Payment.Event]
+def write_at_once(
+    pool: Pool, projection: InlineProjection, payments: Sequence[Payment], upto: int | None = None
 ) -> None:
+    """As a follower does, for many payments in one statement."""
+    changes = [
+        Change(shard=shard_of(payment.id), history=payment.history[:upto], new=1)
+        for payment in payments
+    ]
     with pool.connection() as connection:
-        for row in projection.rows(shard_of(payment.id), history):
-            connection.execute(projection.REBUILD, row)
+        for write in projection.writes(changes):
+            connection.execute(write.sql, write.parameters)
 
 
 def a_refunded_payment() -> Payment:
@@ -119,44 +114,28 @@ def test_rows_written_at_once_are_the_same(pool: Pool, projection: InlineProject
 
 
 @each_projection
-def test_a_rebuild_mends_a_damaged_row(pool: Pool, projection: InlineProjection) -> None:
-    payment = a_refunded_payment()
-    append_one_by_one(pool, payment)
-    before = rows_in(pool, projection, payment)
-    with pool.connection() as connection:
-        connection.execute(DAMAGE[projection.name], {"id": payment.id})
+def test_rows_of_many_payments_written_at_once_are_the_same(
+    pool: Pool, projection: InlineProjection
+) -> None:
+    payments = [a_refunded_payment(), Story().authorized().captured().refunded(1).payment]
 
-    rebuild(pool, projection, payment, from_the_log(pool, payment))
+    write_at_once(pool, projection, payments)
 
-    assert rows_in(pool, projection, payment) == before
+    for payment in payments:
+        assert rows_in(pool, projection, payment) == rows_of(projection, payment, payment.history)
 
 
 @each_projection
-def test_a_rebuild_that_is_behind_changes_no_newer_row(
+def test_what_is_written_late_changes_no_newer_row(
     pool: Pool, projection: InlineProjection
 ) -> None:
     payment = a_refunded_payment()
     append_one_by_one(pool, payment)
     before = rows_in(pool, projection, payment)
 
-    rebuild(pool, projection, payment, payment.history[:-1])
+    write_at_once(pool, projection, [payment], upto=-1)
 
     assert rows_in(pool, projection, payment) == before
-
-
-@each_projection
-def test_rows_of_no_event_are_orphans_and_others_are_not(
-    pool: Pool, projection: InlineProjection
-) -> None:
-    kept, orphan = a_refunded_payment(), a_refunded_payment()
-    append_one_by_one(pool, kept)
-    rebuild(pool, projection, orphan, orphan.history)
-
-    with pool.connection() as connection:
-        connection.execute(projection.DELETE_ORPHANS)
-
-    assert rows_in(pool, projection, orphan) == []
-    assert rows_in(pool, projection, kept) != []
 
 
 def test_a_receipt_is_found_by_its_owner_only(pool: Pool, tenant: Tenant) -> None:

@@ -17,6 +17,7 @@ from api.schemas import RefundOut
 from domain.bank import Unknown
 from infrastructure.checkpoint_keys import check_signing_key
 from infrastructure.vault import new_key
+from projections.registry import INLINE, READ_MODELS
 from scripts.cli import METRICS_VARIABLE, main
 from tests.api.an_api import EMPTY_CARD, Api, Caller, an_api, shaped
 from tests.builders import ANY_AMOUNT
@@ -42,6 +43,15 @@ EVERY_COMMAND: tuple[list[str], ...] = (
     ["stuck"],
     ["projections", "list"],
     ["projections", "rebuild"],
+    ["projections", "diff"],
+    ["projections", "promote"],
+    ["projections", "rollback"],
+    ["projections", "retire"],
+    ["projections", "pause"],
+    ["projections", "resume"],
+    ["projections", "quarantine"],
+    ["projections", "retry"],
+    ["operations"],
 )
 
 
@@ -227,13 +237,15 @@ def served(database_url: str) -> Iterator[tuple[Api, Caller]]:
         yield api, api.merchant()
 
 
-def test_the_read_models_are_listed_and_none_is_behind() -> None:
-    listed = json.loads(done(run("projections", "list", "--json")))
+def test_the_read_models_are_listed_and_none_is_behind(database_url: str) -> None:
+    listed = json.loads(done(run("projections", "list", "--json", DATABASE_URL=database_url)))
 
-    assert [one["name"] for one in listed] == ["receipts", "refunds"]
+    assert {one["name"]: one["inline"] for one in listed} == {
+        model.name: model in INLINE for model in READ_MODELS
+    }
     for one in listed:
-        assert set(one) == {"name", "version", "status", "inline", "lag_events", "lag_seconds"}
-        assert (one["inline"], one["lag_events"], one["lag_seconds"]) == (True, 0, 0.0)
+        assert (one["version"], one["status"]) == (1, "live")
+        assert (one["lag_events"], one["lag_seconds"], one["quarantined"]) == (0, 0.0, 0)
 
 
 ROWS: dict[str, LiteralString] = {
@@ -278,12 +290,14 @@ def test_a_rebuild_mends_what_was_damaged_byte_for_byte(
             connection.execute(statement)
     damaged = rows(database_url, name)
 
-    text = done(run("projections", "rebuild", name, DATABASE_URL=database_url))
+    built = done(run("projections", "rebuild", name, DATABASE_URL=database_url))
+    still = rows(database_url, name)
+    promoted = done(run("projections", "promote", name, DATABASE_URL=database_url))
 
-    assert damaged != before
+    assert still == damaged != before
     assert rows(database_url, name) == before
-    assert text.startswith(f"{name}: ")
-    assert "1 rows without events deleted" in text
+    assert built.startswith(f"{name}: version 2 is built from ")
+    assert promoted == f"{name}: version 2 is live\n"
 
 
 def some_payments(merchant: Caller) -> None:
@@ -310,7 +324,7 @@ def test_a_rebuild_of_what_is_right_changes_nothing(
     before = {name: rows(database_url, name) for name in ROWS}
 
     for name in ROWS:
-        done(run("projections", "rebuild", name, DATABASE_URL=database_url))
+        done(run("projections", "rebuild", name, "--promote", DATABASE_URL=database_url))
 
     assert {name: rows(database_url, name) for name in ROWS} == before
 

@@ -1,0 +1,1 @@
+"""The payments family: what merchants' developers use."""

@@ -1,0 +1,40 @@
+"""The payments family's routes."""
+
+from typing import Final
+
+from api.http import Answer, Call, Route, json_answer
+from api.moments import moment
+from api.payments import outputs
+from api.payments.inputs import BalanceQuery
+from api.schemas import BalanceOut
+from infrastructure.api_keys import Scope
+from infrastructure.projections.reading import wait_until_current
+from projections.balances import Balances
+
+FAMILY: Final = "payments"
+
+BALANCES: Final = Balances()
+
+
+def get_balance(call: Call, query: BalanceQuery) -> Answer:
+    """What is held, captured and refunded, by currency."""
+    as_of = None if query.as_of is None else moment(query.as_of)
+    pool, tenant = call.services.pool, call.tenant
+    wait_until_current(pool, BALANCES.name, merchant_id=tenant.merchant_id, mode=tenant.mode.value)
+    with pool.connection() as connection:
+        rows = BALANCES.of(connection, tenant, customer_id=query.customer_id, as_of=as_of)
+    return json_answer(200, outputs.balance(rows, tenant.mode))
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/v1/balance",
+        handler=get_balance,
+        query=BalanceQuery,
+        scope=Scope.PAYMENTS_READ,
+        summary="What is held, captured and refunded, now or as of a moment",
+        family=FAMILY,
+        answers={200: BalanceOut},
+    ),
+)

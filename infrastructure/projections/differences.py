@@ -1,0 +1,104 @@
+"""Two generations of a read model, compared row by row as of one moment."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import Connection, sql
+from psycopg.rows import DictRow, dict_row
+
+from infrastructure.projections.follower import Overtaken
+from infrastructure.projections.generations import NoSuchGeneration, Slot, Status, in_slot
+from infrastructure.projections.rebuild import catch_up
+from projections.registry import is_inline, read_model
+
+TRIES: Final = 50
+FETCHED_AT_ONCE: Final = 1_000
+
+POSITIONS_DIFFER: Final[LiteralString] = """
+    SELECT count(*) AS shards FROM projection_positions a
+    JOIN projection_positions b ON b.name = a.name AND b.shard = a.shard
+    WHERE a.name = %(name)s AND a.generation = %(live)s AND b.generation = %(beside)s
+      AND a.position <> b.position
+"""
+BEHIND_THE_LOG: Final[LiteralString] = """
+    SELECT count(*) AS shards FROM projection_positions p JOIN shard_heads h ON h.shard = p.shard
+    WHERE p.name = %(name)s AND p.generation = %(beside)s AND p.position < h.position
+"""
+KEY_COLUMNS: Final[LiteralString] = """
+    SELECT a.attname AS name FROM pg_index i
+    CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (number, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+    WHERE i.indrelid = %(table)s::regclass AND i.indisprimary ORDER BY k.place
+"""
+
+
+class NeverAtOnePoint(Exception):
+    """The generations were never up to the same event; nothing can be said of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One row that is not the same. None: the generation does not have it."""
+
+    table: str
+    key: dict[str, Any]
+    live: dict[str, Any] | None
+    beside: dict[str, Any] | None
+
+
+def differences(database_url: str, name: str) -> Iterator[Difference]:
+    """Every row of the live generation that differs from the one beside it, as of one snapshot in
+    which both have taken in the same events. Raises NoSuchGeneration, NeverAtOnePoint."""
+    model = read_model(name)
+    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        _reach_one_point(connection, database_url, name)
+        for table in model.TABLES:
+            yield from _rows_that_differ(connection, table)
+
+
+def _reach_one_point(connection: Connection[DictRow], database_url: str, name: str) -> None:
+    """Leaves `connection` in a snapshot in which both generations are up to the same events."""
+    live, beside = in_slot(connection, name, Slot.LIVE), in_slot(connection, name, Slot.BESIDE)
+    if live is None or beside is None or beside.status is Status.BUILDING:
+        raise NoSuchGeneration(f"there is no finished generation beside the live one of {name}")
+    identity = {"name": name, "live": live.generation, "beside": beside.generation}
+    query = BEHIND_THE_LOG if is_inline(name) else POSITIONS_DIFFER
+    following = (beside,) if is_inline(name) else (live, beside)
+    with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as other:
+        for _ in range(TRIES):
+            connection.rollback()
+            row = connection.execute(query, identity).fetchone()
+            if row is not None and row["shards"] == 0:
+                return
+            for each in following:
+                try:
+                    catch_up(other, each)
+                except Overtaken:
+                    continue
+    raise NeverAtOnePoint(f"the generations of {name} were never up to the same event")
+
+
+def _rows_that_differ(connection: Connection[DictRow], table: str) -> Iterator[Difference]:
+    found = connection.execute(KEY_COLUMNS, {"table": f"public.{table}"}).fetchall()
+    keys = [row["name"] for row in found]
+    joined = sql.SQL(" AND ").join(
+        sql.SQL("a.{0} = b.{0}").format(sql.Identifier(key)) for key in keys
+    )
+    query = sql.SQL(
+        "SELECT to_jsonb(a) AS live, to_jsonb(b) AS beside FROM {} a FULL JOIN {} b ON {}"
+        " WHERE to_jsonb(a) IS DISTINCT FROM to_jsonb(b)"
+    ).format(sql.Identifier("public", table), sql.Identifier("beside", table), joined)
+    with connection.cursor(name="differences") as cursor:
+        cursor.itersize = FETCHED_AT_ONCE
+        cursor.execute(query)
+        for row in cursor:
+            present = row["live"] or row["beside"]
+            yield Difference(
+                table=table,
+                key={key: present[key] for key in keys},
+                live=row["live"],
+                beside=row["beside"],
+            )

@@ -1,0 +1,131 @@
+"""All followers of one worker: a thread for each generation that follows the log, wherever the worker
+is the first to lease it. Any number of workers may run; each generation has one runner among them.
+
+Nothing wakes a follower but its own short look at the heads of the log: there is no notification that
+could be lost. Whatever the database does, it goes on when the database does.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Final, LiteralString
+from uuid import UUID, uuid4
+
+import psycopg
+import structlog
+from prometheus_client import Counter
+from psycopg_pool import PoolTimeout
+
+from infrastructure.database import UNAVAILABLE, Pool
+from infrastructure.projections.follower import Follower, Overtaken
+from infrastructure.projections.generations import Generation, all_generations
+from projections.registry import is_inline
+
+LEASE_SECONDS: Final = 5.0
+RENEW_SECONDS: Final = 1.0
+# How often a follower that is up with the log looks for more.
+POLL_SECONDS: Final = 0.02
+# How often it is looked for new generations, and for those that nobody runs.
+LOOK_SECONDS: Final = 1.0
+TROUBLE_SECONDS: Final = 0.25
+
+LEASE: Final[LiteralString] = """
+    UPDATE projection_generations
+    SET owner = %(owner)s, owned_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+    WHERE name = %(name)s AND generation = %(generation)s AND NOT paused
+      AND status <> 'building' AND (slot = 'beside' OR NOT %(is_inline)s)
+      AND (owner IS NULL OR owner = %(owner)s OR owned_until < clock_timestamp())
+"""
+GIVE_BACK: Final[LiteralString] = """
+    UPDATE projection_generations SET owner = NULL, owned_until = NULL
+    WHERE name = %(name)s AND generation = %(generation)s AND owner = %(owner)s
+"""
+
+log = structlog.get_logger(__name__)
+APPLIED = Counter(
+    "counterfoil_projection_events_total", "Events that read models have taken in.", ["name"]
+)
+
+Clock = Callable[[], float]
+
+
+class ProjectionEngine:
+    """Runs followers until it is told to stop."""
+
+    def __init__(self, pool: Pool, monotonic: Clock) -> None:
+        self._pool = pool
+        self._monotonic = monotonic
+        self._owner = uuid4()
+        self._running: dict[tuple[str, int], threading.Thread] = {}
+
+    def run(self, stopping: threading.Event) -> None:
+        """Looks for what there is to follow, and follows it. Returns once all followers have ended."""
+        while not stopping.is_set():
+            for generation in self._to_follow():
+                self._start(generation, stopping)
+            stopping.wait(LOOK_SECONDS)
+        for thread in self._running.values():
+            thread.join()
+
+    def _to_follow(self) -> list[Generation]:
+        try:
+            with self._pool.connection() as connection:
+                return [each for each in all_generations(connection) if each.follows]
+        except UNAVAILABLE:
+            return []
+
+    def _start(self, generation: Generation, stopping: threading.Event) -> None:
+        key = (generation.name, generation.generation)
+        if key in self._running and self._running[key].is_alive():
+            return
+        thread = threading.Thread(
+            target=self._follow, args=(generation, stopping), name=f"follow {generation.name}"
+        )
+        self._running[key] = thread
+        thread.start()
+
+    def _follow(self, generation: Generation, stopping: threading.Event) -> None:
+        """Until the lease is lost, the generation is paused or gone, or the worker stops."""
+        follower = Follower(generation)
+        renew_at = 0.0
+        try:
+            while not stopping.is_set():
+                if self._monotonic() >= renew_at:
+                    if not self._lease(generation):
+                        return
+                    renew_at = self._monotonic() + RENEW_SECONDS
+                applied = self._step(follower, generation)
+                if applied == 0:
+                    stopping.wait(POLL_SECONDS)
+        except UNAVAILABLE as error:
+            log.warning("a follower lost the database", error=type(error).__name__)
+            stopping.wait(TROUBLE_SECONDS)
+        finally:
+            self._give_back(generation)
+
+    def _step(self, follower: Follower, generation: Generation) -> int:
+        try:
+            with self._pool.connection() as connection:
+                applied = follower.step(connection)
+        except Overtaken:
+            return 0
+        APPLIED.labels(generation.name).inc(applied)
+        return applied
+
+    def _lease(self, generation: Generation) -> bool:
+        with self._pool.connection() as connection:
+            parameters = _identity(generation, self._owner) | {
+                "is_inline": is_inline(generation.name),
+                "seconds": LEASE_SECONDS,
+            }
+            return connection.execute(LEASE, parameters).rowcount == 1
+
+    def _give_back(self, generation: Generation) -> None:
+        try:
+            with self._pool.connection() as connection:
+                connection.execute(GIVE_BACK, _identity(generation, self._owner))
+        except (psycopg.Error, PoolTimeout):
+            pass  # the lease runs out by itself
+
+
+def _identity(generation: Generation, owner: UUID) -> dict[str, object]:
+    return {"name": generation.name, "generation": generation.generation, "owner": owner}

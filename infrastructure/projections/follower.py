@@ -1,0 +1,302 @@
+"""One generation of a read model, kept up with the log.
+
+A step reads what is new in some shards, lets the model say what that does to its rows, and writes the
+rows and the positions in one transaction: exactly once, whatever dies. The positions are advanced
+only from where this step found them, so that of two followers of one generation, which a lease keeps
+apart, the slower one writes nothing.
+
+What a model cannot take in is set aside with its error: the payment, from the event that failed on,
+and nothing else. A later event of that payment waits for it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+import psycopg
+import structlog
+from eventsourcing.persistence import StoredEvent
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from domain.ids import Prefix, encode
+from domain.payment import Payment
+from infrastructure.event_store import FlatJSON, FlatMapper
+from infrastructure.projections.generations import Generation, Slot, use
+from projections.changes import Change, ReadModel
+from projections.registry import read_model
+
+# How many events a step takes in: enough to be quick, and little to do again.
+BATCH_EVENTS: Final = 2_000
+LONGEST_ERROR: Final = 500
+
+BEHIND: Final[LiteralString] = """
+    SELECT p.shard, p.position AS after, h.position AS head
+    FROM projection_positions p JOIN shard_heads h ON h.shard = p.shard
+    WHERE p.name = %(name)s AND p.generation = %(generation)s AND h.position > p.position
+    ORDER BY p.shard
+"""
+# The payments that went on, each with its whole history as far as this step goes. Shard by shard, so
+# that each look-up is one along an index, however large the log is.
+NEW: Final[LiteralString] = """
+    WITH new AS (
+        SELECT r.shard, e.originator_id, min(e.originator_version) AS since,
+               max(e.originator_version) AS upto
+        FROM unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
+             AS r (shard, after, upto)
+        CROSS JOIN LATERAL (
+            SELECT originator_id, originator_version FROM events
+            WHERE shard = r.shard AND position > r.after AND position <= r.upto
+            ORDER BY position LIMIT %(limit)s
+        ) AS e
+        GROUP BY r.shard, e.originator_id
+    )
+    SELECT n.shard, n.originator_id, n.since, h.originator_version, h.topic, h.state
+    FROM new n
+    CROSS JOIN LATERAL (
+        SELECT originator_version, topic, state FROM events
+        WHERE shard = n.shard AND originator_id = n.originator_id AND originator_version <= n.upto
+        ORDER BY originator_version LIMIT 1000000
+    ) AS h
+    ORDER BY n.shard, n.originator_id, h.originator_version
+"""
+ONE_HISTORY: Final[LiteralString] = """
+    SELECT e.shard, e.originator_id, %(since)s::bigint AS since, e.originator_version, e.topic,
+           e.state
+    FROM events e
+    JOIN projection_positions p
+      ON p.name = %(name)s AND p.generation = %(generation)s AND p.shard = e.shard
+    WHERE e.shard = %(shard)s AND e.originator_id = %(originator_id)s
+      AND e.position <= p.position
+    ORDER BY e.originator_version
+"""
+ADVANCE: Final[LiteralString] = """
+    UPDATE projection_positions p SET position = r.upto
+    FROM unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
+         AS r (shard, after, upto)
+    WHERE p.name = %(name)s AND p.generation = %(generation)s
+      AND p.shard = r.shard AND p.position = r.after
+"""
+# Where the tables are, for as long as the transaction lasts: nobody can move them meanwhile.
+HOLD: Final[LiteralString] = """
+    SELECT slot FROM projection_generations
+    WHERE name = %(name)s AND generation = %(generation)s FOR SHARE
+"""
+QUARANTINED: Final[LiteralString] = """
+    SELECT originator_id FROM projection_quarantine
+    WHERE name = %(name)s AND generation = %(generation)s
+"""
+QUARANTINE: Final[LiteralString] = """
+    INSERT INTO projection_quarantine (
+        name, generation, shard, originator_id, applied_version, error, attempts
+    ) VALUES (
+        %(name)s, %(generation)s, %(shard)s, %(originator_id)s, %(applied_version)s, %(error)s, 1
+    )
+    ON CONFLICT (name, generation, shard, originator_id) DO UPDATE SET
+        error = excluded.error, attempts = projection_quarantine.attempts + 1
+"""
+TO_RETRY: Final[LiteralString] = """
+    SELECT shard, originator_id, applied_version, error, attempts, since
+    FROM projection_quarantine
+    WHERE name = %(name)s AND generation = %(generation)s
+      AND (%(originator_id)s::uuid IS NULL OR originator_id = %(originator_id)s)
+    ORDER BY since
+"""
+RELEASE: Final[LiteralString] = """
+    DELETE FROM projection_quarantine
+    WHERE name = %(name)s AND generation = %(generation)s AND shard = %(shard)s
+      AND originator_id = %(originator_id)s
+"""
+# Nobody may go on in this shard meanwhile.
+HOLD_POSITION: Final[LiteralString] = """
+    SELECT shard FROM projection_positions
+    WHERE name = %(name)s AND generation = %(generation)s AND shard = %(shard)s FOR UPDATE
+"""
+
+log = structlog.get_logger(__name__)
+
+
+class Overtaken(Exception):
+    """Another follower of the same generation was quicker, or it is no more; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A payment whose events could not be read."""
+
+    shard: int
+    originator_id: UUID
+    since: int
+    error: Exception
+
+
+class Follower:
+    """Keeps `generation` up with the log; it has no state of its own."""
+
+    def __init__(self, generation: Generation, model: ReadModel | None = None) -> None:
+        self._generation = generation
+        self._model = read_model(generation.name) if model is None else model
+        self._mapper = FlatMapper(FlatJSON())
+        self._identity = {"name": generation.name, "generation": generation.generation}
+
+    def step(self, connection: Connection[DictRow], *, batch: int = BATCH_EVENTS) -> int:
+        """Takes in up to `batch` events in one transaction; how many. None: it is up with the log.
+
+        Raises Overtaken.
+        """
+        behind = connection.execute(BEHIND, self._identity).fetchall()
+        if not behind:
+            return 0
+        behind = behind[:batch]
+        share = batch // len(behind)
+        ranges = {
+            "shards": [row["shard"] for row in behind],
+            "after": [row["after"] for row in behind],
+            "upto": [min(row["head"], row["after"] + share) for row in behind],
+        }
+        with connection.transaction():
+            self._hold(connection)
+            # First, so that whoever retries what was set aside comes before all this or after it.
+            advanced = connection.execute(ADVANCE, {**ranges, **self._identity}).rowcount
+            if advanced != len(behind):
+                raise Overtaken(self._generation.name)
+            rows = connection.execute(NEW, {**ranges, "limit": share}).fetchall()
+            aside = self._quarantined(connection)
+            changes, unreadable = self._changes(r for r in rows if r["originator_id"] not in aside)
+            for each in unreadable:
+                self._set_aside(connection, each)
+            self.take_in(connection, changes)
+        taken: int = sum(ranges["upto"]) - sum(ranges["after"])
+        return taken
+
+    def take_in(self, connection: Connection[DictRow], changes: Sequence[Change]) -> None:
+        """Writes what `changes` do, in the transaction that is open; sets aside what cannot be."""
+        if not changes:
+            return
+        try:
+            self._write(connection, changes)
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is kept with what it is about
+            if len(changes) == 1:
+                self._set_aside(connection, _unreadable(changes[0], error))
+                return
+            for half in (changes[: len(changes) // 2], changes[len(changes) // 2 :]):
+                self.take_in(connection, half)
+
+    def retry(self, connection: Connection[DictRow], originator_id: UUID | None = None) -> int:
+        """Takes in what was set aside, all of it or one payment's; how many still cannot be."""
+        waiting = self.quarantine(connection, originator_id)
+        return sum(not self._retry_one(connection, row) for row in waiting)
+
+    def quarantine(
+        self, connection: Connection[DictRow], originator_id: UUID | None = None
+    ) -> list[dict[str, Any]]:
+        """What is set aside, oldest first: `originator_id`, `applied_version`, `error`, `attempts`,
+        `since`."""
+        parameters = {**self._identity, "originator_id": originator_id}
+        return connection.execute(TO_RETRY, parameters).fetchall()
+
+    def _retry_one(self, connection: Connection[DictRow], row: dict[str, Any]) -> bool:
+        since = row["applied_version"] + 1
+        identity = {
+            **self._identity,
+            "shard": row["shard"],
+            "originator_id": row["originator_id"],
+            "since": since,
+        }
+        with connection.transaction():
+            self._hold(connection)
+            connection.execute(HOLD_POSITION, identity)
+            rows = connection.execute(ONE_HISTORY, identity).fetchall()
+            error = self._error_of(connection, rows)
+            if error is None:
+                connection.execute(RELEASE, identity)
+            else:
+                aside = Unreadable(row["shard"], row["originator_id"], since, error)
+                self._set_aside(connection, aside)
+        return error is None
+
+    def _error_of(
+        self, connection: Connection[DictRow], rows: Sequence[dict[str, Any]]
+    ) -> Exception | None:
+        """Takes the one payment in, or says why it cannot be, and has written nothing."""
+        changes, unreadable = self._changes(rows)
+        if unreadable:
+            return unreadable[0].error
+        try:
+            self._write(connection, changes)
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is kept with what it is about
+            return error
+        return None
+
+    def _hold(self, connection: Connection[DictRow]) -> None:
+        row = connection.execute(HOLD, self._identity).fetchone()
+        if row is None:
+            raise Overtaken(self._generation.name)
+        use(connection, Slot(row["slot"]))
+
+    def _write(self, connection: Connection[DictRow], changes: Sequence[Change]) -> None:
+        with connection.transaction():
+            for write in self._model.writes(changes):
+                connection.execute(write.sql, write.parameters)
+
+    def _quarantined(self, connection: Connection[DictRow]) -> set[UUID]:
+        rows = connection.execute(QUARANTINED, self._identity).fetchall()
+        return {row["originator_id"] for row in rows}
+
+    def _changes(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Change], list[Unreadable]]:
+        """Rows in order of payment and version, as a change for each payment."""
+        changes: list[Change] = []
+        unreadable: list[Unreadable] = []
+        for originator_id, grouped in groupby(rows, key=itemgetter("originator_id")):
+            of_one = list(grouped)
+            shard, since = of_one[0]["shard"], of_one[0]["since"]
+            try:
+                history = [self._event(row) for row in of_one]
+            except Exception as error:  # noqa: BLE001 - it is kept with what it is about
+                unreadable.append(Unreadable(shard, originator_id, since, error))
+            else:
+                changes.append(Change(shard=shard, history=history, new=len(history) - since + 1))
+        return changes, unreadable
+
+    def _event(self, row: dict[str, Any]) -> Payment.Event:
+        event: Payment.Event = self._mapper.to_domain_event(
+            StoredEvent(
+                originator_id=row["originator_id"],
+                originator_version=row["originator_version"],
+                topic=row["topic"],
+                state=bytes(row["state"]),
+            )
+        )
+        return event
+
+    def _set_aside(self, connection: Connection[DictRow], each: Unreadable) -> None:
+        text = f"{type(each.error).__name__}: {each.error}"[:LONGEST_ERROR]
+        log.error(
+            "a read model cannot take in a payment",
+            name=self._generation.name,
+            payment_id=encode(Prefix.PAYMENT, each.originator_id),
+            error=type(each.error).__name__,
+        )
+        connection.execute(
+            QUARANTINE,
+            {
+                **self._identity,
+                "shard": each.shard,
+                "originator_id": each.originator_id,
+                "applied_version": each.since - 1,
+                "error": text.replace("\x00", ""),
+            },
+        )
+
+
+def _unreadable(change: Change, error: Exception) -> Unreadable:
+    history = change.history
+    since = len(history) - change.new + 1
+    return Unreadable(change.shard, history[0].originator_id, since, error)

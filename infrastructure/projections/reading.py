@@ -1,0 +1,58 @@
+"""Reading a model that follows the log: not before it has everything that was acknowledged by now."""
+
+import time
+from typing import Final, LiteralString
+
+from domain.errors import StoreUnavailable
+from infrastructure.database import Pool, unavailability_named
+
+WAIT_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.01
+
+HEADS: Final[LiteralString] = """
+    SELECT array_agg(h.position ORDER BY h.shard) AS heads FROM shard_heads h
+"""
+# A payment that the model could not take in would be missing from what is told.
+IS_CURRENT: Final[LiteralString] = """
+    SELECT count(*) = 0 AND NOT EXISTS (
+               SELECT FROM projection_quarantine q
+               JOIN projection_generations g
+                 ON g.name = q.name AND g.generation = q.generation AND g.slot = 'live'
+               JOIN receipts r ON r.shard = q.shard AND r.payment_id = q.originator_id
+               WHERE q.name = %(name)s AND r.merchant_id = %(merchant_id)s AND r.mode = %(mode)s
+           ) AS is_current
+    FROM unnest(%(heads)s::bigint[]) WITH ORDINALITY AS h (position, place)
+    LEFT JOIN projection_generations g ON g.name = %(name)s AND g.slot = 'live'
+    LEFT JOIN projection_positions p
+      ON p.name = g.name AND p.generation = g.generation AND p.shard = h.place - 1
+    WHERE p.position IS NULL OR p.position < h.position
+"""
+
+
+class ModelBehind(StoreUnavailable):
+    """The read model does not have everything yet; it will, soon."""
+
+
+def wait_until_current(
+    pool: Pool, name: str, *, merchant_id: str, mode: str, seconds: float = WAIT_SECONDS
+) -> None:
+    """Returns once the live generation of `name` has every event that is in the log now, of this
+    merchant's payments all. Raises ModelBehind after `seconds`, StoreUnavailable."""
+    give_up_at = time.monotonic() + seconds
+    with unavailability_named(), pool.connection() as connection:
+        row = connection.execute(HEADS).fetchone()
+        assert row is not None
+        parameters = {
+            "heads": row["heads"],
+            "name": name,
+            "merchant_id": merchant_id,
+            "mode": mode,
+        }
+        while not _is_current(connection.execute(IS_CURRENT, parameters).fetchone()):
+            if time.monotonic() >= give_up_at:
+                raise ModelBehind(f"{name} is behind the log")
+            time.sleep(LOOK_SECONDS)
+
+
+def _is_current(row: dict[str, bool] | None) -> bool:
+    return row is not None and row["is_current"]

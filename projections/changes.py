@@ -1,0 +1,48 @@
+"""What a read model is told, and what it answers: changes in, writes out, and no database between."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString, Protocol
+
+from domain.payment import Payment
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One payment went on: all of its `history`, of which the last `new` events are new."""
+
+    shard: int
+    history: Sequence[Payment.Event]
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A statement and its parameters."""
+
+    sql: LiteralString
+    parameters: Mapping[str, Any]
+
+
+class ReadModel(Protocol):
+    """A read model, in one file: its tables, and what each event does to them.
+
+    `CREATE` and `INDEXES` name no schema, so that another generation can be built beside the one
+    that is read. `VERSION` grows when the same history would make other rows.
+    """
+
+    name: LiteralString
+    version: int
+    TABLES: tuple[LiteralString, ...]
+    CREATE: LiteralString
+    INDEXES: LiteralString
+
+    def writes(self, changes: Sequence[Change]) -> list[Write]:
+        """What to write for `changes`, in this order. Each payment comes once at most."""
+
+
+def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Rows as one list for each column, as `unnest` takes them. There is one row at least."""
+    return {name: [row[name] for row in rows] for name in rows[0]}

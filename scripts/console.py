@@ -1,0 +1,113 @@
+"""What the commands share: settings, the database, refusals in one line, and tables."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import click
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from infrastructure.checkpoint_keys import SigningKeyUnusable, check_signing_key
+from infrastructure.database import Pool, open_pool
+from infrastructure.embedded_postgres import EmbeddedPostgres
+from infrastructure.migrations import migrate
+from infrastructure.settings import Settings, SettingsError, read_settings
+from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
+
+WRONG_SETTING = 2
+NOT_DONE = 1
+COMMAND_CONNECTIONS = 4
+
+
+def refuse(sentence: str, status: int = WRONG_SETTING) -> NoReturn:
+    """Ends the command with one line on standard error."""
+    click.echo(f"counterfoil: {sentence}", err=True)
+    sys.exit(status)
+
+
+def settings_or_exit(**given: Any) -> Settings:
+    """The settings, with the command's own options above the environment."""
+    options = {name: str(value) for name, value in given.items() if value is not None}
+    try:
+        settings = read_settings(given=options)
+        FernetVault(settings.vault_keys or (new_key(),))
+        if settings.checkpoint_key is not None:
+            check_signing_key(settings.checkpoint_key)
+    except (SettingsError, VaultKeyUnusable, SigningKeyUnusable) as error:
+        refuse(str(error))
+    if settings.redis_url is not None and importlib.util.find_spec("redis") is None:
+        refuse("REDIS_URL needs the redis package: .venv/bin/python -m pip install redis")
+    return settings
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The database's URL: the one that is set, or the private one, running and with its schema.
+
+    A private database that was not running is stopped again at the end.
+    """
+    if settings.database_url is not None:
+        with reported_out_of_reach():
+            yield settings.database_url
+        return
+    private = EmbeddedPostgres(settings.data_dir / "postgres")
+    was_running = private.is_running()
+    url = private.start()
+    try:
+        migrate(url)
+        with reported_out_of_reach():
+            yield url
+    finally:
+        if not was_running:
+            private.stop()
+
+
+@contextmanager
+def reported_out_of_reach() -> Iterator[None]:
+    """One line instead of a stack trace when there is no database."""
+    try:
+        yield
+    except (psycopg.OperationalError, PoolTimeout):
+        refuse("the database is out of reach; check DATABASE_URL", NOT_DONE)
+    except psycopg.errors.UndefinedTable:
+        refuse("the database has no schema yet; run `counterfoil migrate`", NOT_DONE)
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Pool]:
+    """A few connections for a short command."""
+    with database(settings) as url, open_pool(url, size=COMMAND_CONNECTIONS) as pool:
+        yield pool
+
+
+def shown_time(at: datetime | None) -> str | None:
+    """RFC 3339 in UTC, to the second."""
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """A JSON array for programs, a table for people."""
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if not rows:
+        click.echo("none")
+        return
+    texts = [[shown_cell(value) for value in row.values()] for row in rows]
+    names = list(rows[0])
+    widths = [max(map(len, column)) for column in zip(names, *texts, strict=True)]
+    for line in (names, *texts):
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def shown_cell(value: Any) -> str:
+    """One cell of a table."""
+    if isinstance(value, list):
+        return " ".join(value)
+    return "-" if value is None else str(value)

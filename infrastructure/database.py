@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, LiteralString, TypeVar
 
 from psycopg import Connection, OperationalError, errors
 from psycopg.rows import DictRow, dict_row
@@ -27,6 +27,14 @@ CONNECT_TIMEOUT_SECONDS: Final = 2
 ANSWER_TIMEOUT_SECONDS: Final = 2.2
 # A connection that was not used for so long is tried before it is: the server may have gone.
 IDLE_SECONDS: Final = 3.0
+
+# What the migrations make where they may; elsewhere the connection stays who it is.
+TAKE_ON_SERVING_ROLE: Final[LiteralString] = """
+    SELECT set_config('role', rolname, false) FROM pg_roles
+    WHERE rolname = 'counterfoil_serving' AND pg_has_role(current_user, oid, 'MEMBER')
+      AND to_regclass('public.events') IS NOT NULL
+      AND has_table_privilege(oid, 'public.events', 'INSERT')
+"""
 
 # Every way in which the database is not there, not in time, or cannot be written to.
 UNAVAILABLE: Final = (OperationalError, PoolTimeout, errors.ReadOnlySqlTransaction)
@@ -82,6 +90,7 @@ def open_pool(
         database_url,
         connection_class=BoundedConnection,
         check=_check_if_idle,
+        configure=_take_on_the_serving_role,
         kwargs=options,
         min_size=min(2, size),
         max_size=size,
@@ -89,6 +98,11 @@ def open_pool(
         reconnect_timeout=0,
         open=True,
     )
+
+
+def _take_on_the_serving_role(connection: BoundedConnection) -> None:
+    """Gives up the right to change the log, where there is a role without it."""
+    connection.execute(TAKE_ON_SERVING_ROLE)
 
 
 def _check_if_idle(connection: BoundedConnection) -> None:

@@ -11,6 +11,7 @@ written in the same transaction and the same round of the wire.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -160,10 +161,11 @@ WAS_RECORDED: Final[LiteralString] = """
 """
 
 BROKEN_CONSTRAINTS: Final[Mapping[str, type[Exception]]] = {
-    "events_pkey": ConcurrentChange,
     "bank_calls_pkey": ConcurrentChange,
     "idempotency_keys_pkey": KeyAlreadyClaimed,
 }
+# Each partition of the log has the key under a name of its own.
+EVENTS_PKEY: Final = re.compile(r"events_\w+_pkey")
 LEASE_LOST: Final = "CF001"
 MAX_VERSION: Final = 2**62
 
@@ -436,6 +438,8 @@ def _broken_rules_named() -> Iterator[None]:
             raise OrderAlreadyPaid(
                 "The order has a payment that is pending, authorized or captured.", param="order_id"
             ) from error
+        if EVENTS_PKEY.fullmatch(constraint):
+            raise ConcurrentChange(constraint) from error
         if constraint in BROKEN_CONSTRAINTS:
             raise BROKEN_CONSTRAINTS[constraint](constraint) from error
         raise

@@ -4,6 +4,12 @@
 -- sequence, no foreign key, no unique index. Order slots and idempotency keys have keys of their own.
 
 -- The log. `position` is gapless within a shard; an event's order in its aggregate is its version.
+--
+-- Aggregates' ids begin with the time at which they were made, so a partition holds the whole
+-- histories of the aggregates of one quarter. All but the last are at rest: they are frozen once, their
+-- indexes are hardly read, and each can be detached and kept elsewhere when its aggregates are done
+-- with. A position is given out only with its shard's head locked, which is why no index over all
+-- partitions has to keep two events from having the same one.
 CREATE TABLE events (
     shard              smallint    NOT NULL,
     position           bigint      NOT NULL,
@@ -17,8 +23,17 @@ CREATE TABLE events (
     digest             bytea       NOT NULL,
     chain_hash         bytea       NOT NULL,
     CONSTRAINT events_pkey PRIMARY KEY (shard, originator_id, originator_version),
-    CONSTRAINT events_position_key UNIQUE (shard, position)
-);
+    CONSTRAINT events_position_key UNIQUE (shard, position, originator_id)
+) PARTITION BY RANGE (originator_id);
+
+-- For ids of no quarter that has a partition: nothing is ever refused for want of one.
+CREATE TABLE events_at_other_times PARTITION OF events DEFAULT;
+
+-- The least id that can be made at a moment: its first 48 bits are milliseconds since 1970.
+CREATE FUNCTION least_id_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0')
+            || repeat('0', 20))::uuid
+$$;
 
 -- How far each shard's log goes, and the hash that chains all of it.
 CREATE TABLE shard_heads (
@@ -40,6 +55,49 @@ CREATE TRIGGER events_are_for_ever BEFORE UPDATE OR DELETE ON events
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON events_at_other_times
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Makes the partitions of the quarters from now up to `upto`; how many. A quarter of which events are
+-- already kept with those of other times stays with them.
+CREATE FUNCTION extend_events(upto timestamptz) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    quarter timestamptz;
+    name    text;
+    made    integer := 0;
+BEGIN
+    FOR quarter IN
+        SELECT generate_series(date_trunc('quarter', clock_timestamp(), 'UTC'), upto, '3 months')
+    LOOP
+        name := to_char(quarter AT TIME ZONE 'UTC', '"events_"YYYY"_q"Q');
+        CONTINUE WHEN to_regclass('public.' || name) IS NOT NULL;
+        BEGIN
+            EXECUTE format(
+                'CREATE TABLE public.%I PARTITION OF public.events FOR VALUES FROM (%L) TO (%L)',
+                name, least_id_at(quarter), least_id_at(quarter + interval '3 months')
+            );
+            EXECUTE format(
+                'CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON public.%I '
+                'FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name
+            );
+            PERFORM refuse_rights(name);
+            made := made + 1;
+        EXCEPTION WHEN check_violation THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN made;
+END
+$$;
+
+-- Whoever serves reads and appends the log by its parent's rights, and has none on a partition.
+CREATE FUNCTION refuse_rights(name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'counterfoil_serving') THEN
+        EXECUTE format('REVOKE ALL ON public.%I FROM counterfoil_serving', name);
+    END IF;
+END
+$$;
 
 -- What the bank was asked and has not been recorded to have answered.
 CREATE TABLE bank_calls (
@@ -180,3 +238,35 @@ CREATE UNLOGGED TABLE rate_limit_windows (
     hits       bigint      NOT NULL,
     expires_at timestamptz NOT NULL
 );
+
+-- The role that the API and the workers take on, wherever whoever migrates may make one: it appends to
+-- the log and reads it, and has no right to change or delete anything in it, nor to change the schema.
+DO $$
+BEGIN
+    CREATE ROLE counterfoil_serving NOLOGIN;
+EXCEPTION
+    WHEN duplicate_object OR unique_violation OR insufficient_privilege THEN NULL;
+END
+$$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'counterfoil_serving') THEN
+        RETURN;
+    END IF;
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        EXECUTE format('GRANT counterfoil_serving TO %I', current_user);
+    END IF;
+    GRANT USAGE ON SCHEMA public, beside TO counterfoil_serving;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON
+        bank_calls, order_slots, idempotency_keys, merchants, api_keys, rate_limit_windows,
+        projection_generations, projection_positions, projection_quarantine
+    TO counterfoil_serving;
+    GRANT SELECT, UPDATE ON shard_heads TO counterfoil_serving;
+    GRANT SELECT, INSERT ON events TO counterfoil_serving;
+    GRANT SELECT ON schema_migrations TO counterfoil_serving;
+    -- For the tables of read models, which come later.
+    ALTER DEFAULT PRIVILEGES IN SCHEMA public, beside
+        GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO counterfoil_serving;
+END
+$$;

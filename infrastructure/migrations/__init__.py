@@ -22,6 +22,8 @@ CREATE_TABLE: Final = """
         name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
     )
 """
+# Partitions for some years to come; each release, and each time that this is run, adds some.
+EXTEND_EVENTS: Final = "SELECT extend_events(clock_timestamp() + interval '2 years')"
 
 
 class MigrationChanged(Exception):
@@ -36,6 +38,7 @@ def migrate(database_url: str) -> list[str]:
         rows = connection.execute("SELECT name, checksum FROM schema_migrations").fetchall()
         applied: dict[str, str] = dict(rows)
         due = [name for name, text in _files() if _apply(connection, applied, name, text)]
+        connection.execute(EXTEND_EVENTS)
         made = generations.create_missing(_with_dicts(connection))
         return due + [f"the read model {name}" for name in made]
 

@@ -94,10 +94,12 @@ PASS_TIME: Final[LiteralString] = """
     UPDATE bank_calls SET due_at = due_at - make_interval(secs => %(seconds)s)
 """
 EMPTY: Final[LiteralString] = """
-    ALTER TABLE events DISABLE TRIGGER USER;
+    RESET ROLE;
+    SET session_replication_role = replica;
     TRUNCATE events, bank_calls, order_slots, idempotency_keys, receipts, refunds;
-    ALTER TABLE events ENABLE TRIGGER USER;
-    UPDATE shard_heads SET position = 0, hash = sha256('')
+    SET session_replication_role = origin;
+    UPDATE shard_heads SET position = 0, hash = sha256('');
+    SET ROLE counterfoil_serving
 """
 TABLES: Final[dict[str, LiteralString]] = {
     "events": "SELECT e::text AS row FROM events e",

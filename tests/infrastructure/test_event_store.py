@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any, LiteralString
 from uuid import UUID
 
+import psycopg
 import pytest
 from eventsourcing.persistence import NotSupportedError, StoredEvent
 from psycopg import errors
@@ -20,6 +21,7 @@ from domain.errors import (
 )
 from domain.payment import Payment, rfc3339
 from domain.records import BeginCall, ClaimKey, TakeOrderSlot
+from infrastructure.clock import RandomIds
 from infrastructure.database import Pool, open_pool
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder, event_digest
 from infrastructure.shards import SHARDS, shard_of
@@ -282,25 +284,76 @@ def test_every_event_carries_its_cause_and_its_own_id(pool: Pool) -> None:
     assert len({row["event_id"] for row in stored_rows}) == len(stored_rows)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE events SET cause = '{}'",
-        "UPDATE events SET position = position WHERE false OR true",
-        "DELETE FROM events",
-        "TRUNCATE events",
-        "TRUNCATE events CASCADE",
-    ],
+CHANGES: tuple[LiteralString, ...] = (
+    "UPDATE events SET cause = '{}'",
+    "UPDATE events SET position = position WHERE false OR true",
+    "DELETE FROM events",
+    "TRUNCATE events",
+    "TRUNCATE events CASCADE",
+    "TRUNCATE events_at_other_times",
 )
-def test_events_are_never_changed_or_deleted(pool: Pool, statement: LiteralString) -> None:
+
+
+@pytest.mark.parametrize("statement", CHANGES)
+def test_whoever_serves_has_no_right_to_change_events(pool: Pool, statement: LiteralString) -> None:
     chained(pool, 15)
     before = rows(pool, 15)
 
-    with pool.connection() as connection, pytest.raises(errors.DatabaseError) as refused:
+    with pool.connection() as connection, pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement)
+
+    assert rows(pool, 15) == before
+
+
+@pytest.mark.parametrize("statement", CHANGES)
+def test_events_are_never_changed_or_deleted_by_their_owner_either(
+    database_url: str, pool: Pool, statement: LiteralString
+) -> None:
+    chained(pool, 15)
+    before = rows(pool, 15)
+
+    with psycopg.connect(database_url) as owner, pytest.raises(errors.DatabaseError) as refused:
+        owner.execute(statement)
 
     assert refused.value.sqlstate == "CF002"
     assert rows(pool, 15) == before
+
+
+def test_whoever_serves_cannot_change_the_schema(pool: Pool) -> None:
+    for statement in SCHEMA_CHANGES:
+        with pool.connection() as connection, pytest.raises(errors.InsufficientPrivilege):
+            connection.execute(statement)
+
+
+WHERE_IT_IS: LiteralString = """
+    SELECT DISTINCT tableoid::regclass::text, to_char(now() AT TIME ZONE 'UTC', '"events_"YYYY"_q"Q')
+    FROM events
+"""
+SCHEMA_CHANGES: tuple[LiteralString, ...] = (
+    "DROP TABLE events_at_other_times",
+    "ALTER TABLE events DISABLE TRIGGER USER",
+    "CREATE TABLE mine (n int)",
+    "ALTER TABLE events ADD COLUMN n int",
+)
+
+
+def test_events_are_kept_by_the_quarter_in_which_their_aggregates_were_made(
+    database_url: str, pool: Pool
+) -> None:
+    payment = Story(a_payment(payment_id=RandomIds().new())).authorized().payment
+
+    append(ShardedRecorder(pool), payment)
+
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(WHERE_IT_IS).fetchone()
+        assert row is not None
+        where, quarter = row
+        again = connection.execute("SELECT extend_events(clock_timestamp())").fetchone()
+        later = connection.execute("SELECT extend_events('2040-01-01Z')").fetchone()
+    assert where == quarter
+    assert again == (0,)
+    assert later is not None
+    assert later[0] > 0
 
 
 # --- a connection that is lost at the commit ---
@@ -356,7 +409,7 @@ def test_a_pool_whose_connections_all_died_serves_the_next_append(pool: Pool) ->
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
     """
-    with pool.connection() as connection:
+    with psycopg.connect(str(pool.conninfo)) as connection:
         connection.execute(kill)
     pool.check()
 

@@ -59,7 +59,7 @@ class Rejected:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contradicted:
     """The bank goes on answering what cannot be: another amount, or that it does not know its own
-    id. Something for a person."""
+    id. Or it was asked so long ago that it would not know. Something for a person."""
 
     reason: str
 
@@ -68,8 +68,8 @@ class Contradicted:
 class Unknown:
     """Nobody answered, or nobody who can be believed.
 
-    `unanswered`: a request went out and no answer came, so it may have been, or may still be being,
-    carried out. False when every attempt was answered with a failure. `contradicts`: the answer
+    `unanswered`: a request went out and no answer of the bank's came that tells what became of it, so
+    it may have been, or may still be being, carried out. False when every attempt was answered with a failure. `contradicts`: the answer
     cannot be right, which the bank's own trouble may explain for a while, and not for ever.
     `reached`: something went out at all.
     """
@@ -104,6 +104,8 @@ class BankRequest:
     `bank_id`: the authorization to capture or void, or the capture to refund; None to authorize.
     `card`: only to authorize. `ask_first`: an earlier attempt went unanswered, so the bank is asked
     whether it remembers the key before the request is sent again.
+    `ask_only`: so long ago that the bank may have forgotten the key, and would do again what it may
+    have done: it is asked what it remembers, and nothing more.
     `seconds_left`: how long the caller can wait, attempts and pauses included.
     """
 
@@ -113,6 +115,7 @@ class BankRequest:
     bank_id: str | None = None
     card: Card | None = None
     ask_first: bool = False
+    ask_only: bool = False
     attempts_before: int = 0
     seconds_left: float
 
@@ -123,6 +126,10 @@ class Bank(Protocol):
     @property
     def capabilities(self) -> BankCapabilities:
         """What it can do; asked before any effect."""
+
+    def admits(self) -> bool:
+        """Whether a new authorization may be begun now. No while the bank is down, but for a few, by
+        which it is found to be back. Nothing else is ever held up."""
 
     def perform(self, request: BankRequest) -> Answer:
         """Carries out `request`, retrying what may be retried within its time. Never raises for what

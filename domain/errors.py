@@ -117,6 +117,13 @@ class PaymentMethodNotFound(NotFound):
     code = "payment_method_not_found"
 
 
+class BankUnavailable(DomainError):
+    """The bank is down, so that nothing new is begun with it."""
+
+    refusal = Refusal.UNAVAILABLE
+    code = "bank_unavailable"
+
+
 class KeyAlreadyClaimed(Exception):
     """The idempotency key was claimed by another request, perhaps a moment ago. Never told as such:
     the caller looks the claim up and replays, waits or refuses."""

@@ -28,6 +28,7 @@ from domain.commands import (
     VoidPayment,
 )
 from domain.errors import (
+    BankUnavailable,
     ConcurrentChange,
     CurrencyUnsupported,
     LeaseLost,
@@ -66,6 +67,10 @@ DECIDE_ATTEMPTS: Final = 3
 # How many times running, over about a minute, an answer that cannot be is heard before it is believed
 # to be meant: the bank's own trouble speaks like that for a while.
 CONTRADICTIONS_HEARD_OUT: Final = 6
+
+# The bank remembers keys for 24 hours. Well before that, what it would do a second time is not put to
+# it again by machine.
+REPEATED_FOR_SECONDS: Final = 20 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +119,16 @@ class PaymentLedger(Application[UUID]):
     # --- commands ------------------------------------------------------------------------------
 
     def authorize(self, command: AuthorizePayment) -> Reply:
-        """Holds the money. Raises CurrencyUnsupported, CardRefused, OrderAlreadyPaid."""
+        """Holds the money. Raises CurrencyUnsupported, CardRefused, BankUnavailable,
+        OrderAlreadyPaid."""
         if not self.bank.capabilities.takes(command.money.currency):
             raise CurrencyUnsupported(
                 f"The bank does not take {command.money.currency}.", param="currency"
             )
         at = self.clock.now()
         command.card.check(at)
+        if not self.bank.admits():
+            raise BankUnavailable("The bank is down, and nothing was begun. Ask again in a moment.")
         payment = Payment.request_authorization(
             payment_id=self.ids.new(),
             tenant=command.tenant,
@@ -293,6 +301,7 @@ class PaymentLedger(Application[UUID]):
             bank_id=payment.capture_id if call.operation == Operation.REFUND else bank_id,
             card=card,
             ask_first=call.unanswered > 0,
+            ask_only=_is_too_late_to_repeat(payment, call),
             attempts_before=_attempts_at_the_bank(call),
             seconds_left=deadline - RESERVED_SECONDS - self.clock.monotonic(),
         )
@@ -331,6 +340,19 @@ class PaymentLedger(Application[UUID]):
 def _bank_key(payment: Payment, running: RunningOperation) -> str:
     """The operation's own for ever: no other of any payment has it."""
     return f"{encode(Prefix.PAYMENT, payment.id)}-{running.operation}-{running.number}"
+
+
+def _is_too_late_to_repeat(payment: Payment, call: BankCall) -> bool:
+    """Whether the bank may have done it, may have forgotten that, and would do it once more: another
+    hold, or another part given back. All else it does once, under whatever key."""
+    assert payment.running is not None
+    is_part = payment.running.amount_minor < payment.captured_minor
+    again = call.operation == Operation.AUTHORIZATION or (
+        call.operation == Operation.REFUND and is_part
+    )
+    return (
+        again and call.age_seconds > REPEATED_FOR_SECONDS and _attempts_at_the_bank(call) > 0
+    )
 
 
 def _attempts_at_the_bank(call: BankCall) -> int:

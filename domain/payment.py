@@ -481,7 +481,9 @@ class Payment(Aggregate):
             case _:
                 replayed = False
                 self.trigger_event(self.AuthorizationDeclined, code=_code_of(answer), timestamp=at)
-        if unanswered_before > replayed:  # a replay is the answer to one of them, and to one only
+        # A replay is the answer to one of them, and to one only. What the bank contradicts itself about
+        # it may well hold.
+        if unanswered_before > replayed or isinstance(answer, Contradicted):
             self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
         if isinstance(answer, Contradicted):
             self._need_review(ReviewReason.BANK_DISAGREES, at)
@@ -492,7 +494,7 @@ class Payment(Aggregate):
         match answer:
             case Approved(bank_id=bank_id):
                 self.trigger_event(self.Captured, bank_capture_id=bank_id, timestamp=at)
-            case AlreadyDone() if maybe_ours:
+            case AlreadyDone() if maybe_ours and not self._was_left_in_doubt(self.VoidDeclined):
                 self.trigger_event(self.Captured, bank_capture_id=None, timestamp=at)
                 self._need_review(ReviewReason.CAPTURE_ID_UNKNOWN, at)
             case _:
@@ -513,7 +515,7 @@ class Payment(Aggregate):
         match answer:
             case Approved(bank_id=bank_id):
                 self.trigger_event(released, bank_void_id=bank_id, timestamp=at)
-            case AlreadyDone() if maybe_ours:
+            case AlreadyDone() if maybe_ours and not self._was_left_in_doubt(self.CaptureDeclined):
                 self.trigger_event(released, bank_void_id=None, timestamp=at)
             case _:
                 self.trigger_event(self.VoidDeclined, code=_code_of(answer), timestamp=at)
@@ -557,6 +559,14 @@ class Payment(Aggregate):
         replayed = isinstance(answer, Approved) and answer.replayed
         if running.amount_minor < self.captured_minor and unanswered_before > replayed:
             self._need_review(ReviewReason.REFUND_ID_UNKNOWN, at)
+
+    def _was_left_in_doubt(self, refused: type[CaptureDeclined | VoidDeclined]) -> bool:
+        """Whether a hold that is over may be so by an earlier operation of the other kind, which was
+        taken to have been refused. The bank uses one word for both."""
+        return any(
+            isinstance(event, refused) and event.code != AUTHORIZATION_EXPIRED
+            for event in self.history
+        )
 
     def _need_review(self, reason: ReviewReason, at: datetime) -> None:
         if reason not in self.reviews:

@@ -3,7 +3,7 @@
 A recorder is handed these values by `PaymentLedger` and writes each into the table it belongs to.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from domain.bank import Operation
@@ -61,9 +61,10 @@ class BankCall:
 
     `attempts`: how often it was taken up before this time. `unanswered`: how many of those may have
     reached the bank and got no answer. `contradictions`: how many of the last ones got an answer
-    that cannot be, one after the other. `reached`: one of them went out at all. `fence`: who holds the lease; it grows each time the call is
-    taken up, so that one who lost it changes nothing. `sealed_card`: encrypted, and gone with the
-    row when the authorization is settled.
+    that cannot be, one after the other. `reached`: one of them went out at all. `age_seconds`: since
+    it was first put. `fence`: who holds the lease; it grows each time the call is taken up, so that
+    one who lost it changes nothing. `sealed_card`: encrypted, and gone with the row when the
+    authorization is settled.
     """
 
     payment_id: UUID
@@ -77,6 +78,7 @@ class BankCall:
     unanswered: int = 0
     contradictions: int = 0
     reached: bool = False
+    age_seconds: float = field(default=0.0, compare=False)
     fence: int = 1
 
 

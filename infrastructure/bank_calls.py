@@ -60,7 +60,8 @@ TAKE_DUE: Final[LiteralString] = """
     )
     RETURNING payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
               actor, family, dialect, sealed_card, attempts, unanswered,
-              contradictions, reached, fence
+              contradictions, reached, fence,
+              extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
 """
 IS_PENDING: Final[LiteralString] = """
     SELECT parked OR due_at <= clock_timestamp() AS pending FROM bank_calls
@@ -167,5 +168,6 @@ def _call(row: dict[str, Any]) -> BankCall:
         unanswered=row["unanswered"],
         contradictions=row["contradictions"],
         reached=row["reached"],
+        age_seconds=row["age_seconds"],
         fence=row["fence"],
     )

@@ -157,7 +157,7 @@ def _read(reader: _Reader) -> Settings:
         port=port,
         api_key=_header_text(reader, "API_KEY"),
         async_delay_ms=reader.integer("ASYNC_DELAY", 2000, 0, 3_600_000),
-        request_deadline_seconds=reader.seconds("REQUEST_DEADLINE_SECONDS", 10.0, 1.0, 25.0),
+        request_deadline_seconds=reader.seconds("REQUEST_DEADLINE_SECONDS", 10.0, 1.0, 15.0),
         vault_keys=_list(reader, "VAULT_KEYS"),
         checkpoint_key=reader.text("CHECKPOINT_KEY"),
         rate_limit_per_minute=reader.integer("RATE_LIMIT_PER_MINUTE", 1000, 0, 10**9),

@@ -34,6 +34,7 @@ from domain.bank import (
     Approved,
     BankCapabilities,
     BankRequest,
+    Contradicted,
     Declined,
     Operation,
     Rejected,
@@ -71,6 +72,8 @@ from tests.builders import (
 
 TRIES: Final = 4
 HOLD_LASTS: Final = timedelta(days=7)
+KEYS_LAST: Final = timedelta(hours=24)
+SUCCESSES_IN_A_ROW: Final = 3
 QUIET_SECONDS: Final = 20.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
 
@@ -192,7 +195,8 @@ class FakeBank:
         self._clock = clock
         self._scripted: deque[Answer] = deque()
         self._misfortunes: deque[Misfortune] = deque()
-        self._remembered: dict[tuple[Operation, str], Approved] = {}
+        self._remembered: dict[tuple[Operation, str], tuple[Approved, datetime]] = {}
+        self._successes_wanted = 0
         self._numbers = count(1)
 
     def will_answer(self, *answers: Answer) -> None:
@@ -206,6 +210,13 @@ class FakeBank:
     def has_recovered(self) -> None:
         """No more misfortunes."""
         self._misfortunes.clear()
+
+    def goes_down(self) -> None:
+        """It is known not to answer, until it has, a few times."""
+        self._successes_wanted = SUCCESSES_IN_A_ROW
+
+    def admits(self) -> bool:
+        return self._successes_wanted == 0
 
     def deposit(self, card_number: str, amount_minor: int) -> None:
         account = self.accounts[card_number]
@@ -224,8 +235,14 @@ class FakeBank:
 
     def perform(self, request: BankRequest) -> Answer:
         self.requests.append(request)
-        if self._scripted:
-            return self._scripted.popleft()
+        answer = self._scripted.popleft() if self._scripted else self._answer(request)
+        if not isinstance(answer, Unknown):
+            self._successes_wanted = max(0, self._successes_wanted - 1)
+        return answer
+
+    def _answer(self, request: BankRequest) -> Answer:
+        if request.ask_only:
+            return self._replay(request) or Contradicted(reason="the key is too old to tell")
         if request.ask_first and request.operation == Operation.AUTHORIZATION:
             remembered = self._replay(request)
             if remembered is not None:
@@ -249,14 +266,16 @@ class FakeBank:
         answer = self._carry_out(request, attempt)
         self.done[request.key] += isinstance(answer, Approved)
         if isinstance(answer, Approved) and misfortune is not Misfortune.FORGETS:
-            self._remembered[request.operation, request.key] = answer
+            self._remembered[request.operation, request.key] = answer, self._clock.now()
         if misfortune is not None:
             return Unknown(reason="no answer", unanswered=True)
         return answer
 
     def _replay(self, request: BankRequest) -> Approved | None:
         remembered = self._remembered.get((request.operation, request.key))
-        return None if remembered is None else replace(remembered, replayed=True)
+        if remembered is None or remembered[1] + KEYS_LAST < self._clock.now():
+            return None
+        return replace(remembered[0], replayed=True)
 
     def _carry_out(self, request: BankRequest, attempt: int) -> Answer:
         match request.operation:
@@ -357,6 +376,7 @@ class Outstanding:
 
     call: BankCall
     due_at: float
+    since: float
     in_flight: bool = True
     parked: bool = False
 
@@ -434,8 +454,10 @@ class InMemoryStore:
             case BeginCall(call=call, lease_seconds=lease_seconds):
                 if call.payment_id in draft.calls:
                     raise ConcurrentChange(call.bank_key)
-                due_at = self.clock.monotonic() + lease_seconds
-                draft.calls[call.payment_id] = Outstanding(call=call, due_at=due_at)
+                now = self.clock.monotonic()
+                draft.calls[call.payment_id] = Outstanding(
+                    call=call, due_at=now + lease_seconds, since=now
+                )
             case EndCall(call=call):
                 held_by(draft, call)
                 del draft.calls[call.payment_id]
@@ -508,6 +530,7 @@ class InMemoryBankCalls:
                     attempts=each.call.attempts + 1,
                     fence=each.call.fence + 1,
                     unanswered=each.call.unanswered + each.in_flight,
+                    age_seconds=now - each.since,
                 )
                 each.in_flight, each.due_at = True, now + lease_seconds
             return [each.call for each in taken]

@@ -5,6 +5,7 @@ the bank) or `NoReply` (something may have).
 """
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,6 +19,8 @@ from infrastructure.bank.bounded import BoundedAdapter, answered_before
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 HEALTH_TIMEOUT_SECONDS: Final = 2.0
 MAX_BODY_BYTES: Final = 64 * 1024
+# What the bank's words look like. Anything else under that name is not its word, nor fit to be stored.
+CODE: Final = re.compile(r"[a-z0-9_]{1,64}")
 FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
 
 
@@ -41,7 +44,7 @@ class Reply:
     def code(self) -> str | None:
         """The bank's error code, where it gave one."""
         code = None if self.body is None else self.body.get("error")
-        return code if isinstance(code, str) else None
+        return code if isinstance(code, str) and CODE.fullmatch(code) else None
 
 
 class BankClient:

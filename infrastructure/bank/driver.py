@@ -2,16 +2,20 @@
 
 A failure that was received may be asked again at once under the same key. Silence may not: the first
 call may still be running there, and two that overlap are both carried out. So silence ends the
-attempt, and whoever takes the call up later asks first whether the bank remembers the key.
+attempt, and whoever takes the call up later asks first whether the bank remembers the key. An answer
+without a word of the bank's (a proxy's 504, a page) is silence, too: the bank may still be at it.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 import backoff
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from domain.bank import (
     AlreadyDone,
@@ -19,12 +23,14 @@ from domain.bank import (
     Approved,
     BankCapabilities,
     BankRequest,
+    Contradicted,
     Declined,
     Operation,
     Rejected,
     Unknown,
 )
 from domain.ports import Clock
+from infrastructure.bank.breaker import Breaker
 from infrastructure.bank.client import BankClient, NoReply, NotSent, Reply
 
 # Longer than the bank takes when it is well; an attempt that cannot wait so long is not begun again.
@@ -58,23 +64,38 @@ STATUSES: Final[Mapping[Operation, str]] = {
 # A second hold is another hold, and a part can be given back again; the rest the bank does once.
 DONE_AS_OFTEN_AS_ASKED: Final = frozenset({Operation.AUTHORIZATION, Operation.REFUND})
 
-DECLINES: Final = frozenset(
-    {
-        "insufficient_funds",
-        "invalid_card",
-        "invalid_cvv",
-        "card_expired",
-        "card_declined",
-        "processing_error",
-        "authorization_expired",
-        "refund_exceeds_capture",
-    }
-)
-ALREADY: Final = frozenset(
-    {"authorization_already_used", "already_captured", "already_voided", "already_refunded"}
-)
+# Each word by what it can be an answer to.
+DECLINES: Final[Mapping[Operation, frozenset[str]]] = {
+    Operation.AUTHORIZATION: frozenset(
+        {
+            "insufficient_funds",
+            "invalid_card",
+            "invalid_cvv",
+            "card_expired",
+            "card_declined",
+            "processing_error",
+        }
+    ),
+    Operation.CAPTURE: frozenset({"authorization_expired"}),
+    Operation.VOID: frozenset({"authorization_expired"}),
+    Operation.REFUND: frozenset({"refund_exceeds_capture"}),
+}
+# Whatever we may have done is among these; a capture that was "already voided" is nothing of ours.
+ALREADY: Final[Mapping[Operation, frozenset[str]]] = {
+    Operation.AUTHORIZATION: frozenset(),
+    Operation.CAPTURE: frozenset({"authorization_already_used", "already_captured"}),
+    Operation.VOID: frozenset({"authorization_already_used", "already_voided"}),
+    Operation.REFUND: frozenset({"already_refunded"}),
+}
 # Said of ids that the bank gave us, by a bank that is in trouble, or has lost them.
 NOT_FOUND: Final = frozenset({"authorization_not_found", "capture_not_found"})
+# Each of these is about something that is there, and not about what was asked, or not as we know it.
+CONTRADICTIONS: Final = NOT_FOUND.union(
+    *ALREADY.values(), *(DECLINES[each] for each in Operation if each != Operation.AUTHORIZATION)
+)
+INTERNAL_ERROR: Final = "internal_error"
+# No proof that the bank works: what a bank says of good cards and ids when it is in trouble.
+SAID_IN_TROUBLE: Final = NOT_FOUND | {"invalid_card"}
 # In plain text: the request did not pass the bank's schema, or went to no route of its.
 PROTOCOL_ERRORS: Final = frozenset({400, 404})
 OUR_FAULT: Final = frozenset({"invalid_amount", "amount_mismatch", "missing_idempotency_key"})
@@ -92,6 +113,19 @@ ANSWERS = Counter(
 ATTEMPTS = Counter(
     "counterfoil_bank_attempts_total", "Requests that went to the bank.", ["operation"]
 )
+RETRIES = Counter(
+    "counterfoil_bank_retries_total",
+    "Requests under a key that was asked under before, by why.",
+    ["operation", "reason"],
+)
+SECONDS = Histogram(
+    "counterfoil_bank_request_seconds",
+    "How long the bank took, by what came of it.",
+    ["operation", "result"],
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0),
+)
+# What the bank's ids look like; only such are kept.
+BANK_ID: Final = re.compile(r"[!-~]{1,255}")
 
 
 class BankDriver:
@@ -104,11 +138,16 @@ class BankDriver:
         self._clock = clock
         self._profile = profile
         self._timeout_seconds = timeout_seconds
+        self._breaker = Breaker(clock.monotonic)
 
     @property
     def capabilities(self) -> BankCapabilities:
         """By the profile that the settings name."""
         return PROFILES[self._profile]
+
+    def admits(self) -> bool:
+        """By what this process heard of the bank last."""
+        return self._breaker.admits()
 
     def perform(self, request: BankRequest) -> Answer:
         """Carries out `request` within its time."""
@@ -149,16 +188,36 @@ class BankDriver:
     def ask(self, request: BankRequest, body: dict[str, Any], *, seconds_left: float) -> Reply:
         """One attempt. Raises NotSent, NoReply."""
         ATTEMPTS.labels(request.operation.value).inc()
-        return self._client.post(
-            PATHS[request.operation],
-            request.key,
-            body,
-            timeout_seconds=max(SHORTEST_TIMEOUT_SECONDS, min(self._timeout_seconds, seconds_left)),
-        )
+        began, result = self._clock.monotonic(), "answered"
+        timeout = max(SHORTEST_TIMEOUT_SECONDS, min(self._timeout_seconds, seconds_left))
+        try:
+            reply = self._client.post(
+                PATHS[request.operation], request.key, body, timeout_seconds=timeout
+            )
+        except (NotSent, NoReply) as error:
+            result = "not_sent" if isinstance(error, NotSent) else "silent"
+            self._breaker.failed()
+            raise
+        else:
+            result = "failed" if _is_failure(reply) else "answered"
+            self._learn_from(reply)
+            return reply
+        finally:
+            seconds = self._clock.monotonic() - began
+            SECONDS.labels(request.operation.value, result).observe(seconds)
 
     def is_healthy(self) -> bool:
         """Whether the bank says that it is well."""
-        return self._client.is_healthy()
+        healthy = self._client.is_healthy()
+        if not healthy:  # that it says so is no proof of the contrary
+            self._breaker.failed()
+        return healthy
+
+    def _learn_from(self, reply: Reply) -> None:
+        if _is_failure(reply):
+            self._breaker.failed()
+        elif reply.body is not None and reply.code not in SAID_IN_TROUBLE:
+            self._breaker.worked()
 
     def monotonic(self) -> float:
         """The clock by which a call's time runs out."""
@@ -178,6 +237,14 @@ class _Call:
     def run(self) -> Answer:
         if self._seconds_left() <= 0:
             return Unknown(reason="no time was left to ask", unanswered=False, reached=False)
+        if self._request.ask_only:
+            return self._remembered_if_well() or Contradicted(reason="the key is too old to tell")
+        answer = self._asked()
+        if isinstance(answer, Unknown) and self._attempts > 0:
+            return replace(answer, reached=True)  # whatever became of the last attempt
+        return answer
+
+    def _asked(self) -> Answer:
         if self._request.ask_first and self._request.operation in DONE_AS_OFTEN_AS_ASKED:
             remembered = self._remembered_if_well()
             if remembered is not None:
@@ -185,7 +252,7 @@ class _Call:
         answer = self._with_retries()
         if isinstance(answer, AlreadyDone) and answer.after_attempts + self._attempts_before > 0:
             # Perhaps ours: the bank's memory of the key, if it has one, carries the id.
-            return self._remembered() or answer
+            return self._remembered_if_well() or answer
         return answer
 
     @property
@@ -215,7 +282,7 @@ class _Call:
         """The bank calls good cards invalid too when it is in trouble: not on its first word."""
         if self._seconds_left() <= MINIMUM_RETRY_SECONDS:
             return Unknown(reason="no time was left to confirm a decline", unanswered=False)
-        return self._once()
+        return self._once(retry="second_word")
 
     def _may_ask_again(self, answer: Answer) -> bool:
         """Whether the bank failed in so many words, and there is time to hear it out again."""
@@ -225,10 +292,13 @@ class _Call:
             and self._seconds_left() > MINIMUM_RETRY_SECONDS
         )
 
-    def _once(self) -> Answer:
+    def _once(self, retry: str = "failed") -> Answer:
         again, self._tried = self._tried, True
         if self._seconds_left() <= (SHORTEST_RETRY_SECONDS if again else 0.0):
             return Unknown(reason="no time was left to ask", unanswered=False, reached=False)
+        if again or self._attempts_before > 0:
+            reason = retry if again else "resumed"
+            RETRIES.labels(self._request.operation.value, reason).inc()
         body = self._driver.body(self._request)
         try:
             reply = self._driver.ask(self._request, body, seconds_left=self._seconds_left())
@@ -238,10 +308,24 @@ class _Call:
             return Unknown(reason=f"no answer: {error}", unanswered=True)
         answer = classify(self._request, reply, attempts=self._attempts)
         self._attempts += 1
-        return answer
+        repeatable = self._request.operation not in DONE_AS_OFTEN_AS_ASKED
+        if repeatable or not isinstance(answer, Unknown) or reply.status != HTTPStatus.OK:
+            return answer
+        return self._believed_by_memory(answer)
+
+    def _believed_by_memory(self, answer: Unknown) -> Answer:
+        """What was approved, and is not what was asked, is done; perhaps more than the answer is wrong.
+        So the request is not put again: if the bank does not remember it, it is as good as silent."""
+        if answer.unanswered:
+            return answer
+        remembered = self._remembered_if_well()
+        if isinstance(remembered, Approved):
+            return remembered
+        return replace(answer, unanswered=True)
 
     def _remembered_if_well(self) -> Answer | None:
-        """What the bank remembers under the key; None if it is well and remembers nothing."""
+        """What the bank remembers under the key; None if it is well and remembers nothing. Its word
+        that it knows nothing counts for nothing while it is not well: it says so then of any key."""
         if not self._driver.is_healthy():
             return Unknown(reason="the bank is not well", unanswered=False)
         remembered = self._remembered()
@@ -255,36 +339,42 @@ class _Call:
             reply = self._driver.ask(self._request, {}, seconds_left=self._seconds_left())
         except (NotSent, NoReply) as error:
             return Unknown(reason=f"not remembered: {error}", unanswered=False)
-        if reply.status != 200:
-            return None
-        return classify(self._request, reply, attempts=self._attempts)
+        if reply.status == HTTPStatus.OK:
+            # The question does nothing, so nothing that it is answered leaves anything open.
+            answer = classify(self._request, reply, attempts=self._attempts)
+            return replace(answer, unanswered=False) if isinstance(answer, Unknown) else answer
+        if reply.status != HTTPStatus.BAD_REQUEST or reply.code == INTERNAL_ERROR:
+            return Unknown(reason=f"not remembered: HTTP {reply.status}", unanswered=False)
+        return None
 
 
 def classify(request: BankRequest, reply: Reply, *, attempts: int) -> Answer:
     """What the bank meant. By its code: its statuses say little, and a 400 may be its own trouble."""
-    if reply.status == 200:
+    if reply.status == HTTPStatus.OK:
         return _approved(request, reply)
-    code = reply.code
-    if code in OUR_FAULT:
-        return Rejected(reason=str(code))
-    if code in ALREADY:
-        return AlreadyDone(code=str(code), after_attempts=attempts)
-    if code in DECLINES and _is_about(request.operation, str(code)):
-        return Declined(code=str(code))
     if reply.body is None and reply.status in PROTOCOL_ERRORS:
         return Rejected(reason=f"HTTP {reply.status}, not JSON")
+    code = reply.code
+    if code is None:
+        # Somebody's between us and the bank, which may not be done with it.
+        return Unknown(reason=f"HTTP {reply.status} without a code", unanswered=True)
+    if code in OUR_FAULT:
+        return Rejected(reason=code)
+    if code in ALREADY[request.operation]:
+        return AlreadyDone(code=code, after_attempts=attempts)
+    if code in DECLINES[request.operation]:
+        return Declined(code=code)
     return Unknown(
-        reason=f"HTTP {reply.status} {code or 'without a code'}",
+        reason=f"HTTP {reply.status} {code}",
         unanswered=False,
-        contradicts=code in NOT_FOUND,
+        contradicts=code in CONTRADICTIONS,
     )
 
 
-def _is_about(operation: Operation, code: str) -> bool:
-    """Whether the code can be an answer to the operation; a word about the card to a capture cannot,
-    and is the bank's trouble speaking."""
-    of_card = code not in {"authorization_expired", "refund_exceeds_capture"}
-    return of_card == (operation == Operation.AUTHORIZATION)
+def _is_failure(reply: Reply) -> bool:
+    """Whether the bank, or who is before it, says that it cannot."""
+    garbled = reply.status == HTTPStatus.OK and reply.body is None
+    return garbled or reply.status >= 500 or reply.code == INTERNAL_ERROR
 
 
 def _approved(request: BankRequest, reply: Reply) -> Answer:
@@ -294,7 +384,7 @@ def _approved(request: BankRequest, reply: Reply) -> Answer:
         return Unknown(reason="a 200 that is not JSON", unanswered=True)
     bank_id = body.get(ID_FIELDS[request.operation])
     mismatches = [name for name, ok in _checks(request, body).items() if not ok]
-    if not isinstance(bank_id, str) or not bank_id or mismatches:
+    if not isinstance(bank_id, str) or not BANK_ID.fullmatch(bank_id) or mismatches:
         # An answer under our key, so nothing is running there, and asking again does nothing new.
         return Unknown(
             reason=f"a 200 of something else: {mismatches}", unanswered=False, contradicts=True
@@ -329,9 +419,9 @@ def _time(text: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(_to_microseconds(text))
-    except ValueError:
+        return None if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last day there are have no UTC
         return None
-    return None if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _to_microseconds(text: str) -> str:

@@ -91,7 +91,8 @@ SLOT: Final[LiteralString] = """
 """
 # The database's own clock cannot be moved, but what it is compared with can.
 PASS_TIME: Final[LiteralString] = """
-    UPDATE bank_calls SET due_at = due_at - make_interval(secs => %(seconds)s)
+    UPDATE bank_calls SET due_at = due_at - make_interval(secs => %(seconds)s),
+                          since = since - make_interval(secs => %(seconds)s)
 """
 EMPTY: Final[LiteralString] = """
     RESET ROLE;

@@ -267,9 +267,8 @@ def test_a_refused_refund_gives_nothing_back_and_can_be_asked_again(
         (Story().authorized().asked_to_void(), Status.AUTHORIZED),
         (Story().authorized().asked_to_release(), Status.AUTHORIZED),
         (Story().authorized().captured().asked_to_refund(), Status.CAPTURED),
-        (Story(), Status.DECLINED),
     ],
-    ids=["capture", "void", "release", "refund", "authorization"],
+    ids=["capture", "void", "release", "refund"],
 )
 def test_an_answer_that_cannot_be_gains_no_state_and_needs_a_person(
     story: Story, kept: Status
@@ -278,6 +277,48 @@ def test_an_answer_that_cannot_be_gains_no_state_and_needs_a_person(
 
     assert (payment.status, payment.running) == (kept, None)
     assert reviews(payment) == [ReviewReason.BANK_DISAGREES]
+
+
+def test_an_authorization_that_the_bank_contradicts_itself_about_may_be_a_hold() -> None:
+    payment = Story().answered(CONTRADICTED, attempts=6).payment
+
+    assert payment.status == Status.DECLINED
+    assert set(reviews(payment)) == {
+        ReviewReason.POSSIBLE_ORPHAN_HOLD,
+        ReviewReason.BANK_DISAGREES,
+    }
+
+
+# --- two that end one hold ---
+
+
+def test_a_hold_that_a_doubted_void_may_have_ended_is_not_taken_to_be_captured() -> None:
+    story = Story().authorized().asked_to_void()
+    story.answered(REJECTED, attempts=1, unanswered=True)
+
+    payment = story.asked_to_capture().answered(ALREADY, attempts=1).payment
+
+    assert (payment.status, payment.captured_minor) == (Status.AUTHORIZED, 0)
+    assert reviews(payment) == [ReviewReason.BANK_DISAGREES]
+
+
+def test_a_hold_that_a_doubted_capture_may_have_ended_is_not_taken_to_be_released() -> None:
+    story = Story().authorized().asked_to_capture()
+    story.answered(CONTRADICTED, attempts=6)
+
+    payment = story.asked_to_void().answered(ALREADY_AFTER_A_TRY).payment
+
+    assert payment.status == Status.AUTHORIZED
+    assert reviews(payment) == [ReviewReason.BANK_DISAGREES]
+
+
+def test_a_capture_that_came_too_late_leaves_no_doubt_who_released_the_hold() -> None:
+    story = Story().authorized().asked_to_capture()
+    story.answered(Declined(code="authorization_expired"))
+
+    payment = story.asked_to_release().answered(ALREADY, attempts=1).payment
+
+    assert (payment.status, reviews(payment)) == (Status.EXPIRED, [])
 
 
 # --- all ---

@@ -106,6 +106,10 @@ class BadBank:
         traceback: TracebackType | None,
     ) -> None:
         self.closed.set()
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Nobody new is let in."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -12,11 +12,18 @@ from tests.builders import a_bank_request, dollars
 
 OF_THE_CARD = ["insufficient_funds", "invalid_card", "invalid_cvv", "card_expired"]
 OUR_OWN_FAULT = ["invalid_amount", "amount_mismatch", "missing_idempotency_key"]
-ALREADY = [
-    "authorization_already_used",
-    "already_captured",
-    "already_voided",
-    "already_refunded",
+ALREADY = {
+    Operation.AUTHORIZATION: [],
+    Operation.CAPTURE: ["authorization_already_used", "already_captured"],
+    Operation.VOID: ["authorization_already_used", "already_voided"],
+    Operation.REFUND: ["already_refunded"],
+}
+OURS = [(operation, code) for operation, codes in ALREADY.items() for code in codes]
+ANOTHERS = [
+    (operation, code)
+    for operation in Operation
+    for code in sorted({word for words in ALREADY.values() for word in words})
+    if code not in ALREADY[operation]
 ]
 TROUBLE = [
     (500, "internal_error"),
@@ -79,6 +86,10 @@ def refused(operation: Operation, status: int, code: str, *, attempts: int = 0) 
     return understood(operation, status, body, attempts=attempts)
 
 
+def is_silence(answer: Answer) -> bool:
+    return isinstance(answer, Unknown) and answer.unanswered and not answer.contradicts
+
+
 def is_answered(answer: Answer) -> bool:
     return isinstance(answer, Unknown) and not (answer.unanswered or answer.contradicts)
 
@@ -119,15 +130,25 @@ def test_plain_text_with_a_400_is_our_own_fault(operation: Operation) -> None:
 
 
 @pytest.mark.parametrize("operation", Operation)
-@pytest.mark.parametrize("status", [408, 429])
-def test_what_a_proxy_says_in_the_banks_place_is_not_the_banks_word(
-    operation: Operation, status: int
+@pytest.mark.parametrize("status", [202, 204, 302, 307, 408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("body", [None, {}, {"message": "Endpoint request timed out"}])
+def test_what_somebody_says_in_the_banks_place_is_silence_of_the_banks(
+    operation: Operation, status: int, body: dict[str, Any] | None
 ) -> None:
-    assert is_answered(understood(operation, status, None))
+    assert is_silence(understood(operation, status, body))
 
 
-@pytest.mark.parametrize("operation", ON_AN_ID)
-@pytest.mark.parametrize("code", ALREADY)
+@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize(
+    "code", ["", "nul\x00", "\ud800", "x" * 65, "Insufficient Funds", 7, None, ["internal_error"]]
+)
+def test_what_is_no_word_is_silence_and_is_not_repeated(operation: Operation, code: object) -> None:
+    answer = understood(operation, 400, {"error": code})
+
+    assert answer == Unknown(reason="HTTP 400 without a code", unanswered=True)
+
+
+@pytest.mark.parametrize(("operation", "code"), OURS)
 @pytest.mark.parametrize("attempts", [0, 2])
 def test_what_was_done_before_is_already_done_after_so_many_attempts(
     operation: Operation, code: str, attempts: int
@@ -137,11 +158,32 @@ def test_what_was_done_before_is_already_done_after_so_many_attempts(
     assert answer == AlreadyDone(code=code, after_attempts=attempts)
 
 
-@pytest.mark.parametrize("operation", ON_AN_ID)
+@pytest.mark.parametrize(("operation", "code"), ANOTHERS)
+def test_what_another_operation_did_before_is_nothing_of_this_ones(
+    operation: Operation, code: str
+) -> None:
+    assert contradicts(refused(operation, 400, code, attempts=2))
+
+
+@pytest.mark.parametrize("operation", [Operation.CAPTURE, Operation.VOID])
 def test_an_authorization_that_ran_out_is_a_no(operation: Operation) -> None:
     answer = refused(operation, 400, "authorization_expired")
 
     assert answer == Declined(code="authorization_expired")
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        (Operation.AUTHORIZATION, "authorization_expired"),
+        (Operation.REFUND, "authorization_expired"),
+        (Operation.AUTHORIZATION, "refund_exceeds_capture"),
+        (Operation.CAPTURE, "refund_exceeds_capture"),
+        (Operation.VOID, "refund_exceeds_capture"),
+    ],
+)
+def test_a_no_to_another_operation_is_none_to_this_one(operation: Operation, code: str) -> None:
+    assert contradicts(refused(operation, 400, code))
 
 
 @pytest.mark.parametrize("operation", Operation)
@@ -150,14 +192,6 @@ def test_the_banks_own_trouble_is_an_unknown_outcome_that_was_answered(
     operation: Operation, status: int, code: str
 ) -> None:
     assert is_answered(refused(operation, status, code))
-
-
-@pytest.mark.parametrize("operation", Operation)
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_failure_without_a_word_is_an_unknown_outcome_that_was_answered(
-    operation: Operation, status: int
-) -> None:
-    assert is_answered(understood(operation, status, None))
 
 
 @pytest.mark.parametrize("operation", Operation)
@@ -179,6 +213,14 @@ MISMATCHES = [
     (Operation.AUTHORIZATION, {"authorization_id": None}),
     (Operation.AUTHORIZATION, {"authorization_id": ""}),
     (Operation.AUTHORIZATION, {"authorization_id": 7}),
+    (Operation.AUTHORIZATION, {"authorization_id": "auth_1\x00"}),
+    (Operation.AUTHORIZATION, {"authorization_id": "auth_\ud800"}),
+    (Operation.AUTHORIZATION, {"authorization_id": "auth_1\n"}),
+    (Operation.AUTHORIZATION, {"authorization_id": "a" * 256}),
+    (Operation.AUTHORIZATION, {"amount": True}),
+    (Operation.AUTHORIZATION, {"amount": 5000.0}),
+    (Operation.AUTHORIZATION, {"expires_at": "0001-01-01T00:00:00+14:00"}),
+    (Operation.AUTHORIZATION, {"expires_at": "9999-12-31T23:59:59-14:00"}),
     (Operation.AUTHORIZATION, {"expires_at": None}),
     (Operation.AUTHORIZATION, {"expires_at": "tomorrow"}),
     (Operation.AUTHORIZATION, {"expires_at": "2026-11-27T12:00:00"}),

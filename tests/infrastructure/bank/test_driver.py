@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from domain.bank import AlreadyDone, Answer, Approved, Declined, Operation, Rejected, Unknown
+from domain.bank import (
+    AlreadyDone,
+    Answer,
+    Approved,
+    Contradicted,
+    Declined,
+    Operation,
+    Rejected,
+    Unknown,
+)
 from infrastructure.bank.client import BankClient
 from infrastructure.bank.driver import EXTENDED, FICMART, MAX_TRIES, BankDriver
 from infrastructure.clock import SystemClock
@@ -199,22 +208,52 @@ def test_silence_after_a_failure_is_not_asked_again_either(bank: BadBank) -> Non
     assert len(bank.heard) == 2
 
 
-def test_an_approval_of_something_else_is_asked_again_under_the_same_key(bank: BadBank) -> None:
-    bank.will(says(200, APPROVALS[Operation.AUTHORIZATION] | {"amount": 1}), remembers())
+@pytest.mark.parametrize("operation", Operation)
+def test_an_approval_of_something_else_is_looked_at_again_under_the_same_key(
+    bank: BadBank, operation: Operation
+) -> None:
+    bank.will(says(200, APPROVALS[operation] | {"status": "odd"}), remembers(operation))
 
-    answer = perform(bank.url, key="a-key")
+    answer = perform(bank.url, operation, key="a-key")
 
     assert isinstance(answer, Approved)
-    assert [heard.key for heard in bank.heard] == ["a-key", "a-key"]
+    assert [heard.key for heard in bank.posts] == ["a-key", "a-key"]
 
 
-def test_an_approval_that_stays_of_something_else_is_never_believed(bank: BadBank) -> None:
-    bank.will(*[says(200, APPROVALS[Operation.AUTHORIZATION] | {"amount": 1})] * MAX_TRIES)
+@pytest.mark.parametrize("operation", [Operation.AUTHORIZATION, Operation.REFUND])
+def test_an_approval_of_something_else_is_not_done_once_more(
+    bank: BadBank, operation: Operation
+) -> None:
+    bank.will(says(200, APPROVALS[operation] | {"amount": 1}), PLAIN_400, approves(operation))
+
+    answer = perform(bank.url, operation)
+
+    assert isinstance(answer, Unknown)
+    assert (answer.unanswered, answer.contradicts) == (True, True)
+    assert [heard.body == {} for heard in bank.posts] == [False, True]
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_an_approval_that_stays_of_something_else_is_never_believed(
+    bank: BadBank, operation: Operation
+) -> None:
+    bank.will(*[says(200, APPROVALS[operation] | {"status": "odd"})] * MAX_TRIES)
+
+    answer = perform(bank.url, operation)
+
+    assert isinstance(answer, Unknown)
+    assert answer.contradicts
+
+
+@pytest.mark.parametrize("status", [302, 502, 503, 504])
+def test_what_a_proxy_says_is_not_asked_again_at_once(bank: BadBank, status: int) -> None:
+    bank.will(says(status, b"<html>", Location="/elsewhere"), approves())
 
     answer = perform(bank.url)
 
     assert isinstance(answer, Unknown)
-    assert answer.contradicts
+    assert answer.unanswered
+    assert len(bank.heard) == 1
 
 
 # --- a card that the bank does not know ---
@@ -325,20 +364,109 @@ def test_what_the_bank_does_once_only_is_simply_asked_again(
     assert [heard.body == {} for heard in bank.heard] == [False]
 
 
+@pytest.mark.parametrize(
+    "trouble",
+    [FAILS, refuses(400, "internal_error"), says(503, b"busy"), refuses(404, "not_found")],
+    ids=["500", "400 internal_error", "503", "404"],
+)
+def test_a_failure_at_the_question_is_no_word_about_the_key(
+    bank: BadBank, trouble: Behaviour
+) -> None:
+    bank.will(trouble, approves())
+
+    answer = perform(bank.url, ask_first=True, attempts_before=1)
+
+    assert isinstance(answer, Unknown)
+    assert not answer.unanswered
+    assert len(bank.posts) == 1
+
+
+# --- asking only, after so long that the bank may have forgotten ---
+
+
+@pytest.mark.parametrize("operation", [Operation.AUTHORIZATION, Operation.REFUND])
+def test_what_the_bank_may_have_forgotten_is_not_put_to_it_again(
+    bank: BadBank, operation: Operation
+) -> None:
+    bank.will(PLAIN_400, approves(operation))
+
+    answer = perform(bank.url, operation, ask_only=True, attempts_before=9)
+
+    assert isinstance(answer, Contradicted)
+    assert [heard.body for heard in bank.posts] == [{}]
+
+
+def test_what_the_bank_still_remembers_is_not_too_old(bank: BadBank) -> None:
+    bank.will(remembers())
+
+    answer = perform(bank.url, ask_only=True, attempts_before=9)
+
+    assert isinstance(answer, Approved)
+    assert answer.replayed
+
+
+def test_a_bank_that_is_not_well_may_not_have_forgotten(bank: BadBank) -> None:
+    bank.health_will(UNWELL)
+
+    answer = perform(bank.url, ask_only=True, attempts_before=9)
+
+    assert isinstance(answer, Unknown)
+    assert bank.posts == []
+
+
+# --- what went out, went out ---
+
+
+def test_what_was_heard_once_reached_the_bank_whatever_comes_after(bank: BadBank) -> None:
+    def fails_and_is_gone(bank: BadBank, line: socket.socket) -> None:
+        bank.stop_listening()
+        body = b'{"error": "internal_error", "message": "words"}'
+        head = f"HTTP/1.1 500 Words\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        line.sendall(head.encode() + body)
+        line.shutdown(socket.SHUT_RDWR)
+
+    bank.will(fails_and_is_gone)
+
+    answer = perform(bank.url, Operation.CAPTURE)
+
+    assert isinstance(answer, Unknown)
+    assert (answer.unanswered, answer.reached) == (False, True)
+    assert "not reached" in answer.reason
+
+
 # --- already done ---
 
+ALREADY = {
+    Operation.CAPTURE: "authorization_already_used",
+    Operation.VOID: "authorization_already_used",
+    Operation.REFUND: "already_refunded",
+}
 
-@pytest.mark.parametrize("operation", [Operation.CAPTURE, Operation.VOID, Operation.REFUND])
+
+@pytest.mark.parametrize("operation", ALREADY)
 def test_what_is_already_done_after_a_failure_is_looked_for_in_the_banks_memory(
     bank: BadBank, operation: Operation
 ) -> None:
-    bank.will(FAILS, refuses(400, "authorization_already_used"), remembers(operation))
+    bank.will(FAILS, refuses(400, ALREADY[operation]), remembers(operation))
 
     answer = perform(bank.url, operation)
 
     assert isinstance(answer, Approved)
     assert answer.replayed
-    assert bank.heard[-1].body == {}
+    assert bank.posts[-1].body == {}
+
+
+@pytest.mark.parametrize("operation", ALREADY)
+def test_a_bank_that_is_not_well_is_not_believed_to_have_forgotten_what_it_did(
+    bank: BadBank, operation: Operation
+) -> None:
+    bank.health_will(says(200, {"status": "healthy"}), UNWELL)
+    bank.will(FAILS, refuses(400, ALREADY[operation]), PLAIN_400)
+
+    answer = perform(bank.url, operation)
+
+    assert isinstance(answer, Unknown)
+    assert answer.reached
 
 
 def test_what_is_already_done_after_an_earlier_take_up_is_looked_for_too(bank: BadBank) -> None:

@@ -4,9 +4,11 @@ from typing import Any, Protocol
 
 from domain.bank import Bank as BankPort
 from domain.bank import Operation
+from infrastructure.bank.breaker import FAILURES_IN_A_ROW
 from infrastructure.bank.client import BankClient
 from infrastructure.bank.driver import BankDriver
 from infrastructure.clock import SystemClock
+from tests.builders import a_bank_request
 from tests.fakes import FakeBank, Misfortune, SteppableClock
 from tests.infrastructure.bank_simulator.a_bank import Bank as Simulator
 
@@ -27,6 +29,9 @@ class Partner(Protocol):
 
     def deposit(self, card_number: str, amount_minor: int) -> None:
         """Money comes in."""
+
+    def goes_down(self) -> None:
+        """It fails until that is known; after that it is well again, which is not."""
 
     def done_under(self, key: str) -> int:
         """How many holds, captures, voids or refunds there are under `key`."""
@@ -51,6 +56,9 @@ class LittleBank:
 
     def deposit(self, card_number: str, amount_minor: int) -> None:
         self._fake.deposit(card_number, amount_minor)
+
+    def goes_down(self) -> None:
+        self._fake.goes_down()
 
     def done_under(self, key: str) -> int:
         return self._fake.done[key]
@@ -89,6 +97,14 @@ class SimulatedBank:
         account = {"card_number": card_number, "cvv": "789", "exp_month": 9, "exp_year": 2030}
         answer = self._simulator.request("POST", "/__accounts", account | {"balance": amount_minor})
         assert answer.status == 200, answer.text
+
+    def goes_down(self) -> None:
+        self._simulator.faults(failure_rate=1.0)
+        # Too little time for a second attempt.
+        request = a_bank_request(Operation.VOID, bank_id="auth_1", seconds_left=2.0)
+        for _ in range(FAILURES_IN_A_ROW):
+            self._driver.perform(request)
+        self._simulator.faults(failure_rate=0.0)
 
     def done_under(self, key: str) -> int:
         return len(self._simulator.entries(key))

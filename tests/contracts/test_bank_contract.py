@@ -1,5 +1,6 @@
 """What every bank behind the port answers, whatever it is made of."""
 
+from dataclasses import replace
 from datetime import UTC, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from domain.bank import (
     Answer,
     Approved,
     BankRequest,
+    Contradicted,
     Declined,
     Operation,
     Rejected,
@@ -314,3 +316,68 @@ def test_what_was_done_and_forgotten_is_already_done(
 
     assert answer == AlreadyDone(code=code, after_attempts=0)
     assert partner.done_under(request.key) == 1
+
+
+# --- so late that the bank may have forgotten ---
+
+
+@pytest.mark.parametrize("operation", [Operation.AUTHORIZATION, Operation.REFUND])
+def test_what_the_bank_remembers_can_be_asked_for_alone(
+    partner: Partner, operation: Operation
+) -> None:
+    request = begun(partner, operation)
+    first = approved(partner.bank.perform(request))
+
+    answer = approved(partner.bank.perform(replace(request, ask_only=True, attempts_before=1)))
+
+    assert (answer.bank_id, answer.replayed) == (first.bank_id, True)
+    assert partner.done_under(request.key) == 1
+
+
+@pytest.mark.parametrize("operation", [Operation.AUTHORIZATION, Operation.REFUND])
+def test_nothing_is_done_by_asking_alone(partner: Partner, operation: Operation) -> None:
+    request = replace(begun(partner, operation), ask_only=True, attempts_before=1)
+
+    answer = partner.bank.perform(request)
+
+    assert isinstance(answer, Contradicted)
+    assert partner.done_under(request.key) == 0
+
+
+def test_the_bank_forgets_a_key_after_a_day(partner: Partner) -> None:
+    request = a_bank_request()
+    partner.days_pass(0)
+    approved(partner.bank.perform(request))
+    partner.days_pass(2)
+
+    alone = partner.bank.perform(replace(request, ask_only=True, attempts_before=1))
+    again = approved(partner.bank.perform(request))
+
+    assert isinstance(alone, Contradicted)
+    assert not again.replayed
+    assert partner.done_under(request.key) == 2
+
+
+# --- down ---
+
+
+def test_a_bank_that_answers_takes_new_authorizations(partner: Partner) -> None:
+    partner.bank.perform(a_bank_request())
+
+    assert partner.bank.admits()
+
+
+def test_a_bank_that_is_down_takes_none_until_it_has_answered_a_few_times(
+    partner: Partner,
+) -> None:
+    hold = held(partner)
+    partner.goes_down()
+    while_down = partner.bank.admits()
+
+    taken = partner.bank.perform(about(Operation.CAPTURE, hold))
+    after_one = partner.bank.admits()
+    for _ in range(2):
+        partner.bank.perform(a_bank_request())
+
+    assert isinstance(taken, Approved)
+    assert (while_down, after_one, partner.bank.admits()) == (False, False, True)

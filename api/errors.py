@@ -11,6 +11,9 @@ from domain.errors import DomainError, Refusal
 
 INVALID_REQUEST: Final = "invalid_request_error"
 RETRY_SOON_SECONDS: Final = 1
+# By when what is refused now may well be possible, where that is not soon: the bank is tried again
+# after so long.
+RETRY_AFTER_SECONDS: Final[Mapping[str, int]] = {"bank_unavailable": 5}
 
 REFUSALS: Final[Mapping[Refusal, tuple[int, str]]] = {
     Refusal.INVALID: (400, INVALID_REQUEST),
@@ -121,7 +124,8 @@ def from_refusal(refused: DomainError) -> ApiError:
         param=refused.param,
     )
     if refused.refusal is Refusal.UNAVAILABLE:
-        return replace(error, headers={"Retry-After": str(RETRY_SOON_SECONDS)})
+        seconds = RETRY_AFTER_SECONDS.get(refused.code, RETRY_SOON_SECONDS)
+        return replace(error, headers={"Retry-After": str(seconds)})
     return error
 
 

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, LiteralString
 
 import psycopg
@@ -14,13 +16,15 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 from psycopg_pool import PoolTimeout
 
 from api.http import Answer
+from domain.payment import ReviewReason
 from infrastructure.database import Pool
 
+FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 REQUESTS: Final = Counter(
     "counterfoil_http_requests_total", "Requests answered.", ["method", "route", "status"]
 )
@@ -41,7 +45,11 @@ class Unresolved(Collector):
                coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float AS oldest
         FROM bank_calls
     """
-    REVIEWS: LiteralString = "SELECT count(*) AS reviews FROM receipts WHERE needs_review"
+    REVIEWS: LiteralString = """
+        SELECT review->>'reason' AS reason, count(*) AS payments
+        FROM receipts, jsonb_array_elements(document->'reviews') AS review
+        WHERE needs_review GROUP BY reason
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -51,11 +59,10 @@ class Unresolved(Collector):
         try:
             with self._pool.connection() as connection:
                 calls = connection.execute(self.CALLS).fetchone()
-                reviews = connection.execute(self.REVIEWS).fetchone()
+                reviews = connection.execute(self.REVIEWS).fetchall()
         except (psycopg.Error, PoolTimeout):
             return
         assert calls is not None
-        assert reviews is not None
         yield GaugeMetricFamily(
             "counterfoil_operations_outstanding",
             "Operations that the bank has not answered.",
@@ -66,19 +73,43 @@ class Unresolved(Collector):
             "Age of the oldest of them.",
             value=calls["oldest"],
         )
-        yield GaugeMetricFamily(
+        needing = GaugeMetricFamily(
             "counterfoil_payments_needing_review",
-            "Payments that need a person.",
-            value=reviews["reviews"],
+            "Payments that need a person, by why; one may for several reasons.",
+            labels=["reason"],
         )
+        by_reason = {row["reason"]: row["payments"] for row in reviews}
+        for reason in sorted({*by_reason, *(each.value for each in ReviewReason)}):
+            needing.add_metric([reason], by_reason.get(reason, 0))
+        yield needing
 
 
 def metrics(pool: Pool) -> Answer:
     """All of it, in Prometheus' text format."""
     registry = CollectorRegistry()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if FOLDER in os.environ:
+        _forget_the_dead(Path(os.environ[FOLDER]))
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(REGISTRY)
     registry.register(Unresolved(pool))
     return Answer(status=200, body=generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """What a process is, it is no more once it has ended, however it ended. What it counted stays."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        if not _is_alive(pid):
+            with suppress(FileNotFoundError):  # another scrape was first
+                mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -28,7 +28,8 @@ ERRORS: Final[Mapping[int, str]] = {
     429: "Too many requests.",
     500: "Something went wrong on our side.",
     502: "The bank did not understand our request.",
-    503: "It cannot be done now; nothing was begun.",
+    503: "It cannot be done now; nothing was begun. Ask again after `Retry-After`. "
+    "`bank_unavailable`: the bank is down, so no new authorization is begun with it.",
 }
 COMMANDS_ONLY: Final = frozenset({402, 409, 413, 415, 502})
 
@@ -47,6 +48,8 @@ An event-sourced payment ledger with a gateway in front.
 * Bodies are JSON or forms in bracket notation (`card[number]=…`).
 * Every POST takes an `Idempotency-Key`: the same request gets the first answer again, byte for byte.
   Authorizations, captures and voids need one. A refund without one is another refund each time.
+* A 503 `bank_unavailable` means that the bank is down: no authorization was begun and no key was used.
+  Captures, voids and refunds are taken all the same, and finished when the bank is back.
 * A 202 means that the bank has not answered yet: ask again with the same key, or look at `Location`.
 """
 

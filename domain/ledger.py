@@ -350,9 +350,7 @@ def _is_too_late_to_repeat(payment: Payment, call: BankCall) -> bool:
     again = call.operation == Operation.AUTHORIZATION or (
         call.operation == Operation.REFUND and is_part
     )
-    return (
-        again and call.age_seconds > REPEATED_FOR_SECONDS and _attempts_at_the_bank(call) > 0
-    )
+    return again and call.age_seconds > REPEATED_FOR_SECONDS and _attempts_at_the_bank(call) > 0
 
 
 def _attempts_at_the_bank(call: BankCall) -> int:

@@ -215,6 +215,10 @@ class FakeBank:
         """It is known not to answer, until it has, a few times."""
         self._successes_wanted = SUCCESSES_IN_A_ROW
 
+    def comes_back(self) -> None:
+        """It is known to answer."""
+        self._successes_wanted = 0
+
     def admits(self) -> bool:
         return self._successes_wanted == 0
 

@@ -358,14 +358,18 @@ def classify(request: BankRequest, reply: Reply, *, attempts: int) -> Answer:
     if code is None:
         # Somebody's between us and the bank, which may not be done with it.
         return Unknown(reason=f"HTTP {reply.status} without a code", unanswered=True)
+    return _meaning(request.operation, code, reply.status, attempts)
+
+
+def _meaning(operation: Operation, code: str, status: int, attempts: int) -> Answer:
     if code in OUR_FAULT:
         return Rejected(reason=code)
-    if code in ALREADY[request.operation]:
+    if code in ALREADY[operation]:
         return AlreadyDone(code=code, after_attempts=attempts)
-    if code in DECLINES[request.operation]:
+    if code in DECLINES[operation]:
         return Declined(code=code)
     return Unknown(
-        reason=f"HTTP {reply.status} {code}",
+        reason=f"HTTP {status} {code}",
         unanswered=False,
         contradicts=code in CONTRADICTIONS,
     )

@@ -22,7 +22,6 @@ from tests.builders import a_bank_request
 from tests.fakes import SteppableClock
 from tests.infrastructure.bank.a_bad_bank import (
     BadBank,
-    Behaviour,
     hangs_up,
     is_silent,
     refuses,
@@ -214,9 +213,7 @@ TROUBLE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("operation", "trouble"), list(product(Operation, TROUBLE)), ids=str
-)
+@pytest.mark.parametrize(("operation", "trouble"), list(product(Operation, TROUBLE)), ids=str)
 def test_any_operation_finds_out_that_the_bank_is_down(
     bank: BadBank, clock: SteppableClock, operation: Operation, trouble: str
 ) -> None:
@@ -238,9 +235,7 @@ def test_a_bank_that_cannot_be_reached_is_down(clock: SteppableClock) -> None:
     assert not driver.admits()
 
 
-def test_a_bank_that_says_that_it_is_not_well_is_down(
-    bank: BadBank, clock: SteppableClock
-) -> None:
+def test_a_bank_that_says_that_it_is_not_well_is_down(bank: BadBank, clock: SteppableClock) -> None:
     driver = a_driver(bank.url, clock)
     bank.health_will(*[says(503, {"status": "unhealthy"})] * FAILURES_IN_A_ROW)
 

@@ -318,6 +318,14 @@ def test_a_call_that_never_went_out_is_known_not_to_have_reached_the_bank(store:
     assert payment.id == taken.payment_id
 
 
+def test_a_call_knows_how_long_ago_it_was_first_put(store: Store) -> None:
+    begun(store)
+
+    ages = [take_up(store, seconds).age_seconds for seconds in (LEASE_SECONDS, 3600.0)]
+
+    assert ages == pytest.approx([LEASE_SECONDS, LEASE_SECONDS + 3600], abs=20)
+
+
 def test_each_time_it_is_taken_up_a_call_counts_and_has_a_higher_fence(store: Store) -> None:
     _, call = begun(store)
 

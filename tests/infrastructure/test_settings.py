@@ -2,7 +2,11 @@
 
 import pytest
 
-from infrastructure.settings import SettingsError, read_settings
+from domain.ledger import LEASE_SECONDS
+from infrastructure.settings import LONGEST_DEADLINE_SECONDS, SettingsError, read_settings
+from infrastructure.worker import CALL_SECONDS
+
+BANK_GIVES_UP_AFTER_SECONDS = 15.0
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,13 @@ def test_a_url_that_is_none_is_refused(name: str, url: str) -> None:
 )
 def test_a_url_is_taken(url: str) -> None:
     assert read_settings({"BANK_URL": url}).bank_url == url
+
+
+@pytest.mark.parametrize("longest", [LONGEST_DEADLINE_SECONDS, CALL_SECONDS])
+def test_a_lease_outlasts_what_was_put_to_the_bank_under_it(longest: float) -> None:
+    assert longest + BANK_GIVES_UP_AFTER_SECONDS <= LEASE_SECONDS
+
+
+def test_a_deadline_beyond_a_lease_is_refused() -> None:
+    with pytest.raises(SettingsError, match="REQUEST_DEADLINE_SECONDS"):
+        read_settings({"REQUEST_DEADLINE_SECONDS": "16"})

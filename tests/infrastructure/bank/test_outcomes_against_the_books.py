@@ -93,7 +93,7 @@ class World:
         self.ledger.bank = BankDriver(
             client, SystemClock(), profile=profile, timeout_seconds=TIMEOUT_SECONDS
         )
-        self._overlaps_before = self.partner.ledger()["overlaps"]
+        self._overlaps_before: int = self.partner.ledger()["overlaps"]
         self._ahead = asked_of_any_bank() - self._heard()
 
     @property

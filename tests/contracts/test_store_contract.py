@@ -318,6 +318,15 @@ def test_a_call_that_never_went_out_is_known_not_to_have_reached_the_bank(store:
     assert payment.id == taken.payment_id
 
 
+def test_a_call_that_was_heard_once_has_reached_the_bank_for_good(store: Store) -> None:
+    _, call = begun(store)
+    never_sent = Unknown(reason="not reached", unanswered=False, reached=False)
+    store.calls.park(call, FAILURE)
+    store.calls.park(take_up(store), never_sent)
+
+    assert take_up(store).reached
+
+
 def test_a_call_knows_how_long_ago_it_was_first_put(store: Store) -> None:
     begun(store)
 

@@ -29,7 +29,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 TABLE: Final = Path("tests/mutants/table.toml")
 NOT_COPIED: Final = (".git", ".venv", ".data", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 SURVIVED, FAILING_ANYWAY = 1, 2
-LONGEST_SECONDS: Final = 120.0
+LONGEST_SECONDS: Final = 300.0
 SERVER: Final = "TEST_DATABASE_URL"
 
 # As few plug-ins as the tests need: most of the time is start-up.
@@ -82,12 +82,12 @@ def mutants(only: tuple[str, ...], as_json: bool, jobs: int) -> None:
     unknown = set(only) - {mutant.name for mutant in chosen}
     if unknown:
         raise click.BadParameter(f"there is no {', '.join(sorted(unknown))}", param_hint="--only")
-    with a_workshop(jobs) as workshop:
+    with a_workshop() as workshop:
         complaint = workshop.complaint_without(chosen)
         if complaint:
             click.echo(complaint, err=True)
             sys.exit(FAILING_ANYWAY)
-        verdicts = workshop.verdicts_on(chosen)
+        verdicts = workshop.verdicts_on(chosen, jobs)
     click.echo(json.dumps([asdict(each) for each in verdicts]) if as_json else shown(verdicts))
     if any(verdict.caught_by is None for verdict in verdicts):
         sys.exit(SURVIVED)
@@ -112,8 +112,8 @@ def shown(verdicts: Sequence[Verdict]) -> str:
 
 
 @contextmanager
-def a_workshop(jobs: int) -> Iterator["Workshop"]:
-    """Copies of the tree and a database server, which are gone afterwards."""
+def a_workshop() -> Iterator["Workshop"]:
+    """A copy of the tree and a database server, which are gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="counterfoil-mutants-"))
     folder.chmod(0o711)  # as root, the server runs as nobody and has to get to its own folder
     private = None
@@ -122,42 +122,36 @@ def a_workshop(jobs: int) -> Iterator["Workshop"]:
         if url is None:
             private = EmbeddedPostgres(folder / "postgres", durable=False)
             url = private.start()
-        yield Workshop([copied_to(folder / f"tree-{number}") for number in range(jobs)], url)
+        ignored = shutil.ignore_patterns(*NOT_COPIED)
+        shutil.copytree(ROOT, folder / "tree", ignore=ignored, symlinks=True)
+        yield Workshop(folder, url)
     finally:
         if private is not None:
             private.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def copied_to(folder: Path) -> Path:
-    """The tree as it is, with what is not committed."""
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*NOT_COPIED), symlinks=True)
-    return folder
-
-
 class Workshop:
     """Makes mistakes in copies of the tree, one at a time in each."""
 
-    def __init__(self, trees: Sequence[Path], database_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self._folder = folder
         self._database_url = database_url
         self._free: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        self._jobs = len(trees)
-        for tree in trees:
-            self._free.put(tree)
 
     def complaint_without(self, chosen: Sequence[Mutant]) -> str | None:
         """What fails without any mistake, which would prove nothing; None where all is well."""
         tests = sorted({test for mutant in chosen for test in mutant.tests})
-        tree = self._free.get()
-        try:
-            status, output = self._run(tree, tests)
-        finally:
-            self._free.put(tree)
+        status, output = self._run(self._folder / "tree", tests)
         return None if status == PASSED else f"without any mistake:\n{output}"
 
-    def verdicts_on(self, chosen: Sequence[Mutant]) -> list[Verdict]:
-        """In the order asked, as many at once as there are trees."""
-        with ThreadPoolExecutor(self._jobs) as threads:
+    def verdicts_on(self, chosen: Sequence[Mutant], jobs: int) -> list[Verdict]:
+        """In the order asked, `jobs` at once, each in a copy of the tree with its bytecode."""
+        for number in range(jobs):
+            tree = self._folder / f"tree-{number}"
+            shutil.copytree(self._folder / "tree", tree, symlinks=True)
+            self._free.put(tree)
+        with ThreadPoolExecutor(jobs) as threads:
             running = threads.map(self._verdict_on, chosen)
             with click.progressbar(running, length=len(chosen), file=sys.stderr) as progress:
                 return list(progress)
@@ -174,7 +168,8 @@ class Workshop:
         text = path.read_text("utf-8")
         path.write_text(mutant.made_in(text), "utf-8")
         try:
-            status, output = self._run(tree, mutant.tests)
+            # Two mistakes of one size in one second would share their bytecode.
+            status, output = self._run(tree, mutant.tests, PYTHONDONTWRITEBYTECODE="1")
         finally:
             path.write_text(text, "utf-8")
         found = FIRST_FAILURE.search(output)
@@ -188,19 +183,14 @@ class Workshop:
             note="" if caught or status == PASSED else f"(pytest: {output.strip()[-300:]})",
         )
 
-    def _run(self, tree: Path, tests: Sequence[str]) -> tuple[int, str]:
+    def _run(self, tree: Path, tests: Sequence[str], **more: str) -> tuple[int, str]:
         """Pytest's status and what it said."""
         environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("PYTEST_", "COUNTERFOIL_"))
         }
-        environment |= {
-            SERVER: self._database_url,
-            "PYTHONPATH": str(tree),
-            # Two mistakes of one size in one second would share their bytecode.
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+        environment |= {SERVER: self._database_url, "PYTHONPATH": str(tree), **more}
         try:
             done = subprocess.run(
                 [sys.executable, "-P", *PYTEST, *tests],

@@ -31,6 +31,19 @@ CLONE = SQL("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
 DROP = SQL("DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The proofs that take minutes are asked for by name."""
+    parser.addoption("--proofs", action="store_true", help="also run what is marked as a proof")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the proofs, unless they were asked for."""
+    if not config.getoption("--proofs"):
+        for item in items:
+            if item.get_closest_marker("proof") is not None:
+                item.add_marker(pytest.mark.skip(reason="give --proofs"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that this run's workers share."""
     if hasattr(config, "workerinput"):

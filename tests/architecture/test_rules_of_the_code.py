@@ -24,6 +24,7 @@ READERS_OF_THE_ENVIRONMENT: Final = {
     "scripts/cli.py": "hands what it started to the server's processes",
     "scripts/bootstrap.py": "runs before there are settings: what pip and uv are told",
     "scripts/up.py": "starts programs, each with an environment",
+    "scripts/mutants.py": "starts tests, each with an environment",
 }
 CATCH_EVERYTHING: Final = {
     "infrastructure/worker.py": "the loop outlives whatever happens to one piece of its work",

@@ -391,7 +391,7 @@ def _approved(request: BankRequest, reply: Reply) -> Answer:
     if not isinstance(bank_id, str) or not BANK_ID.fullmatch(bank_id) or mismatches:
         # An answer under our key, so nothing is running there, and asking again does nothing new.
         return Unknown(
-            reason=f"a 200 of something else: {mismatches}", unanswered=False, contradicts=True
+            reason=f"a 200 of something else: {mismatches}", unanswered=True, contradicts=True
         )
     return Approved(
         bank_id=bank_id, expires_at=_time(body.get("expires_at")), replayed=reply.replayed

@@ -226,6 +226,7 @@ class SimulatedBank:
         self.books = Books(hold_lasts_seconds)
         self.is_down = False  # its database
         self.has_lock_trouble = False
+        self.wrong_for_ever: set[str] = set()  # the keys of which it will never be well
         self._world = world
         self._clock = HostClock(world.scheduler, skew_seconds)
         self._keys_kept_seconds = keys_kept_seconds
@@ -355,7 +356,11 @@ class SimulatedBank:
         elif world.befalls("bank_garbles"):
             self._answer(exchange, Reply(status=200, body=None, replayed=False))
         elif world.befalls("bank_mismatches"):
-            self._answer(exchange, Reply(status=200, body=self._other(body), replayed=False))
+            other = self._other(body)
+            if world.choices.happens(0.5):
+                self._remembered[name] = (world.scheduler.now, other)
+                self.wrong_for_ever.add(exchange.key)
+            self._answer(exchange, Reply(status=200, body=other, replayed=False))
         else:
             self._answer(exchange, Reply(status=200, body=body, replayed=False))
 

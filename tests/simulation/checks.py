@@ -75,7 +75,8 @@ class Checks:
             if isinstance(record, EndCall):
                 began = self.doubtful_since.pop(record.call.bank_key)
                 self.resolved.append(now - began)
-                if self.healed_at is not None and began < self.healed_at:
+                is_well = record.call.bank_key not in self._world.bank.wrong_for_ever
+                if is_well and self.healed_at is not None and began < self.healed_at:
                     self.recovered.append(now - self.healed_at)
 
     def parked(self, call: BankCall) -> None:
@@ -277,7 +278,8 @@ class Checks:
     def none_is_past_its_time(self) -> None:
         """After a quiet week: no hold that we know of outlives its time."""
         for payment in self._payments.values():
-            if payment.status is Status.AUTHORIZED and not payment.reviews:
+            disagrees = ReviewReason.BANK_DISAGREES in payment.reviews
+            if payment.status is Status.AUTHORIZED and not disagrees:
                 raise Violation(f"{payment.id} is authorized though its hold ran out")
 
     def _the_books_agree(self, payment: Payment) -> None:

@@ -25,6 +25,7 @@ THINKING_SECONDS: Final = (0.0, 8.0)
 TRANSIT_SECONDS: Final = (0.001, 0.05)
 STRAY_SECONDS: Final = (0.0, 40.0)
 MOST_KEYS: Final = 3
+MOST_PAYMENTS: Final = 3
 MOST_ASKS: Final = 60
 # By the first digits that no issuer has: the numbers are nobody's, and unlike any amount or time.
 CARD_PREFIX: Final = "9417"
@@ -90,20 +91,26 @@ class Order:
         self._running = 1
 
     def live(self) -> None:
-        """Authorizes, thinks, and does one of the things that can be done then."""
-        payment_id = self._authorize()
-        if payment_id is not None:
-            self._think()
-            self._look(payment_id)
-            match self._world.choices.one_of(("capture", "capture", "void", "leave", "both")):
-                case "capture":
-                    self._capture(payment_id)
-                case "void":
-                    self._settle("/v1/voids", payment_id)
-                case "both":
-                    self._beside(lambda: self._settle("/v1/voids", payment_id))
-                    self._capture(payment_id)
+        """Pays, and perhaps, where it did not come to that, pays again."""
+        for _ in range(MOST_PAYMENTS):
+            payment_id = self._authorize()
+            if payment_id is None or not self._go_on(payment_id):
+                break
         self._done()
+
+    def _go_on(self, payment_id: str) -> bool:
+        """Thinks, and does one of the things that can be done then; whether all is to begin anew."""
+        self._think()
+        self._look(payment_id)
+        match self._world.choices.one_of(("capture", "capture", "void", "leave", "both")):
+            case "capture":
+                self._capture(payment_id)
+            case "void":
+                self._settle("/v1/voids", payment_id)
+            case "both":
+                self._beside(lambda: self._settle("/v1/voids", payment_id))
+                self._capture(payment_id)
+        return self._befalls("client_takes_a_new_key")
 
     def _authorize(self) -> str | None:
         """The payment that was authorized, if one was."""
@@ -134,7 +141,10 @@ class Order:
 
     def _capture(self, payment_id: str) -> None:
         answer = self._settle("/v1/captures", payment_id)
-        if answer is None or answer.status != 201 or self._world.choices.happens(0.5):
+        if answer is None or self._world.choices.happens(0.5):
+            return
+        if answer.status != 201:
+            self._settle("/v1/voids", payment_id)  # then not
             return
         self._think()
         self._look(payment_id)

@@ -25,14 +25,14 @@ from tests.simulation.weather import WELL, Weather, swarm
 
 TAIL_LINES: Final = 120
 QUIET_WITHIN_SECONDS: Final = 900.0
-FAULTS_GO_ON_SECONDS: Final = 40.0
+FAULTS_GO_ON_SECONDS: Final = (20.0, 200.0)
 WEEK_SECONDS: Final = HOLD_LASTS_SECONDS
 SHORT_HOLD_SECONDS: Final = (15.0, 60.0)
 SHORT_HOLD_SHARE: Final = 0.25
 EPISODE_PAUSE_SECONDS: Final = (1.0, 30.0)
 EPISODE_SECONDS: Final = (0.05, 20.0)
-LONG_EPISODE_SECONDS: Final = (20.0, 150.0)
-LONG_EPISODE_SHARE: Final = 0.15
+LONG_EPISODE_SECONDS: Final = (20.0, 200.0)
+LONG_EPISODE_SHARE: Final = 0.2
 MOST_SKEW_SECONDS: Final = 3.0
 LONGEST_JUMP_SECONDS: Final = 90.0
 
@@ -55,6 +55,7 @@ class Report:
     trace_hash: str
     steps: int
     simulated_seconds: float
+    busy_seconds: float  # without the quiet week
     wall_seconds: float
     happened: Counter[str]
     counts: dict[str, int]
@@ -131,7 +132,7 @@ class World:
         for _ in range(self.size.payments):
             self.merchants.order(self.choices.between(0.0, self.size.seconds))
         self._begin_episodes()
-        self.run_until(self.size.seconds + FAULTS_GO_ON_SECONDS)
+        self.run_until(self.size.seconds + self.choices.between(*FAULTS_GO_ON_SECONDS))
 
     def heal(self) -> None:
         """Phase two: nothing goes wrong any more. What is on its way still arrives."""
@@ -207,6 +208,7 @@ class World:
             trace_hash=self._hash.hexdigest()[:16],
             steps=self.scheduler.steps,
             simulated_seconds=self.scheduler.now,
+            busy_seconds=self.scheduler.now - WEEK_SECONDS,
             wall_seconds=wall_seconds,
             happened=self.happenings,
             counts=self.checks.counts(),

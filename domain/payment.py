@@ -454,6 +454,9 @@ class Payment(Aggregate):
         maybe_ours = attempts_before > 0 or (
             isinstance(answer, AlreadyDone) and answer.after_attempts > 0
         )
+        if running.operation in (Operation.CAPTURE, Operation.VOID):
+            # Of a hold that an earlier operation may have ended, "already" may speak of that one.
+            maybe_ours = maybe_ours and ReviewReason.BANK_DISAGREES not in self.reviews
         match running.operation:
             case Operation.AUTHORIZATION:
                 self._settle_authorization(answer, unanswered_before=unanswered_before, at=at)

@@ -378,3 +378,32 @@ def test_a_bank_that_says_too_late_did_not_capture_before() -> None:
     story.answered(Declined(code="authorization_expired"), attempts=1, unanswered=True)
 
     assert reviews(story.payment) == []
+
+
+# --- one operation after another that is in doubt ---
+
+
+def test_already_after_a_capture_in_doubt_is_no_void() -> None:
+    doubted = Story().authorized().asked_to_capture().answered(CONTRADICTED, attempts=6)
+
+    payment = doubted.asked_to_void().answered(ALREADY_AFTER_A_TRY, attempts=1).payment
+
+    assert payment.status is Status.AUTHORIZED
+    assert isinstance(last(payment), Payment.VoidDeclined)
+    assert reviews(payment) == [ReviewReason.BANK_DISAGREES]
+
+
+def test_already_after_a_void_in_doubt_is_no_capture() -> None:
+    doubted = Story().authorized().asked_to_void().answered(CONTRADICTED, attempts=6)
+
+    payment = doubted.asked_to_capture().answered(ALREADY_AFTER_A_TRY, attempts=1).payment
+
+    assert payment.status is Status.AUTHORIZED
+    assert isinstance(last(payment), Payment.CaptureDeclined)
+    assert reviews(payment) == [ReviewReason.BANK_DISAGREES]
+
+
+def test_an_approval_is_one_also_after_an_operation_in_doubt() -> None:
+    doubted = Story().authorized().asked_to_capture().answered(CONTRADICTED, attempts=6)
+
+    assert doubted.asked_to_void().answered(an_approval("void_1")).payment.status is Status.VOIDED

@@ -1,13 +1,14 @@
 """The rows written with the events are the rows that the log has, however a payment lived."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from psycopg.types.json import Jsonb
 
+from domain.bank import Contradicted
 from domain.commands import Tenant
 from domain.ids import Prefix, encode
 from domain.payment import Payment, rfc3339
@@ -18,7 +19,7 @@ from projections.changes import Change
 from projections.receipts import Receipts
 from projections.refunds import Refunds
 from projections.registry import INLINE, InlineProjection
-from tests.builders import Story, a_payment, an_id, lives
+from tests.builders import NOON, Story, a_payment, an_approval, an_id, lives
 
 SELECTS: dict[str, LiteralString] = {
     "receipts": "SELECT * FROM receipts WHERE payment_id = %(id)s",
@@ -167,3 +168,28 @@ def test_a_refund_is_found_by_its_owner_only(pool: Pool, tenant: Tenant) -> None
     assert found is not None
     assert found["amount"] == 10
     assert hidden is None
+
+
+def test_a_hold_that_ran_out_is_found_also_where_another_may_be_there(pool: Pool) -> None:
+    ends = NOON + timedelta(days=7)
+    held = an_approval("auth_1", expires_at=ends)
+    of_payments = {
+        "certain": Story(a_payment()).answered(held),
+        "perhaps another": Story(a_payment()).answered(held, unanswered=True),
+        "the bank disagrees": Story(a_payment())
+        .answered(held)
+        .asked_to_void()
+        .answered(Contradicted(reason="HTTP 400 authorization_not_found")),
+        "voided": Story(a_payment()).answered(held).voided(),
+        "running": Story(a_payment()).answered(held).asked_to_capture(),
+    }
+    for story in of_payments.values():
+        append_one_by_one(pool, story.payment)
+
+    with pool.connection() as connection:
+        found = Receipts().past_their_time(connection, ends + timedelta(seconds=1), 1000)
+        not_yet = Receipts().past_their_time(connection, ends - timedelta(seconds=1), 1000)
+
+    ours = {story.payment.id: name for name, story in of_payments.items()}
+    assert {ours[each] for each, _ in found if each in ours} == {"certain", "perhaps another"}
+    assert not [each for each, _ in not_yet if each in ours]

@@ -19,7 +19,7 @@ from domain.bank import Unknown
 from domain.commands import Cause, Tenant
 from domain.errors import StoreUnavailable
 from domain.ledger import PaymentLedger
-from domain.payment import Payment, Status
+from domain.payment import Payment, ReviewReason, Status
 from domain.records import BankCall, Record
 from infrastructure.database import Pool, unavailability_named
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder
@@ -262,7 +262,7 @@ class SimulatedPool:
             for payment_id, receipt in self._world.store.tables.receipts.items()
             if receipt["status"] == Status.AUTHORIZED
             and receipt["pending_operation"] is None
-            and not receipt["reviews"]
+            and not any(each["reason"] == ReviewReason.BANK_DISAGREES for each in receipt["reviews"])
             and (expires_at := receipt["authorization_expires_at"]) is not None
             and datetime.fromisoformat(expires_at) < before
         ]

@@ -8,6 +8,7 @@ clients that do whatever they may.
     store        the tables, and the wire to them
     gateway      processes of ours: APIs and workers, which die, are stopped, and start again
     merchants    clients: impatient, forgetful, repetitive
+    cards        what must not be seen anywhere
     checks       what must hold after every step, and once all is quiet
     world        all of it together, from a seed to a report
     soak         the command line: `scripts/soak`

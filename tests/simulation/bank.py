@@ -104,15 +104,15 @@ class Books:
         self.accounts: dict[str, Account] = {}
         self.holds: dict[str, Hold] = {}
         self.captures: dict[str, Taken] = {}
-        self.holds_by_key: dict[str, list[Hold]] = {}
+        self.holds_by_payment: dict[str, list[Hold]] = {}
         self._numbers = count(1)
 
     def issue(self, card_number: str, cvc: str, balance_minor: int) -> None:
         self.accounts[card_number] = Account(cvc=cvc, available_minor=balance_minor)
 
-    def holds_of(self, bank_key: str) -> list[Hold]:
-        """Every hold that was made under the key of an authorization."""
-        return self.holds_by_key.get(bank_key, [])
+    def holds_of(self, payment_id: str) -> list[Hold]:
+        """Every hold that was made under a key of this payment's."""
+        return self.holds_by_payment.get(payment_id, [])
 
     def authorize(self, key: str, body: Json, now: float) -> Json:
         card, cvc = _text(body, "card_number"), _text(body, "cvv")
@@ -135,7 +135,7 @@ class Books:
             expires_at=now + self.hold_lasts_seconds,
         )
         self.holds[hold.id] = hold
-        self.holds_by_key.setdefault(key, []).append(hold)
+        self.holds_by_payment.setdefault(key.partition("-")[0], []).append(hold)
         return {"authorization_id": hold.id, "status": "approved", "amount": amount}
 
     def capture(self, key: str, body: Json, now: float) -> Json:
@@ -255,8 +255,7 @@ class SimulatedBank:
         """A request has come in."""
         world, name = self._world, (exchange.operation, exchange.key)
         others = self._at_work.setdefault(name, [])
-        if others:
-            world.checks.overlapped(exchange, others)
+        world.checks.asked(exchange, others)
         others.append(exchange)
         known = None if self.is_down else self._recall(name)
         if known is not None:

@@ -15,13 +15,14 @@ from psycopg import OperationalError
 from psycopg_pool import PoolTimeout
 
 from api.app import _api_error
+from api.errors import ApiError
 from api.fields import validated
 from api.gateway import outputs, routes
 from api.gateway.inputs import MomentQuery
 from api.http import Answer, Call, error_answer
 from api.idempotent import once
 from domain.commands import Mode, Tenant
-from domain.errors import StoreUnavailable
+from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavailable
 from domain.ids import Prefix, encode, uuid7
 from infrastructure.api_keys import ApiKey, KeyType
 from infrastructure.bank.driver import BankDriver
@@ -32,6 +33,7 @@ from tests.builders import NOON
 from tests.simulation.bank import SimulatedClient
 from tests.simulation.scheduler import Host, HostClock
 from tests.simulation.store import (
+    SimulatedBankCalls,
     SimulatedKeys,
     SimulatedLedger,
     SimulatedPool,
@@ -46,6 +48,16 @@ BANK_TIMEOUT_SECONDS: Final = 5.0
 RESTART_SECONDS: Final = (0.5, 15.0)
 STOPPED_SECONDS: Final = (20.0, 90.0)
 STALLED_SECONDS: Final = (0.1, 6.0)
+# All else is a 500, and a bug.
+EXPECTED: Final = (
+    ApiError,
+    DomainError,
+    StoreUnavailable,
+    LeaseLost,
+    ConcurrentChange,
+    OperationalError,
+    PoolTimeout,
+)
 COMMANDS: Final = {route.path: route for route in routes.ROUTES if route.is_command}
 
 
@@ -141,10 +153,9 @@ class Api(Process):
             return self._told(error, call)
 
     def _told(self, error: Exception, call: Call) -> Answer:
-        told = _api_error(error)
-        if told.status == 500:
+        if not isinstance(error, EXPECTED):
             self.world.checks.crashed(error)
-        return error_answer(told, call.dialect, call.request_id)
+        return error_answer(_api_error(error), call.dialect, call.request_id)
 
     def _call(self, tenant: Tenant, path: str, key: str | None) -> Call:
         return Call(
@@ -241,6 +252,7 @@ class Parts:
     driver: type[BankDriver] = BankDriver
     ledger: type[SimulatedLedger] = SimulatedLedger
     store: type[SimulatedStore] = SimulatedStore
+    bank_calls: type[SimulatedBankCalls] = SimulatedBankCalls
     vault: Any = FernetVault
     worker: type[Worker] = Worker
     answers: Any = outputs

@@ -5,12 +5,12 @@ key, until there is one.
 """
 
 import json
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from api.http import Answer
 from domain.commands import Mode, Tenant
+from tests.simulation.cards import ShopperCard
 from tests.simulation.gateway import Api, Asked
 from tests.simulation.scheduler import Signal
 
@@ -27,25 +27,8 @@ STRAY_SECONDS: Final = (0.0, 40.0)
 MOST_KEYS: Final = 3
 MOST_PAYMENTS: Final = 3
 MOST_ASKS: Final = 60
-# By the first digits that no issuer has: the numbers are nobody's, and unlike any amount or time.
-CARD_PREFIX: Final = "9417"
 POOR_SHARE: Final = 0.1
 BALANCE_MINOR: Final = 10_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShopperCard:
-    """A card that nobody else has, and that must not be seen anywhere."""
-
-    number: str
-    cvc: str
-
-    @classmethod
-    def numbered(cls, number: int) -> "ShopperCard":
-        digits = f"{CARD_PREFIX}{number * 7_919 % 10**11:011d}"
-        doubled = sum(sum(divmod(2 * int(d), 10)) for d in digits[::-2])
-        check = -(doubled + sum(int(d) for d in digits[-2::-2])) % 10
-        return cls(number=f"{digits}{check}", cvc=f"{number * 1_237 % 10_000:04d}")
 
 
 class Merchants:
@@ -62,9 +45,11 @@ class Merchants:
         number = next(self._numbers)
         self.at_work += 1
         world = self._world
-        world.scheduler.after(
-            seconds, lambda: world.scheduler.spawn(None, Order(self, world, number).live)
-        )
+
+        def begin() -> None:
+            world.scheduler.spawn(None, Order(self, world, number).live)
+
+        world.scheduler.after(seconds, begin)
 
     def left(self) -> None:
         self.at_work -= 1
@@ -110,6 +95,8 @@ class Order:
             case "both":
                 self._beside(lambda: self._settle("/v1/voids", payment_id))
                 self._capture(payment_id)
+            case _:
+                pass  # and the hold runs out
         return self._befalls("client_takes_a_new_key")
 
     def _authorize(self) -> str | None:
@@ -208,7 +195,9 @@ class Order:
         self._post(lambda api: api.answer(asked), letter)
         if self._befalls("request_duplicated"):
             seconds = world.choices.between(*STRAY_SECONDS)
-            world.scheduler.after(seconds, lambda: self._post(lambda api: api.answer(asked), Signal()))
+            world.scheduler.after(
+                seconds, lambda: self._post(lambda api: api.answer(asked), Signal())
+            )
         world.scheduler.wait_for(letter, patience)
         answer: Answer | None = letter.value
         told = "nothing" if answer is None else f"{answer.status} {answer.body[:60]!r}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, SupportsIndex
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -37,7 +37,9 @@ class Host:
 class Task(greenlet):
     """Work that is suspended and continued; `host` None: nobody's that can die."""
 
-    def __init__(self, scheduler: "Scheduler", host: Host | None, work: Callable[[], object]) -> None:
+    def __init__(
+        self, scheduler: "Scheduler", host: Host | None, work: Callable[[], object]
+    ) -> None:
         super().__init__(work, scheduler.hub)
         self.host = host
         self.sleep = 0  # the number of the current one, so that an old alarm wakes nobody
@@ -118,8 +120,9 @@ class Scheduler:
         return signal.is_given
 
     def host(self) -> Host | None:
-        """Of the task that is running."""
-        return self._current().host
+        """Of the task that is running, if one is."""
+        task = getcurrent()
+        return task.host if isinstance(task, Task) else None
 
     def in_task(self) -> bool:
         """Whether a task is running, and not whoever runs the world."""
@@ -141,7 +144,7 @@ class Scheduler:
             raise GreenletExit
 
     def _continue(self, task: Task, number: int) -> None:
-        if task.dead or task.sleep != number:
+        if is_over(task) or task.sleep != number:
             return
         host = task.host
         if host is not None:
@@ -151,7 +154,7 @@ class Scheduler:
                 self.after(host.stopped_until - self.now, lambda: self._continue(task, number))
                 return
         task.switch()
-        if task.dead:
+        if is_over(task):
             self._forget(task)
 
     def _forget(self, task: Task) -> None:
@@ -189,6 +192,11 @@ class Scheduler:
             self._forget(task)
 
 
+def is_over(task: Task) -> bool:
+    """Whether the task has ended, which it may do whenever it goes on."""
+    return bool(task.dead)
+
+
 class HostClock(SteppableClock):
     """A machine's clocks: the one on its wall is wrong by `skew_seconds`."""
 
@@ -211,9 +219,9 @@ def sleeping_in(scheduler: Scheduler, seed: int) -> Iterator[None]:
     libraries is the seed's; everywhere else both are as ever."""
     real, state = time.sleep, random.getstate()
 
-    def sleep(seconds: float) -> None:
+    def sleep(seconds: float | SupportsIndex, /) -> None:
         if scheduler.in_task():
-            scheduler.pause(seconds)
+            scheduler.pause(float(seconds))
         else:
             real(seconds)
 

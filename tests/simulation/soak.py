@@ -75,7 +75,9 @@ def show_progress(total: "Total", seeds: int | None) -> None:
     if sys.stderr.isatty():
         of = "" if seeds is None else f" of {seeds}"
         end = "\n" if total.worlds == seeds else "\r"
-        click.echo(f"  {total.worlds}{of} worlds, {total.payments} payments{end}", nl=False, err=True)
+        click.echo(
+            f"  {total.worlds}{of} worlds, {total.payments} payments{end}", nl=False, err=True
+        )
 
 
 class Total:

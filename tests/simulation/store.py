@@ -17,7 +17,13 @@ from psycopg import OperationalError
 
 from domain.bank import Unknown
 from domain.commands import Cause, Tenant
-from domain.errors import StoreUnavailable
+from domain.errors import (
+    ConcurrentChange,
+    DomainError,
+    KeyAlreadyClaimed,
+    LeaseLost,
+    StoreUnavailable,
+)
 from domain.ledger import PaymentLedger
 from domain.payment import Payment, ReviewReason, Status
 from domain.records import BankCall, Record
@@ -95,7 +101,8 @@ class Wire:
         def land() -> None:
             try:
                 work()
-            except Exception as error:  # nobody is there any more to be told
+            except (DomainError, ConcurrentChange, KeyAlreadyClaimed, LeaseLost) as error:
+                # Nobody is there any more to be told.
                 world.trace("store", f"{what} failed late", type(error).__name__)
 
         world.scheduler.after(world.choices.between(*LATE_SECONDS), land)
@@ -216,6 +223,7 @@ class SimulatedBankCalls(InMemoryBankCalls):
             taken = plain(limit, lease_seconds)
             for call in taken:
                 world.trace("store", f"leases {call.bank_key}", call.fence)
+                world.checks.leased(call)
             return taken
 
         return world.wire.write("take due", take)
@@ -262,7 +270,9 @@ class SimulatedPool:
             for payment_id, receipt in self._world.store.tables.receipts.items()
             if receipt["status"] == Status.AUTHORIZED
             and receipt["pending_operation"] is None
-            and not any(each["reason"] == ReviewReason.BANK_DISAGREES for each in receipt["reviews"])
+            and not any(
+                each["reason"] == ReviewReason.BANK_DISAGREES for each in receipt["reviews"]
+            )
             and (expires_at := receipt["authorization_expires_at"]) is not None
             and datetime.fromisoformat(expires_at) < before
         ]
@@ -297,7 +307,7 @@ class SimulatedLedger(PaymentLedger):
 
     def __init__(self, world: "World", **ports: Any) -> None:
         self._world = world
-        super().__init__({}, bank_calls=SimulatedBankCalls(world), **ports)
+        super().__init__({}, bank_calls=world.parts.bank_calls(world), **ports)
 
     def construct_factory(self, env: Environment) -> SimulatedFactory:
         return SimulatedFactory(env, self._world.wire, self._world.store)

@@ -11,16 +11,26 @@ from typing import Any, Final, NoReturn
 
 import structlog
 
-from infrastructure.vault import FernetVault, Fingerprints, new_key
-from tests.simulation.bank import HOLD_LASTS_SECONDS, KEYS_KEPT_SECONDS, SimulatedBank
-from tests.simulation.bank import KEYS_PRUNED_EARLY_SECONDS
+from infrastructure.vault import Fingerprints, new_key
+from tests.simulation.bank import (
+    HOLD_LASTS_SECONDS,
+    KEYS_KEPT_SECONDS,
+    KEYS_PRUNED_EARLY_SECONDS,
+    SimulatedBank,
+)
 from tests.simulation.checks import Checks, Violation
 from tests.simulation.choices import Choices, SeededChoices
-from tests.simulation.gateway import STALLED_SECONDS, STOPPED_SECONDS, Asked, Deployment
-from tests.simulation.gateway import Parts, SeededIds
+from tests.simulation.gateway import (
+    STALLED_SECONDS,
+    STOPPED_SECONDS,
+    Asked,
+    Deployment,
+    Parts,
+    SeededIds,
+)
 from tests.simulation.merchants import Merchants
 from tests.simulation.scheduler import HostClock, Scheduler, sleeping_in
-from tests.simulation.store import SimulatedStore, Wire
+from tests.simulation.store import Wire
 from tests.simulation.weather import WELL, Weather, swarm
 
 TAIL_LINES: Final = 120
@@ -91,6 +101,7 @@ class World:
         self.parts = parts or Parts()
         self.weather = weather or swarm(self.choices)
         self.happenings: Counter[str] = Counter()
+        self.has_failed = False
         self._hash = hashlib.sha256()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._skews: dict[str, float] = {}
@@ -112,20 +123,37 @@ class World:
     def run(self) -> Report:
         """Faults, then none, then quiet, then a week of it. Raises WorldFailed."""
         began = time.monotonic()
+        with self.existing(), self.violations_told():
+            self._faults()
+            self.heal()
+            self.end_well()
+        return self._report(time.monotonic() - began)
+
+    @contextmanager
+    def existing(self) -> Iterator[None]:
+        """Time is this world's, in its own tasks, until all of them are ended."""
         with sleeping_in(self.scheduler, self.seed), logs_read(self.checks):
             try:
-                self._faults()
-                self.heal()
-                self.become_quiet()
-                self.checks.when_quiet()
-                self._a_week_goes_by()
-                self._ask_all_again()
-            except Violation as violation:
-                tail = "\n".join(self._tail)
-                raise WorldFailed(self.seed, self.size.payments, str(violation), tail) from violation
+                yield
             finally:
                 self.scheduler.close()
-        return self._report(time.monotonic() - began)
+
+    @contextmanager
+    def violations_told(self) -> Iterator[None]:
+        """Raises WorldFailed for a Violation: what is wrong, how it came, how to see it again."""
+        try:
+            yield
+        except Violation as violation:
+            self.has_failed = True
+            tail = "\n".join(self._tail)
+            raise WorldFailed(self.seed, self.size.payments, str(violation), tail) from violation
+
+    def end_well(self) -> None:
+        """Everybody gets what they came for, and then all of it is looked at."""
+        self.become_quiet()
+        self.checks.when_quiet()
+        self._a_week_goes_by()
+        self._ask_all_again()
 
     def _faults(self) -> None:
         """Phase one: orders come in, and things go wrong."""

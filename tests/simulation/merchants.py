@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 MERCHANTS: Final = tuple(Tenant(f"mer_{name}", Mode.TEST) for name in ("ficmart", "other"))
 PATIENCE_SECONDS: Final = 12.0
 IMPATIENCE_SECONDS: Final = (0.2, 3.0)
-PAUSE_SECONDS: Final = (0.2, 6.0)
+SHORTEST_PAUSE_SECONDS: Final = 0.2
+PAUSE_GROWS_SECONDS: Final = 4.0
+LONGEST_PAUSE_SECONDS: Final = 30.0
 THINKING_SECONDS: Final = (0.0, 8.0)
 TRANSIT_SECONDS: Final = (0.001, 0.05)
 STRAY_SECONDS: Final = (0.0, 40.0)
@@ -181,7 +183,8 @@ class Order:
             answer = self._ask(asked)
             if answer is not None and not is_later(answer):
                 return answer
-            world.scheduler.pause(world.choices.between(*PAUSE_SECONDS))
+            longest = min(PAUSE_GROWS_SECONDS * (attempt + 1), LONGEST_PAUSE_SECONDS)
+            world.scheduler.pause(world.choices.between(SHORTEST_PAUSE_SECONDS, longest))
         return None
 
     def _ask(self, asked: Asked) -> Answer | None:

@@ -91,6 +91,7 @@ class Total:
         self.steps = 0
         self.simulated_seconds = 0.0
         self.wall_seconds = 0.0
+        self.cpu_seconds = 0.0
         self.happened = Counter[str]()
         self.counts = Counter[str]()
         self.resolved: list[float] = []
@@ -107,6 +108,7 @@ class Total:
         self.steps += report.steps
         self.simulated_seconds += report.busy_seconds
         self.wall_seconds += report.wall_seconds
+        self.cpu_seconds += report.cpu_seconds
         self.happened += report.happened
         self.counts += Counter(report.counts)
         self.resolved += report.resolved
@@ -121,18 +123,19 @@ class Total:
 
     def report(self) -> dict[str, Any]:
         """All of it."""
-        wall = max(self.wall_seconds, 1e-9)
+        cpu = max(self.cpu_seconds, 1e-9)
         return {
-            "seeds": [self.first, self.first + self.worlds + len(self.failed) - 1],
+            "seeds": [self.first, self.first + self.worlds + len(self.failed) - 1],  # both included
             "payments_each": self.size,
             "worlds": self.worlds,
             "violations": [{"seed": seed, "what": what} for seed, what in self.failed],
             "payments": self.payments,
             "steps": self.steps,
             "wall_seconds": round(self.wall_seconds, 1),
+            "cpu_seconds": round(self.cpu_seconds, 1),
             "simulated_seconds": round(self.simulated_seconds),
-            "simulated_seconds_per_second": round(self.simulated_seconds / wall),
-            "payments_per_second": round(self.payments / wall),
+            "simulated_seconds_per_cpu_second": round(self.simulated_seconds / cpu),
+            "payments_per_cpu_second": round(self.payments / cpu),
             "seconds_to_an_outcome": percentiles(self.resolved),
             "seconds_to_an_outcome_after_healing": percentiles(self.recovered),
             "counts": dict(sorted(self.counts.items())),

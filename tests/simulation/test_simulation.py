@@ -14,7 +14,7 @@ from tests.simulation.weather import FAULTS, WELL
 from tests.simulation.world import Size, World
 
 SEEDS = range(1, 13)
-SMALL = Size(payments=12, seconds=40.0)
+SMALL = Size(payments=12, seconds=60.0)
 ROOT = Path(__file__).parents[2]
 
 

@@ -1,16 +1,29 @@
-"""The partner bank as the contract suite sees it: the fake, and the driver at the simulator."""
+"""The partner bank as the contract suite sees it: the fake, and the driver at the simulator and at
+the bank of the simulated world.
+"""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+from domain.bank import Answer, BankCapabilities, BankRequest, Operation
 from domain.bank import Bank as BankPort
-from domain.bank import Operation
 from infrastructure.bank.breaker import FAILURES_IN_A_ROW
 from infrastructure.bank.client import BankClient
 from infrastructure.bank.driver import BankDriver
 from infrastructure.clock import SystemClock
-from tests.builders import a_bank_request
+from tests.builders import (
+    EMPTY_MASTERCARD,
+    EXPIRED_MASTERCARD,
+    SMALL_VISA,
+    VISA,
+    a_bank_request,
+)
 from tests.fakes import FakeBank, Misfortune, SteppableClock
 from tests.infrastructure.bank_simulator.a_bank import Bank as Simulator
+from tests.simulation.bank import Exchange
+from tests.simulation.checks import Checks
+from tests.simulation.scheduler import sleeping_in
+from tests.simulation.world import ScriptedWorld
 
 DAY = 24 * 3600
 
@@ -108,3 +121,79 @@ class SimulatedBank:
 
     def done_under(self, key: str) -> int:
         return len(self._simulator.entries(key))
+
+
+SCRIPTED = {
+    Misfortune.FAILS: "bank_fails",
+    Misfortune.SILENT_BEFORE: "bank_hangs_up_before",
+    Misfortune.SILENT_AFTER: "bank_hangs_up_after",
+    Misfortune.FORGETS: "bank_forgets",
+}
+
+
+class Unwatched(Checks):
+    """Of a world in which the bank is asked by a test, and no payment is behind it."""
+
+    def asked(self, exchange: Exchange, others: Sequence[Exchange]) -> None:
+        pass
+
+    def booked(self, bank_key: str) -> None:
+        pass
+
+
+class BankOfTheSimulatedWorld:
+    """The driver, in a process of the simulated world, at its bank."""
+
+    def __init__(self) -> None:
+        self._world = ScriptedWorld(1)
+        self._world.checks = Unwatched(self._world)
+        self._process = self._world.deployment.apis[0]
+        books = self._world.bank.books
+        books.issue(VISA, "123", 1_000_000)
+        books.issue(SMALL_VISA, "456", 50_000)
+        books.issue(EMPTY_MASTERCARD, "789", 0)
+        books.issue(EXPIRED_MASTERCARD, "321", 500_000)
+        books.accounts[EXPIRED_MASTERCARD].is_expired = True
+
+    @property
+    def bank(self) -> BankPort:
+        return self
+
+    @property
+    def capabilities(self) -> BankCapabilities:
+        return self._process.ledger.bank.capabilities
+
+    def perform(self, request: BankRequest) -> Answer:
+        """In a thread of the process, while the world goes on."""
+        answers: list[Answer] = []
+        bank = self._process.ledger.bank
+        with sleeping_in(self._world.scheduler, 1):
+            self._process.spawn(lambda: answers.append(bank.perform(request)))
+            while not answers:
+                self._world.scheduler.step()
+        return answers[0]
+
+    def will_suffer(self, operation: Operation, *misfortunes: Misfortune) -> None:
+        for misfortune in misfortunes:
+            self._world.ordered[SCRIPTED[misfortune]] += 1
+
+    def days_pass(self, days: int) -> None:
+        self._world.scheduler.skip(days * DAY)
+
+    def deposit(self, card_number: str, amount_minor: int) -> None:
+        self._world.bank.books.accounts[card_number].available_minor += amount_minor
+
+    def admits(self) -> bool:
+        return self._process.ledger.bank.admits()
+
+    def goes_down(self) -> None:
+        request = a_bank_request(Operation.VOID, bank_id="auth_1", seconds_left=2.0)
+        for _ in range(FAILURES_IN_A_ROW):
+            self._world.ordered["bank_fails"] += 1
+            self.perform(request)
+
+    def done_under(self, key: str) -> int:
+        return self._world.bank.books.done[key]
+
+    def close(self) -> None:
+        self._world.scheduler.close()

@@ -6,7 +6,7 @@ import pytest
 
 from infrastructure.database import Pool, open_pool
 from tests.conftest import Databases
-from tests.contracts.banks import LittleBank, Partner, SimulatedBank
+from tests.contracts.banks import BankOfTheSimulatedWorld, LittleBank, Partner, SimulatedBank
 from tests.contracts.stores import MemoryStore, PostgresStore, Store
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
 
@@ -34,9 +34,15 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
     bank.kill()
 
 
-@pytest.fixture(params=["fake", "simulator"])
-def partner(request: pytest.FixtureRequest) -> Partner:
+@pytest.fixture(params=["fake", "simulator", "simulated world"])
+def partner(request: pytest.FixtureRequest) -> Iterator[Partner]:
     """The partner bank, behind the port."""
-    if request.param == "fake":
-        return LittleBank()
-    return SimulatedBank(request.getfixturevalue("simulator"))
+    match request.param:
+        case "fake":
+            yield LittleBank()
+        case "simulator":
+            yield SimulatedBank(request.getfixturevalue("simulator"))
+        case _:
+            bank = BankOfTheSimulatedWorld()
+            yield bank
+            bank.close()

@@ -1,6 +1,5 @@
 """Simulated worlds whose luck is hypothesis's: what it finds, it makes as simple as it can."""
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.simulation.choices import SeededChoices
 from tests.simulation.weather import FAULTS, WELL
-from tests.simulation.world import Size, World
+from tests.simulation.world import ScriptedWorld, Size, World
 
 T = TypeVar("T")
 
@@ -76,21 +75,6 @@ def test_whatever_is_drawn_no_money_goes_wrong(data: st.DataObject, faults: set[
     size = Size(payments=2, seconds=5.0, apis=2, workers=2)
 
     World(1, choices=DrawnChoices(data), weather=weather, size=size).run()
-
-
-class ScriptedWorld(World):
-    """A world in which only those faults happen that were ordered, each at the first chance."""
-
-    def __init__(self, seed: int) -> None:
-        self.ordered = Counter[str]()
-        super().__init__(seed, weather=WELL, size=Size(payments=0))
-
-    def befalls(self, fault: str) -> bool:
-        if self.ordered[fault] == 0:
-            return False
-        self.ordered[fault] -= 1
-        self.happened(fault)
-        return True
 
 
 class SimulatedWorldMachine(RuleBasedStateMachine):

@@ -5,6 +5,7 @@ stored in another. In between its caller may hang up, the bank's database may go
 under the same key may come in: then both are carried out.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -54,6 +55,7 @@ class Account:
 
     cvc: str
     available_minor: int
+    is_expired: bool = False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -105,6 +107,7 @@ class Books:
         self.holds: dict[str, Hold] = {}
         self.captures: dict[str, Taken] = {}
         self.holds_by_payment: dict[str, list[Hold]] = {}
+        self.done: Counter[str] = Counter()  # under each key
         self._numbers = count(1)
 
     def issue(self, card_number: str, cvc: str, balance_minor: int) -> None:
@@ -122,6 +125,8 @@ class Books:
             raise Refused(400, "invalid_card")
         if account.cvc != cvc:
             raise Refused(400, "invalid_cvv")
+        if account.is_expired:
+            raise Refused(400, "card_expired")
         if amount < 1:
             raise Refused(400, "invalid_amount")
         if account.available_minor < amount:
@@ -320,6 +325,7 @@ class SimulatedBank:
         except Refused as refused:
             self._refuse(exchange, refused.status, refused.code)
             return
+        self.books.done[exchange.key] += 1
         body = self._dated(exchange.operation, body)
         world.trace("bank", f"did {exchange.key}", sorted(body.items()))
         world.checks.booked(exchange.key)

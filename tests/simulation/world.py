@@ -340,6 +340,21 @@ class World:
         self._tail.append(line)
 
 
+class ScriptedWorld(World):
+    """A world in which only those faults happen that were ordered, each at the first chance."""
+
+    def __init__(self, seed: int) -> None:
+        self.ordered = Counter[str]()
+        super().__init__(seed, weather=WELL, size=Size(payments=0))
+
+    def befalls(self, fault: str) -> bool:
+        if self.ordered[fault] == 0:
+            return False
+        self.ordered[fault] -= 1
+        self.happened(fault)
+        return True
+
+
 @contextmanager
 def logs_read(checks: Checks) -> Iterator[None]:
     """What would be logged is looked at for cards, and not written."""

@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from domain.cards import Card
 from domain.money import Money
+
+if TYPE_CHECKING:
+    from domain.payment import Status
 
 Metadata = Mapping[str, str | int | float | bool]
 
@@ -111,3 +116,22 @@ class RefundPayment(Command):
     reason: str | None = None
     metadata: Metadata = field(default_factory=dict)
     by_charge: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvePayment:
+    """Say what became of a payment that no machine can make certain. No bank is asked.
+
+    `status`: as an operator found it. `bank_id`: of the hold, the capture, the void or the refund
+    that makes it so. `amount_minor`: of a capture or a refund that the ledger knows nothing of, where
+    it is not all of it. `expires_at`: of a hold, where that is known.
+    """
+
+    tenant: Tenant
+    cause: Cause
+    payment_id: UUID
+    status: "Status"
+    bank_id: str | None
+    reason: str
+    amount_minor: int | None = None
+    expires_at: datetime | None = None

@@ -43,6 +43,24 @@ class OperationInProgress(PaymentStateConflict):
     code = "operation_in_progress"
 
 
+class NothingToResolve(PaymentStateConflict):
+    """The payment's state is certain: nothing is outstanding, and no review is due."""
+
+    code = "nothing_to_resolve"
+
+
+class ResolutionRefused(PaymentStateConflict):
+    """What an operator found cannot have become of the payment, or does not say enough."""
+
+    code = "resolution_refused"
+
+
+class BankIdRefused(DomainError):
+    """The bank's id is missing, or is of another kind, or of something else."""
+
+    code = "bank_id_refused"
+
+
 class OrderAlreadyPaid(DomainError):
     """The order has a payment that is pending, authorized or captured."""
 

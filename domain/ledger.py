@@ -24,6 +24,7 @@ from domain.commands import (
     Command,
     ExpireAuthorization,
     RefundPayment,
+    ResolvePayment,
     Tenant,
     VoidPayment,
 )
@@ -32,12 +33,13 @@ from domain.errors import (
     ConcurrentChange,
     CurrencyUnsupported,
     LeaseLost,
+    OperationInProgress,
     PaymentNotFound,
     StoreUnavailable,
 )
 from domain.ids import Prefix, encode
 from domain.money import Money
-from domain.payment import LIVE, Payment, RunningOperation
+from domain.payment import LIVE, Difference, Payment, RunningOperation, bank_key
 from domain.ports import Answers, BankCalls, Clock, Ids, Vault
 from domain.records import (
     AnswerKey,
@@ -50,6 +52,7 @@ from domain.records import (
     StoredAnswer,
     TakeOrderSlot,
 )
+from domain.resolution import resolve
 
 # Longer than a request may take and the bank may still be working on what a dead process sent.
 LEASE_SECONDS: Final = 30.0
@@ -189,6 +192,38 @@ class PaymentLedger(Application[UUID]):
 
         return self._act(command, command.payment_id, decide)
 
+    def resolve(self, command: ResolvePayment) -> Payment:
+        """Records what an operator found. Raises PaymentNotFound, OperationInProgress while somebody
+        is at work on it, ConcurrentChange, LeaseLost, and what `domain.resolution` raises."""
+        payment = self.payment(command.payment_id, command.tenant)
+        version, was_live, running = payment.version, payment.status in LIVE, payment.running
+        refund_id = encode(Prefix.REFUND, self.ids.new())
+        resolve(payment, command, refund_id=refund_id, at=self.clock.now())
+        beside: list[Record] = []
+        if running is not None:
+            call = self.bank_calls.unattended(payment.id)
+            if call is None or call.bank_key != _bank_key(payment, running):
+                raise OperationInProgress(
+                    f"Somebody is at work on the {running.operation}: resolve it when nobody is."
+                )
+            # What was asked first is answered by the first event; the others follow from the review.
+            beside += _ended(call, self.answers.settled(payment.history[: version + 1], call))
+        beside += _freed_slot(payment, was_live=was_live)
+        self._record_payment(payment, command.cause, beside, tries=OUTCOME_TRIES)
+        return payment
+
+    def note_differences(
+        self, payment: Payment, differences: Sequence[Difference], cause: Cause
+    ) -> None:
+        """Records, once each, how the bank's records differ from `payment`, which was read before
+        they were. Raises ConcurrentChange where it changed since: then they may differ no more."""
+        for difference in differences:
+            payment.note_difference(difference, at=self.clock.now())
+        if payment.pending_events:
+            self._record_payment(payment, cause, beside=())
+        elif self.payment(payment.id, payment.tenant).version != payment.version:
+            raise ConcurrentChange(str(payment.id))
+
     # --- reading -------------------------------------------------------------------------------
 
     def payment(self, payment_id: UUID, tenant: Tenant, *, version: int | None = None) -> Payment:
@@ -316,16 +351,7 @@ class PaymentLedger(Application[UUID]):
             at=self.clock.now(),
         )
         stored = self.answers.settled(payment.history, call)
-        beside: list[Record] = [EndCall(call=call)]
-        key = call.cause.idempotency_key
-        if key is not None:
-            beside.append(AnswerKey(tenant=call.tenant, key=key, answer=stored))
-        if was_live and payment.status not in LIVE and payment.order_id is not None:
-            beside.append(
-                FreeOrderSlot(
-                    tenant=payment.tenant, order_id=payment.order_id, payment_id=payment.id
-                )
-            )
+        beside = [*_ended(call, stored), *_freed_slot(payment, was_live=was_live)]
         self._record_payment(payment, call.cause, beside, tries=OUTCOME_TRIES)
         return Settled(answer=stored, history=payment.history)
 
@@ -338,8 +364,23 @@ class PaymentLedger(Application[UUID]):
 
 
 def _bank_key(payment: Payment, running: RunningOperation) -> str:
-    """The operation's own for ever: no other of any payment has it."""
-    return f"{encode(Prefix.PAYMENT, payment.id)}-{running.operation}-{running.number}"
+    return bank_key(payment.id, running.operation, running.number)
+
+
+def _ended(call: BankCall, answer: StoredAnswer) -> list[Record]:
+    """The call has its outcome, and whoever asked has an answer."""
+    beside: list[Record] = [EndCall(call=call)]
+    if call.cause.idempotency_key is not None:
+        key = call.cause.idempotency_key
+        beside.append(AnswerKey(tenant=call.tenant, key=key, answer=answer))
+    return beside
+
+
+def _freed_slot(payment: Payment, *, was_live: bool) -> list[Record]:
+    """The order's slot, where the payment had it and is live no more."""
+    if not was_live or payment.status in LIVE or payment.order_id is None:
+        return []
+    return [FreeOrderSlot(tenant=payment.tenant, order_id=payment.order_id, payment_id=payment.id)]
 
 
 def _is_too_late_to_repeat(payment: Payment, call: BankCall) -> bool:

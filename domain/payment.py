@@ -33,6 +33,7 @@ from domain.errors import (
     PaymentStateConflict,
     RefundExceedsPayment,
 )
+from domain.ids import Prefix, encode
 from domain.money import MINIMUM_AMOUNT_MINOR, Money
 
 
@@ -59,6 +60,29 @@ class ReviewReason(StrEnum):
     CAPTURE_ID_UNKNOWN = "capture_id_unknown"
     REFUND_ID_UNKNOWN = "refund_id_unknown"
     BANK_DISAGREES = "bank_disagrees"
+
+
+class DifferenceKind(StrEnum):
+    """How the bank's record of a payment can differ from ours."""
+
+    MISSING = "missing"  # the bank does not have what it once said that it had
+    AMOUNT = "amount"
+    CURRENCY = "currency"
+    STATE = "state"
+    REFERENCE = "reference"  # it belongs to something else there
+    UNKNOWN_AUTHORIZATION = "unknown_authorization"  # the bank did what we have as not done,
+    UNKNOWN_CAPTURE = "unknown_capture"  # or did it under an id that we do not have
+    UNKNOWN_VOID = "unknown_void"
+    UNKNOWN_REFUND = "unknown_refund"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing on which the bank's record and ours do not agree, and what each of them says."""
+
+    kind: DifferenceKind
+    ours: str
+    bank: str
 
 
 ALLOWED: Final = ""
@@ -138,9 +162,12 @@ class Payment(Aggregate):
         self.authorization_id: str | None = None
         self.authorization_expires_at: str | None = None
         self.capture_id: str | None = None
+        self.void_id: str | None = None
+        self.bank_refund_ids: dict[str, str | None] = {}
         self.captured_minor = 0
         self.refunded_minor = 0
         self.reviews: dict[ReviewReason, datetime] = {}
+        self.differences: set[Difference] = set()
         self.history: list[Payment.Event] = []
 
     # --- what happened -------------------------------------------------------------------------
@@ -257,6 +284,7 @@ class Payment(Aggregate):
 
         def apply(self, aggregate: Any) -> None:
             aggregate.status = Status.VOIDED
+            aggregate.void_id = self.bank_void_id
             aggregate.running = None
 
     class Expired(Event):
@@ -267,6 +295,7 @@ class Payment(Aggregate):
 
         def apply(self, aggregate: Any) -> None:
             aggregate.status = Status.EXPIRED
+            aggregate.void_id = self.bank_void_id
             aggregate.running = None
 
     class VoidDeclined(Event):
@@ -304,6 +333,7 @@ class Payment(Aggregate):
 
         def apply(self, aggregate: Any) -> None:
             aggregate.refunded_minor += aggregate.running.amount_minor
+            aggregate.bank_refund_ids[self.refund_id] = self.bank_refund_id
             if aggregate.refunded_minor == aggregate.captured_minor:
                 aggregate.status = Status.REFUNDED
             aggregate.running = None
@@ -326,6 +356,50 @@ class Payment(Aggregate):
 
         def apply(self, aggregate: Any) -> None:
             aggregate.reviews[ReviewReason(self.reason)] = self.timestamp
+
+    class ReviewResolved(Event):
+        """An operator decided what is true: `decided` is a status, `bank_id` the id that was given
+        with it. What follows from it are events of their own, before this one."""
+
+        TOPIC = "payment.review_resolved"
+        decided: str
+        bank_id: str | None
+        reason: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.reviews.clear()
+
+    class BankIdFound(Event):
+        """The bank's id of something that it did and had forgotten. `refund_id`: ours, of a refund."""
+
+        TOPIC = "payment.bank_id_found"
+        operation: str
+        bank_id: str
+        refund_id: str | None
+
+        def apply(self, aggregate: Any) -> None:
+            match Operation(self.operation):
+                case Operation.AUTHORIZATION:
+                    aggregate.authorization_id = self.bank_id
+                case Operation.CAPTURE:
+                    aggregate.capture_id = self.bank_id
+                case Operation.VOID:
+                    aggregate.void_id = self.bank_id
+                case Operation.REFUND:
+                    aggregate.bank_refund_ids[self.refund_id] = self.bank_id
+
+    class DifferenceFound(Event):
+        """The bank's record says something else than ours. `ours` and `bank`: what each of us says."""
+
+        TOPIC = "payment.difference_found"
+        kind: str
+        ours: str
+        bank: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.differences.add(
+                Difference(kind=DifferenceKind(self.kind), ours=self.ours, bank=self.bank)
+            )
 
     # --- what may be asked ---------------------------------------------------------------------
 
@@ -571,9 +645,41 @@ class Payment(Aggregate):
             for event in self.history
         )
 
+    # --- what the bank's records say -----------------------------------------------------------
+
+    def note_difference(self, difference: Difference, *, at: datetime) -> None:
+        """Records that the bank's record differs, once for each difference. Raises
+        OperationInProgress: what is running may be what differs."""
+        if self.running is not None:
+            raise OperationInProgress("The payment has a pending operation, which may explain it.")
+        if difference not in self.differences:
+            self.trigger_event(
+                self.DifferenceFound,
+                kind=difference.kind.value,
+                ours=difference.ours,
+                bank=difference.bank,
+                timestamp=at,
+            )
+            self._need_review(ReviewReason.BANK_DISAGREES, at)
+
     def _need_review(self, reason: ReviewReason, at: datetime) -> None:
         if reason not in self.reviews:
             self.trigger_event(self.ReviewNeeded, reason=reason.value, timestamp=at)
+
+
+# What is said about a payment beside what was asked and what became of it.
+REMARKS: Final = (
+    Payment.ReviewNeeded,
+    Payment.ReviewResolved,
+    Payment.BankIdFound,
+    Payment.DifferenceFound,
+)
+
+
+def bank_key(payment_id: UUID, operation: Operation, number: int) -> str:
+    """The bank's idempotency key of an operation, its own for ever: no other of any payment has it.
+    `number`: the version of the event that asked."""
+    return f"{encode(Prefix.PAYMENT, payment_id)}-{operation}-{number}"
 
 
 def _refuse_too_small(amount_minor: int) -> None:

@@ -58,3 +58,7 @@ class BankCalls(Protocol):
 
     def take_due(self, limit: int, lease_seconds: float) -> Sequence[BankCall]:
         """Leases up to `limit` calls whose time has come, to nobody else."""
+
+    def unattended(self, payment_id: UUID) -> BankCall | None:
+        """The payment's call as it stands, leased to nobody; None where somebody is at work on it,
+        or where there is none. It can be ended as long as nobody takes it up."""

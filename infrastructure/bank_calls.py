@@ -6,6 +6,7 @@ when asking again makes sense. Time is the database's, one clock for all hosts.
 
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString
+from uuid import UUID
 
 from domain.bank import Operation, Unknown
 from domain.commands import Audience, Cause, Mode, Tenant
@@ -62,6 +63,14 @@ TAKE_DUE: Final[LiteralString] = """
               actor, family, dialect, sealed_card, attempts, unanswered,
               contradictions, reached, fence,
               extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
+"""
+UNATTENDED: Final[LiteralString] = """
+    SELECT payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
+           actor, family, dialect, sealed_card, attempts, unanswered,
+           contradictions, reached, fence
+    FROM bank_calls
+    WHERE shard = %(shard)s AND payment_id = %(payment_id)s
+      AND (NOT in_flight OR due_at <= clock_timestamp())
 """
 IS_PENDING: Final[LiteralString] = """
     SELECT parked OR due_at <= clock_timestamp() AS pending FROM bank_calls
@@ -134,6 +143,13 @@ class PostgresBankCalls:
                 TAKE_DUE, {"limit": limit, "lease_seconds": lease_seconds}
             ).fetchall()
         return [_call(row) for row in rows]
+
+    def unattended(self, payment_id: UUID) -> BankCall | None:
+        """The payment's call as it stands, unless somebody is at work on it."""
+        parameters = {"shard": shard_of(payment_id), "payment_id": payment_id}
+        with unavailability_named(), self._pool.connection() as connection:
+            row = connection.execute(UNATTENDED, parameters).fetchone()
+        return None if row is None else _call(row)
 
     def stuck(self) -> list[dict[str, Any]]:
         """The calls that nobody is at, oldest first: `payment_id`, `operation`, `reason`, `since`,

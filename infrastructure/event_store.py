@@ -261,8 +261,8 @@ class ShardedRecorder(ApplicationRecorder):
         # two refusals hangs on it.
         parts = [_part(record) for record in reversed(beside)]
         for projection in self._inline:
-            # An event changes one row of the payment, the last that there was, or adds the next.
-            rows = projection.rows(batch["shard"], history)[-batch["count"] :]
+            every = projection.rows(batch["shard"], history)
+            rows = [row for row in every if row["version"] >= batch["version"]]
             parts.extend(Part(projection.name, projection.UPSERT, row) for row in rows)
         last = INSERT_ONE if batch["count"] == 1 else INSERT
         if any(part.name == "ended" for part in parts):

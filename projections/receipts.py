@@ -12,6 +12,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from domain.bank import Operation
 from domain.commands import Mode, Tenant
 from domain.ids import Prefix, encode
 from domain.payment import Payment, Status, rfc3339
@@ -33,7 +34,7 @@ def fold(history: Iterable[Payment.Event]) -> Document:
     return receipt
 
 
-def _apply(receipt: Document, event: Payment.Event) -> None:  # noqa: C901 - one case an event
+def _apply(receipt: Document, event: Payment.Event) -> None:
     at = rfc3339(event.timestamp)
     match event:
         case Payment.AuthorizationRequested():
@@ -65,12 +66,31 @@ def _apply(receipt: Document, event: Payment.Event) -> None:  # noqa: C901 - one
             operation = receipt["pending_operation"]
             receipt["failure"] = {"operation": operation, "code": event.code, "at": at}
             _settle(receipt)
-        case Payment.ReviewNeeded():
-            receipt["reviews"].append({"reason": event.reason, "since": at})
         case _:
-            raise AssertionError(f"an event that receipts do not know: {event}")
+            _apply_remark(receipt, event, at)
     receipt["updated_at"] = at
     receipt["version"] = event.originator_version
+
+
+def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
+    """What is said about the payment, which moves no money."""
+    match event:
+        case Payment.ReviewNeeded():
+            receipt["reviews"].append({"reason": event.reason, "since": at})
+        case Payment.DifferenceFound():
+            differences = receipt.setdefault("differences", [])
+            differences.append(
+                {"kind": event.kind, "ours": event.ours, "bank": event.bank, "at": at}
+            )
+        case Payment.BankIdFound(operation=Operation.REFUND):
+            receipt["bank"]["refund_ids"].append(event.bank_id)
+        case Payment.BankIdFound():
+            receipt["bank"][f"{event.operation}_id"] = event.bank_id
+        case Payment.ReviewResolved():
+            receipt["reviews"] = []
+            receipt.pop("differences", None)
+        case _:
+            raise AssertionError(f"an event that receipts do not know: {event}")
 
 
 def _first(event: Payment.AuthorizationRequested, at: str) -> Document:
@@ -197,6 +217,10 @@ class Receipts:
         WHERE shard = %(shard)s AND payment_id = %(payment_id)s
           AND merchant_id = %(merchant_id)s AND mode = %(mode)s
     """
+    OWNER: LiteralString = """
+        SELECT merchant_id, mode FROM receipts
+        WHERE shard = %(shard)s AND payment_id = %(payment_id)s
+    """
     PAST_THEIR_TIME: LiteralString = """
         SELECT payment_id, merchant_id, mode FROM receipts
         WHERE status = 'authorized' AND NOT pending AND expires_at < %(before)s
@@ -260,6 +284,12 @@ class Receipts:
             },
         ).fetchone()
         return None if row is None else row["document"]
+
+    def owner(self, connection: Connection[Any], shard: int, payment_id: UUID) -> Tenant | None:
+        """Whose payment it is: for operators, who are nobody's."""
+        identity = {"shard": shard, "payment_id": payment_id}
+        row = connection.execute(self.OWNER, identity).fetchone()
+        return None if row is None else Tenant(row["merchant_id"], Mode(row["mode"]))
 
     def past_their_time(
         self, connection: Connection[Any], before: datetime, limit: int

@@ -47,6 +47,12 @@ def fold(history: Iterable[Payment.Event]) -> list[Document]:
                     "updated_at": at,
                     "version": event.originator_version,
                 }
+            case Payment.BankIdFound(refund_id=str(refund_id)):
+                refunds[refund_id] |= {
+                    "bank_refund_id": event.bank_id,
+                    "updated_at": at,
+                    "version": event.originator_version,
+                }
             case _:
                 pass
     return list(refunds.values())

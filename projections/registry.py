@@ -18,7 +18,8 @@ class InlineProjection(ReadModel, Protocol):
     UPSERT: LiteralString
 
     def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
-        """The rows that a payment with this history has; an event changes the last, or adds one."""
+        """The rows that a payment with this history has. `version`: of the event that wrote the row
+        last, since an append writes the rows that its own events changed."""
 
 
 INLINE: Final[tuple[InlineProjection, ...]] = (Receipts(), Refunds())

@@ -3,6 +3,7 @@
 Exit status: 0 done, 1 not done or something found, 2 a wrong setting or argument, with one line.
 """
 
+import getpass
 import json
 import os
 import signal
@@ -11,12 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from domain.commands import Mode
-from domain.ids import Prefix, encode
+from domain.errors import (
+    ConcurrentChange,
+    DomainError,
+    LeaseLost,
+    PaymentNotFound,
+    StoreUnavailable,
+)
+from domain.ids import MalformedId, Prefix, encode
+from domain.payment import ReviewReason
+from domain.resolution import IDS_OF
 from infrastructure.api_keys import (
     DEFAULT_SCOPES,
     DEMO_MERCHANT,
@@ -48,6 +58,9 @@ from scripts.console import (
     shown_time,
 )
 from scripts.read_models import operations_command, projections
+
+if TYPE_CHECKING:
+    from infrastructure.services import Services
 
 VERSION = "0.1.0"  # as in pyproject.toml
 WORKER_CONNECTIONS = 20
@@ -220,14 +233,97 @@ def stuck(*, as_json: bool) -> None:
 def shown_review(receipt: dict[str, Any], review: dict[str, str]) -> dict[str, Any]:
     """One reason why a payment needs a person."""
     since = datetime.fromisoformat(review["since"])
+    differences = receipt.get("differences", [])
+    reason = review["reason"]
+    if reason == ReviewReason.BANK_DISAGREES and differences:
+        each = (f"{d['kind']}: ours {d['ours']}, the bank's {d['bank']}" for d in differences)
+        reason = f"{reason} ({'; '.join(each)})"
     return {
         "payment_id": receipt["payment_id"],
         "operation": None,
-        "reason": review["reason"],
+        "reason": reason,
         "since": shown_time(since),
         "age_seconds": round((datetime.now(UTC) - since).total_seconds()),
         "attempts": None,
     }
+
+
+@main.command("resolve")
+@click.argument("payment")
+@click.option(
+    "--as",
+    "status",
+    required=True,
+    type=click.Choice([status.value for status in IDS_OF]),
+    help="What the payment is, as you found it at the bank.",
+)
+@click.option(
+    "--bank-id", help="auth_…, cap_…, void_… or ref_…: what the bank did that makes it so."
+)
+@click.option("--reason", required=True, help="Why you are sure; kept with the payment for ever.")
+@click.option("--actor", help="Who decides. Default: your login name.")
+@click.option(
+    "--amount",
+    type=click.IntRange(1),
+    help="Minor units, of a capture or a refund that the ledger knows nothing of. Default: all.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Prints the receipt as it is now.")
+def resolve_command(payment: str, *, actor: str | None, as_json: bool, **found: Any) -> None:
+    """Decide what became of a payment that `stuck` lists. PAYMENT: pay_…
+
+    The decision is an event, with your name and your reason. It asks the bank nothing, and is refused
+    where it cannot be: the states may only follow one another as the ledger lets them.
+    """
+    actor = login_name() if actor is None else actor.strip()
+    if not actor or not actor.isprintable():
+        refuse("--actor must be a name")
+    from api.gateway.outputs import receipt as published
+    from infrastructure.operators import resolve_payment
+
+    with operated() as services:
+        try:
+            receipt = published(resolve_payment(services, payment, actor=actor, **found))
+        except MalformedId:
+            refuse(f"{payment} is not the id of a payment: pay_…")
+        except PaymentNotFound:
+            refuse(f"there is no payment {payment}", NOT_DONE)
+        except DomainError as error:
+            refuse(f"refused ({error.code}): {error.message}", NOT_DONE)
+        except (ConcurrentChange, LeaseLost):
+            refuse("the payment changed meanwhile, and nothing was recorded; look again", NOT_DONE)
+        except StoreUnavailable:
+            refuse("the database is out of reach; look whether it is recorded", NOT_DONE)
+    said = f"{receipt['payment_id']} is {receipt['status']}, and needs no review"
+    click.echo(json.dumps(receipt) if as_json else said)
+
+
+def login_name() -> str:
+    """Who runs the command; nobody where the machine does not know, as some containers do not."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+@contextmanager
+def operated() -> Iterator["Services"]:
+    """A whole ledger, for a command that decides or asks the bank."""
+    from api.answers import FamilyAnswers  # what operators decide is answered to who had asked
+    from infrastructure.services import build_services
+
+    settings = settings_or_exit()
+    with database(settings) as url:
+        refuse_old_schema(url)
+        services = build_services(
+            read_settings(given={"DATABASE_URL": url}),
+            answers=FamilyAnswers(),
+            connections=COMMAND_CONNECTIONS,
+            bank_connections=WORKER_BANK_CONNECTIONS,
+        )
+        try:
+            yield services
+        finally:
+            services.close()
 
 
 # --- keys and merchants ------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Test data, made here and nowhere else: say what matters to the test, the rest has a default."""
 
+import contextlib
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -8,6 +10,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
+from domain import resolution
 from domain.bank import (
     AlreadyDone,
     Approved,
@@ -28,13 +31,14 @@ from domain.commands import (
     Claim,
     Mode,
     RefundPayment,
+    ResolvePayment,
     Tenant,
     VoidPayment,
 )
 from domain.errors import DomainError
 from domain.ids import Prefix, encode, uuid7
 from domain.money import Money
-from domain.payment import COMMANDS_BY_STATUS, Payment, Status
+from domain.payment import COMMANDS_BY_STATUS, Difference, DifferenceKind, Payment, Status
 from domain.records import BankCall
 
 NOON: Final = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -130,6 +134,21 @@ def void(payment_id: UUID, key: str | None = None, **overrides: Any) -> VoidPaym
 
 def refund(payment_id: UUID, key: str | None = None, **overrides: Any) -> RefundPayment:
     return RefundPayment(**(_carried(key, overrides) | {"payment_id": payment_id} | overrides))
+
+
+def resolve(
+    payment_id: UUID, status: Status, bank_id: str | None = None, **overrides: Any
+) -> ResolvePayment:
+    """An operator's decision."""
+    fields: dict[str, Any] = {
+        "tenant": a_tenant(),
+        "cause": Cause(actor="ada"),
+        "payment_id": payment_id,
+        "status": status,
+        "bank_id": bank_id,
+        "reason": "The bank's back office found it.",
+    }
+    return ResolvePayment(**(fields | overrides))
 
 
 def a_bank_request(operation: Operation = Operation.AUTHORIZATION, **overrides: Any) -> BankRequest:
@@ -234,6 +253,23 @@ class Story:
         bank_id = f"ref_{self.payment.version}"
         return self.asked_to_refund(amount_minor).answered(an_approval(bank_id))
 
+    def capture_lost(self) -> Self:
+        """Captured, and the bank forgot under which id."""
+        already = AlreadyDone(code="authorization_already_used", after_attempts=0)
+        return self.asked_to_capture().answered(already, attempts=1)
+
+    def differing(self, kind: DifferenceKind = DifferenceKind.AMOUNT, ours: str = "5000") -> Self:
+        """From the bank's record."""
+        difference = Difference(kind=kind, ours=ours, bank="4000")
+        self.payment.note_difference(difference, at=self._next())
+        return self
+
+    def resolved(self, status: Status, bank_id: str | None = None, **overrides: Any) -> Self:
+        found = resolve(self.payment.id, status, bank_id, **overrides)
+        new_refund_id = encode(Prefix.REFUND, an_id())
+        resolution.resolve(self.payment, found, refund_id=new_refund_id, at=self._next())
+        return self
+
     def _next(self) -> datetime:
         self.at += timedelta(seconds=1)
         return self.at
@@ -280,7 +316,9 @@ def lives(draw: st.DrawFn) -> Payment:
     """Payments after any number of commands and any answers of the bank."""
     story = Story(a_payment(metadata=draw(st.sampled_from([{}, {"n": 1, "vip": True}]))))
     for _ in range(draw(st.integers(0, 8))):
-        if story.payment.running is not None:
+        if draw(st.integers(0, 4)) == 0:
+            draw(_looked_into(story))
+        elif story.payment.running is not None:
             story.answered(
                 draw(answers()), attempts=draw(st.integers(0, 2)), unanswered=draw(st.booleans())
             )
@@ -308,6 +346,21 @@ def _asked(draw: st.DrawFn, story: Story) -> bool:
     except DomainError:
         return False
     return True
+
+
+@st.composite
+def _looked_into(draw: st.DrawFn, story: Story) -> None:
+    """By a person, or by a look at the bank's records; nothing comes of what cannot be."""
+    with contextlib.suppress(DomainError):
+        if draw(st.booleans()):
+            story.differing(draw(st.sampled_from(DifferenceKind)), draw(st.sampled_from("12")))
+        else:
+            kind = draw(st.sampled_from(["auth", "cap", "void", "ref"]))
+            bank_id = draw(st.one_of(st.none(), st.integers(1, 9).map(lambda n: f"{kind}_{n}")))
+            amount = draw(st.one_of(st.none(), st.integers(1, 5000)))
+            trial = deepcopy(story)  # what is refused leaves a payment that is not to be used
+            trial.resolved(draw(st.sampled_from(Status)), bank_id, amount_minor=amount)
+            story.payment, story.at = trial.payment, trial.at
 
 
 def _refund_ids() -> st.SearchStrategy[str]:

@@ -44,7 +44,7 @@ from domain.cards import Card
 from domain.commands import Cause, Tenant
 from domain.errors import ConcurrentChange, KeyAlreadyClaimed, LeaseLost, OrderAlreadyPaid
 from domain.ledger import PaymentLedger
-from domain.payment import Payment
+from domain.payment import REMARKS, Payment
 from domain.records import (
     AnswerKey,
     BankCall,
@@ -124,7 +124,7 @@ class PlainAnswers:
     """Answers with the name and the version of the event that settled the command."""
 
     def settled(self, history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
-        outcome = next(e for e in reversed(history) if not isinstance(e, Payment.ReviewNeeded))
+        outcome = next(e for e in reversed(history) if not isinstance(e, REMARKS))
         declined = isinstance(outcome, Payment.AuthorizationDeclined)
         body = {"operation": call.operation, "outcome": type(outcome).__name__}
         return StoredAnswer(
@@ -538,6 +538,14 @@ class InMemoryBankCalls:
                 )
                 each.in_flight, each.due_at = True, now + lease_seconds
             return [each.call for each in taken]
+
+    def unattended(self, payment_id: UUID) -> BankCall | None:
+        with self._store.lock:
+            outstanding = self._store.tables.calls.get(payment_id)
+            if outstanding is None:
+                return None
+            running = outstanding.due_at > self._store.clock.monotonic()
+            return None if outstanding.in_flight and running else outstanding.call
 
 
 class InMemoryKeys:

@@ -8,7 +8,13 @@ from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, ApiError, from_de
 from api.http import RETRY_AFTER_PENDING_SECONDS, Answer, error_answer, json_answer
 from domain.bank import Operation
 from domain.ids import Prefix, encode
-from domain.payment import AUTHORIZATION_EXPIRED, BANK_PROTOCOL_ERROR, Payment, ReviewReason
+from domain.payment import (
+    AUTHORIZATION_EXPIRED,
+    BANK_PROTOCOL_ERROR,
+    REMARKS,
+    Payment,
+    ReviewReason,
+)
 from domain.records import BankCall, StoredAnswer
 from projections import receipts, refunds
 
@@ -126,7 +132,7 @@ def settled(history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
 
 
 def _settled(history: Sequence[Payment.Event], call: BankCall) -> Answer:
-    event = next(e for e in reversed(history) if not isinstance(e, Payment.ReviewNeeded))
+    event = next(e for e in reversed(history) if not isinstance(e, REMARKS))
     error = _error_of(event, encode(Prefix.PAYMENT, event.originator_id))
     if error is not None:
         return error_answer(error, call.audience.dialect, call.cause.request_id)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from domain.bank import Declined, Operation, Unknown
+from domain.bank import AlreadyDone, Declined, Operation, Unknown
 from domain.commands import Mode
 from domain.errors import ConcurrentChange, KeyAlreadyClaimed, LeaseLost, OrderAlreadyPaid
 from domain.ids import Prefix, decode
@@ -37,6 +37,7 @@ from tests.builders import (
     authorize,
     capture,
     refund,
+    resolve,
     void,
 )
 from tests.contracts.stores import Store
@@ -45,6 +46,7 @@ from tests.fakes import Misfortune
 SILENCE = Unknown(reason="no answer", unanswered=True)
 FAILURE = Unknown(reason="HTTP 500 internal_error", unanswered=False)
 FAILED_CAPTURE = Declined(code="authorization_expired")
+LOST_REFUND = AlreadyDone(code="already_refunded", after_attempts=0)
 TENANT = a_tenant()
 
 
@@ -555,3 +557,76 @@ def test_any_operation_is_completed_later(store: Store, operation: Operation) ->
     assert isinstance(reply, Pending)
     assert isinstance(final, Settled)
     assert store.ledger.payment(payment_id, TENANT).running is None
+
+
+# --- operators ------------------------------------------------------------------------------------
+
+
+def test_a_call_that_somebody_is_at_is_not_unattended(store: Store) -> None:
+    payment, call = begun(store)
+
+    at_work = store.calls.unattended(payment.id)
+    store.calls.park(call, FAILURE)
+    parked = store.calls.unattended(payment.id)
+    taken = take_up(store)
+    at_work_again = store.calls.unattended(payment.id)
+    store.pass_time(LEASE_SECONDS)
+    died = store.calls.unattended(payment.id)
+
+    assert (at_work, at_work_again) == (None, None)
+    assert parked is not None
+    assert died is not None
+    assert (parked.fence, died.fence) == (call.fence, taken.fence)
+    assert replace(parked, reached=call.reached) == call
+
+
+def test_no_call_is_not_unattended(store: Store) -> None:
+    assert store.calls.unattended(authorized(store)) is None
+
+
+def test_a_decision_is_written_whole(store: Store) -> None:
+    store.bank.will_answer(SILENCE)
+    reply = store.ledger.authorize(authorize("key-1"))
+    payment_id = reply.history[0].originator_id
+
+    store.ledger.resolve(resolve(payment_id, Status.DECLINED))
+
+    claimed = store.find(TENANT, "key-1")
+    receipt = store.receipt(payment_id, TENANT)
+    assert claimed is not None
+    assert claimed.answer is not None
+    assert claimed.answer.status == 402
+    assert store.slot(TENANT, "ORD-1001") is None
+    assert store.calls.unattended(payment_id) is None
+    assert receipt is not None
+    assert (receipt["status"], receipt["reviews"]) == (Status.DECLINED, [])
+
+
+def test_a_decision_on_a_call_that_was_taken_up_meanwhile_leaves_nothing(store: Store) -> None:
+    payment, call = begun(store)
+    store.calls.park(call, FAILURE)
+    looked_at = store.calls.unattended(payment.id)
+    assert looked_at is not None
+    take_up(store)
+    before = store.everything()
+    again_loaded = again(store, payment)
+    again_loaded.settle(FAILED_CAPTURE, attempts_before=0, unanswered_before=0, at=NOON)
+
+    with pytest.raises(LeaseLost):
+        record(store, again_loaded, EndCall(call=looked_at))
+
+    assert store.everything() == before
+
+
+def test_an_id_that_is_found_is_written_into_the_older_refund(store: Store) -> None:
+    story = Story(a_payment()).authorized().captured().asked_to_refund(1000)
+    story.answered(LOST_REFUND, attempts=1).refunded(500)
+    record(store, story.payment)
+    older, newer = story.payment.bank_refund_ids
+
+    store.ledger.resolve(resolve(story.payment.id, Status.CAPTURED, "ref_found"))
+
+    rows = [store.refund(refunds.uuid_of(each), TENANT) for each in (older, newer)]
+    assert rows == refunds.fold(again(store, story.payment).history)
+    assert rows[0] is not None
+    assert rows[0]["bank_refund_id"] == "ref_found"

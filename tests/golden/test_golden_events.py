@@ -15,7 +15,7 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.utils import register_topic
 
-from domain.payment import Payment
+from domain.payment import Payment, Status
 from infrastructure.event_store import FlatJSON, FlatMapper, UnknownEventVersion
 from tests.builders import Story
 
@@ -111,6 +111,8 @@ def test_every_file_has_the_fields_that_its_event_is_stored_with_now() -> None:
         Story().authorized().asked_to_void().declined().payment,
         Story().authorized().asked_to_capture().declined().payment,
         Story().authorized().captured().asked_to_refund().declined().payment,
+        Story().authorized().differing().resolved(Status.CAPTURED, "cap_1").payment,
+        Story().authorized().capture_lost().resolved(Status.CAPTURED, "cap_1").payment,
     ]
     now = {}
     for event in (event for payment in lived for event in payment.history):
@@ -131,7 +133,7 @@ def test_every_file_is_of_an_event_that_is_still_known() -> None:
 def test_topics_are_the_events_own_and_never_a_module_path() -> None:
     topics = [event_class.TOPIC for event_class in event_classes()]
 
-    assert len(topics) == len(set(topics)) == 14
+    assert len(topics) == len(set(topics)) == 17
     assert all(topic.startswith("payment.") and ":" not in topic for topic in topics)
 
 

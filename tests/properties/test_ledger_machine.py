@@ -17,7 +17,7 @@ from domain.errors import DomainError, KeyAlreadyClaimed, LeaseLost
 from domain.ids import Prefix, decode
 from domain.ledger import LEASE_SECONDS, Reply
 from domain.money import Money
-from domain.payment import LIVE, Payment, ReviewReason, Status
+from domain.payment import LIVE, Payment, ReviewReason, Status, bank_key
 from domain.records import BankCall
 from projections import receipts, refunds
 from tests.builders import (
@@ -30,6 +30,7 @@ from tests.builders import (
     authorize,
     capture,
     refund,
+    resolve,
     void,
 )
 from tests.fakes import InMemoryLedger, Misfortune
@@ -38,6 +39,14 @@ NEXT = {
     Status.PENDING: {Status.AUTHORIZED, Status.DECLINED},
     Status.AUTHORIZED: {Status.CAPTURED, Status.VOIDED, Status.EXPIRED},
     Status.CAPTURED: {Status.REFUNDED},
+}
+BY_OPERATOR = "void_by_operator"
+AN_ID = {
+    Status.AUTHORIZED: "auth_1",
+    Status.CAPTURED: "cap_1",
+    Status.REFUNDED: "ref_1",
+    Status.VOIDED: "void_1",
+    Status.EXPIRED: "void_1",
 }
 MANY = 6  # more than a run of misfortunes can take to settle one call
 
@@ -118,6 +127,87 @@ class LedgerMachine(RuleBasedStateMachine):
             self.resume(call)
             raise AssertionError("whoever lost the lease changed something")
         assert self.versions() == before
+
+    @precondition(lambda self: self.undecided())
+    @rule(data=st.data())
+    def an_operator_says_what_is_in_the_banks_books(self, data: st.DataObject) -> None:
+        payment_id = data.draw(st.sampled_from(self.undecided()))
+        payment = self.ledger.payment(payment_id, a_tenant())
+        found = self.truth_about(payment)
+        if found is None:
+            return
+        status, bank_id, amount_minor = found
+        self.ledger.resolve(
+            resolve(payment.id, status, bank_id, amount_minor=amount_minor, tenant=payment.tenant)
+        )
+        payment = self.ledger.payment(payment.id, payment.tenant)
+        assert (payment.status, payment.running, payment.reviews) == (status, None, {})
+
+    @precondition(lambda self: self.payments())
+    @rule(data=st.data())
+    def an_operator_says_what_cannot_be(self, data: st.DataObject) -> None:
+        payment = self.ledger.payment(self.a_payment_id(data), a_tenant())
+        status = data.draw(st.sampled_from(Status))
+        can_be = {payment.status, *reachable(payment.status)}
+        running = payment.running is not None
+        certain = not running and not payment.reviews
+        if status in can_be and not certain:
+            return
+        before = everything(self.ledger)
+        with contextlib.suppress(DomainError):
+            self.ledger.resolve(resolve(payment.id, status, AN_ID.get(status)))
+            raise AssertionError("what cannot be was recorded")
+        assert everything(self.ledger) == before
+
+    def undecided(self) -> list[UUID]:
+        """Which nobody is at work on."""
+        return [
+            payment.id
+            for payment in self.payments()
+            if (payment.running is None and payment.reviews)
+            or self.ledger.bank_calls.unattended(payment.id) is not None
+        ]
+
+    def truth_about(self, payment: Payment) -> tuple[Status, str | None, int | None] | None:
+        """As an operator finds it at the bank, once the holds that nobody knows of are released;
+        None where there is more to say than one decision can."""
+        hold_id = payment.authorization_id or self.first_hold_of(payment)
+        self.release_others(payment, hold_id)
+        if hold_id is None:
+            return Status.DECLINED, None, None
+        ended_by = self.bank.holds[hold_id].ended_by
+        if ended_by is None:
+            return Status.AUTHORIZED, hold_id, None
+        if ended_by.startswith("void_"):
+            return Status.VOIDED, ended_by, None
+        return self.truth_about_refunds(payment, ended_by)
+
+    def truth_about_refunds(
+        self, payment: Payment, capture_id: str
+    ) -> tuple[Status, str | None, int | None] | None:
+        taken = self.bank.captures[capture_id]
+        known = set(payment.bank_refund_ids.values())
+        unknown = [each for each in taken.given_back if each not in known]
+        lacking = [each for each, bank_id in payment.bank_refund_ids.items() if bank_id is None]
+        all_of_it = sum(taken.given_back.values()) == taken.amount_minor
+        status = Status.REFUNDED if all_of_it else Status.CAPTURED
+        if not unknown:
+            return status, capture_id, None
+        if len(unknown) > 1 or (lacking and payment.running is not None):
+            return None
+        amount = None if lacking else taken.given_back[unknown[0]]
+        return status, unknown[0], amount
+
+    def first_hold_of(self, payment: Payment) -> str | None:
+        key = bank_key(payment.id, Operation.AUTHORIZATION, 1)
+        return next((each for each, hold in self.bank.holds.items() if hold.key == key), None)
+
+    def release_others(self, payment: Payment, hold_id: str | None) -> None:
+        key = bank_key(payment.id, Operation.AUTHORIZATION, 1)
+        for each, hold in self.bank.holds.items():
+            if hold.key == key and each != hold_id and hold.ended_by is None:
+                hold.ended_by = BY_OPERATOR
+                self.bank.deposit(hold.card_number, hold.amount_minor)
 
     def teardown(self) -> None:
         """Once the bank is well, everything settles, and the books agree."""
@@ -203,12 +293,13 @@ class LedgerMachine(RuleBasedStateMachine):
         for payment in self.payments():
             if payment.running is None and payment.authorization_id is not None:
                 twice = [key for key in self.bank_keys(payment) if self.bank.done[key] > 1]
-                assert not twice or payment.reviews
+                assert not twice or payment.reviews or was_decided(payment)
 
     @invariant()
     def a_hold_that_we_do_not_know_of_is_said_to_be_possible(self) -> None:
         for payment in self.payments():
-            holds = len(self.bank.holds_under(self.bank_keys(payment)[0]))
+            every = self.bank.holds_under(self.bank_keys(payment)[0])
+            holds = len([hold for hold in every if hold.ended_by != BY_OPERATOR])
             known = payment.authorization_id is not None
             if payment.status != Status.PENDING and holds > known:
                 assert ReviewReason.POSSIBLE_ORPHAN_HOLD in payment.reviews
@@ -264,6 +355,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def payment_of(self, key: str) -> UUID:
         return decode(Prefix.PAYMENT, key.partition("-")[0])
+
+
+def was_decided(payment: Payment) -> bool:
+    return any(isinstance(event, Payment.ReviewResolved) for event in payment.history)
+
+
+def everything(ledger: InMemoryLedger) -> tuple[Any, ...]:
+    tables = ledger.store.tables.copy()
+    return tables.events, tables.calls, tables.slots, tables.answers
 
 
 def lease_of(call: BankCall) -> tuple[str, int]:

@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
+from werkzeug.test import TestResponse
 
-from api.schemas import RefundOut
+from api.schemas import OrderOut, ReceiptOut, RefundOut
 from domain.bank import Unknown
 from infrastructure.checkpoint_keys import check_signing_key
 from infrastructure.vault import new_key
@@ -41,6 +42,7 @@ EVERY_COMMAND: tuple[list[str], ...] = (
     ["keygen", "vault"],
     ["keygen", "checkpoint"],
     ["stuck"],
+    ["resolve"],
     ["projections", "list"],
     ["projections", "rebuild"],
     ["projections", "diff"],
@@ -468,3 +470,108 @@ def test_what_is_stuck_is_listed_with_its_age(database_url: str) -> None:
         "attempts": 0,
     }
     assert 0 <= row["age_seconds"] < 60
+
+
+# --- an operator's decision -----------------------------------------------------------------------
+
+
+def parked(api: Api, merchant: Caller) -> str:
+    """A capture that the bank did not answer; the payment."""
+    bank = FakeBank(SteppableClock(datetime.now(UTC)), ANY_AMOUNT)
+    with api.asking(bank):
+        payment_id: str = merchant.authorized()["payment_id"]
+        bank.will_answer(Unknown(reason="no answer", unanswered=True))
+        assert capture_as_before(merchant, payment_id).status_code == 202
+    return payment_id
+
+
+def capture_as_before(merchant: Caller, payment_id: str) -> TestResponse:
+    return merchant.post("/v1/captures", {"payment_id": payment_id}, key="the-capture")
+
+
+def test_what_an_operator_decides_is_what_the_client_is_told(database_url: str) -> None:
+    with an_api(database_url, BANK_URL=NO_BANK) as api:
+        merchant = api.merchant()
+        payment_id = parked(api, merchant)
+        options = ["--as", "captured", "--bank-id", "cap_7", "--reason", "ticket 4711"]
+
+        said = done(run("resolve", payment_id, *options, DATABASE_URL=database_url))
+
+        again = shaped(ReceiptOut, capture_as_before(merchant, payment_id), 201)
+        receipt = merchant.receipt(payment_id)
+        order = shaped(OrderOut, merchant.get(f"/v1/orders/{receipt['order_id']}"), 200)
+    assert said.strip() == f"{payment_id} is captured, and needs no review"
+    assert again["bank"]["capture_id"] == "cap_7"
+    assert (receipt["status"], receipt["needs_review"]) == ("captured", None)
+    assert order["ok_to_ship"]
+    assert json.loads(done(run("stuck", "--json", DATABASE_URL=database_url))) == []
+
+
+def test_a_decision_is_kept_with_who_made_it_and_why(database_url: str) -> None:
+    with an_api(database_url, BANK_URL=NO_BANK) as api:
+        payment_id = parked(api, api.merchant())
+    options = ["--as", "authorized", "--reason", "never arrived", "--actor", "ada", "--json"]
+
+    text = done(run("resolve", payment_id, *options, DATABASE_URL=database_url))
+
+    assert json.loads(text)["status"] == "authorized"
+    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+        events = connection.execute(
+            "SELECT topic, cause, convert_from(state, 'UTF8') AS state FROM events"
+            " ORDER BY originator_version DESC LIMIT 2"
+        ).fetchall()
+    assert [each["topic"] for each in events] == [
+        "payment.review_resolved",
+        "payment.capture_declined",
+    ]
+    assert {each["cause"] for each in events} == {'{"actor":"ada"}'}
+    assert json.loads(events[0]["state"])["reason"] == "never arrived"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "word"),
+    [
+        (["--as", "declined", "--reason", "r"], 1, "refused"),
+        (["--as", "captured", "--reason", "r"], 1, "--bank-id cap_"),
+        (["--as", "captured", "--bank-id", "auth_1", "--reason", "r"], 1, "cap_"),
+        (["--as", "authorized", "--reason", " "], 1, "reason"),
+        (["--as", "authorized", "--reason", "r", "--actor", "a\nb"], 2, "--actor"),
+    ],
+)
+def test_a_decision_that_cannot_be_is_one_line_and_changes_nothing(
+    database_url: str, options: list[str], status: int, word: str
+) -> None:
+    with an_api(database_url, BANK_URL=NO_BANK) as api:
+        merchant = api.merchant()
+        payment_id = parked(api, merchant)
+        before = merchant.receipt(payment_id)
+
+        refused = run("resolve", payment_id, *options, DATABASE_URL=database_url)
+
+        assert_refused(refused, status, word)
+        assert merchant.receipt(payment_id) == before
+
+
+def test_a_payment_that_is_certain_is_not_to_be_decided(database_url: str) -> None:
+    bank = FakeBank(SteppableClock(datetime.now(UTC)), ANY_AMOUNT)
+    with an_api(database_url, BANK_URL=NO_BANK) as api, api.asking(bank):
+        payment_id = api.merchant().authorized()["payment_id"]
+
+    refused = run(
+        "resolve", payment_id, "--as", "voided", "--reason", "r", DATABASE_URL=database_url
+    )
+
+    assert_refused(refused, 1, "nothing_to_resolve")
+
+
+@pytest.mark.parametrize(
+    ("payment", "status"), [("pay_1", 2), ("pay_01jd3xk5v8e2m9q4w7r6t0y1b2", 1)]
+)
+def test_a_payment_that_is_none_is_not_decided(
+    shared_database_url: str, payment: str, status: int
+) -> None:
+    options = ["--as", "voided", "--reason", "r"]
+
+    assert_refused(
+        run("resolve", payment, *options, DATABASE_URL=shared_database_url), status, payment
+    )

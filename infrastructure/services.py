@@ -1,17 +1,21 @@
 """The one composition root: from settings to a ledger that works."""
 
+import threading
 from dataclasses import dataclass
 
 from domain.ports import Answers, Clock, Ids
 from infrastructure.api_keys import ApiKeys
 from infrastructure.bank.client import BankClient
 from infrastructure.bank.driver import BankDriver
+from infrastructure.bank.records import BankRecordsOverHTTP, Pace
 from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import IdempotencyKeys
 from infrastructure.rate_limiter import PostgresWindows, RateLimiter, RedisWindows
+from infrastructure.reconciliation import MOST_AT_ONCE, RATE_PER_SECOND, Reconciliation
+from infrastructure.reconciliation_runs import ReconciliationRuns
 from infrastructure.settings import Settings
 from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
 
@@ -72,4 +76,28 @@ def build_services(
         idempotency_keys=IdempotencyKeys(pool),
         fingerprints=Fingerprints(vault_keys),
         rate_limiter=RateLimiter(windows),
+    )
+
+
+def build_reconciliation(
+    services: Services,
+    *,
+    rate_per_second: float = RATE_PER_SECOND,
+    stopping: threading.Event | None = None,
+) -> tuple[ReconciliationRuns, Reconciliation]:
+    """The runs of the reconciliation, and who carries them out until `stopping` is set."""
+    stopping = stopping or threading.Event()
+    runs = ReconciliationRuns(services.pool, services.ids)
+    records = BankRecordsOverHTTP(
+        BankClient(services.settings.bank_url, connections=MOST_AT_ONCE),
+        Pace(rate_per_second, services.clock, stopping.wait),
+        timeout_seconds=services.settings.bank_timeout_seconds,
+    )
+    return runs, Reconciliation(
+        pool=services.pool,
+        ledger=services.ledger,
+        runs=runs,
+        records=records,
+        clock=services.clock,
+        rate_per_second=rate_per_second,
     )

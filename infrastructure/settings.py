@@ -45,6 +45,7 @@ class Settings:
     api_key: str | None
     async_delay_ms: int
     request_deadline_seconds: float
+    reconcile_every_hours: float
     vault_keys: tuple[str, ...]
     checkpoint_key: str | None
     rate_limit_per_minute: int
@@ -162,6 +163,12 @@ def _read(reader: _Reader) -> Settings:
         async_delay_ms=reader.integer("ASYNC_DELAY", 2000, 0, 3_600_000),
         request_deadline_seconds=reader.seconds(
             "REQUEST_DEADLINE_SECONDS", 10.0, 1.0, LONGEST_DEADLINE_SECONDS
+        ),
+        reconcile_every_hours=reader.parsed(
+            "RECONCILE_EVERY_HOURS",
+            24.0,
+            _within(float, 0.0, 8760.0),
+            "a number of hours from 0 (off) to 8760",
         ),
         vault_keys=_list(reader, "VAULT_KEYS"),
         checkpoint_key=reader.text("CHECKPOINT_KEY"),

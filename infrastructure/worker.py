@@ -31,6 +31,7 @@ from domain.ledger import LEASE_SECONDS, Settled
 from domain.records import BankCall
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.rate_limiter import PostgresWindows
+from infrastructure.reconciliation_schedule import ReconciliationSchedule
 from infrastructure.services import Services
 from infrastructure.vault import VaultKeyUnusable
 from projections.receipts import Receipts
@@ -64,6 +65,8 @@ class Worker:
         self._busy: set[Future[None]] = set()
         self._expiring: set[UUID] = set()
         self._next_sweep = self._next_expiry = 0.0
+        self._reconciling: Future[None] | None = None
+        self._schedule = ReconciliationSchedule(services, self._stopping, Cause(actor=ACTOR))
 
     def stop(self) -> None:
         """Asks the worker to finish what it is at, and no more."""
@@ -78,11 +81,13 @@ class Worker:
         with (
             ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as callers,
             ThreadPoolExecutor(EXPIRIES_AT_ONCE, thread_name_prefix="expiry") as sweepers,
+            ThreadPoolExecutor(1, thread_name_prefix="reconciliation") as reconciler,
         ):
             while not self._stopping.is_set():
                 self._guarded(self._sweep_if_due)
                 self._guarded(partial(self._expire_if_due, sweepers))
                 self._guarded(partial(self.take_up, callers))
+                self._reconcile_if_due(reconciler)
                 self._stopping.wait(POLL_SECONDS)
         following.join()
 
@@ -156,6 +161,11 @@ class Worker:
                 log.info("hold past its time", payment_id=shown, outcome=outcome)
         finally:
             self._expiring.discard(payment_id)
+
+    def _reconcile_if_due(self, executor: ThreadPoolExecutor) -> None:
+        is_at_it = self._reconciling is not None and not self._reconciling.done()
+        if not is_at_it and self._schedule.is_due_to_look():
+            self._reconciling = executor.submit(self._guarded, self._schedule.reconcile_if_due)
 
     def _sweep_if_due(self) -> None:
         now = self._services.clock.monotonic()

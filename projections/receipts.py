@@ -227,6 +227,18 @@ class Receipts:
           AND NOT document @> '{"reviews": [{"reason": "bank_disagrees"}]}'
         ORDER BY expires_at LIMIT %(limit)s
     """
+    # `updated_at` has the same width everywhere, so that its text sorts as time does.
+    CHANGED: LiteralString = """
+        SELECT payment_id, merchant_id, mode FROM receipts
+        WHERE shard = %(shard)s AND payment_id > %(after)s
+          AND (%(since)s::text IS NULL OR document ->> 'updated_at' >= %(since)s::text)
+        ORDER BY payment_id LIMIT %(limit)s
+    """
+    COUNT_CHANGED: LiteralString = """
+        SELECT count(*) AS payments FROM receipts
+        WHERE shard = %(shard)s AND payment_id > %(after)s
+          AND (%(since)s::text IS NULL OR document ->> 'updated_at' >= %(since)s::text)
+    """
     TO_REVIEW: LiteralString = """
         SELECT payment_id, document FROM receipts WHERE needs_review ORDER BY created_at
     """
@@ -303,6 +315,28 @@ class Receipts:
             for row in rows.fetchall()
         ]
 
+    def changed(
+        self,
+        connection: Connection[Any],
+        shard: int,
+        after: UUID,
+        since: datetime | None,
+        limit: int,
+    ) -> list[tuple[UUID, Tenant]]:
+        """The next payments of a shard after one, by id; those only that changed `since`."""
+        parameters = _changed(shard, after, since) | {"limit": limit}
+        return [
+            (row["payment_id"], Tenant(row["merchant_id"], Mode(row["mode"])))
+            for row in connection.execute(self.CHANGED, parameters).fetchall()
+        ]
+
+    def count_changed(
+        self, connection: Connection[Any], shard: int, after: UUID, since: datetime | None
+    ) -> int:
+        """How many `changed` has in all."""
+        row = connection.execute(self.COUNT_CHANGED, _changed(shard, after, since)).fetchone()
+        return 0 if row is None else row["payments"]
+
     def to_review(self, connection: Connection[Any]) -> list[Document]:
         """The receipts that need a person, oldest first."""
         return [row["document"] for row in connection.execute(self.TO_REVIEW).fetchall()]
@@ -313,3 +347,7 @@ class Receipts:
         """A page of receipts, newest first, and whether there are more in that direction."""
         rows, has_more = select_page(connection, self.PAGE, tenant, page)
         return [row["document"] for row in rows], has_more
+
+
+def _changed(shard: int, after: UUID, since: datetime | None) -> dict[str, Any]:
+    return {"shard": shard, "after": after, "since": None if since is None else rfc3339(since)}

@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from domain.commands import Mode
+from domain.commands import Cause, Mode
 from domain.errors import (
     ConcurrentChange,
     DomainError,
@@ -60,6 +62,7 @@ from scripts.console import (
 from scripts.read_models import operations_command, projections
 
 if TYPE_CHECKING:
+    from infrastructure.reconciliation_runs import Report
     from infrastructure.services import Services
 
 VERSION = "0.1.0"  # as in pyproject.toml
@@ -274,9 +277,7 @@ def resolve_command(payment: str, *, actor: str | None, as_json: bool, **found: 
     The decision is an event, with your name and your reason. It asks the bank nothing, and is refused
     where it cannot be: the states may only follow one another as the ledger lets them.
     """
-    actor = login_name() if actor is None else actor.strip()
-    if not actor or not actor.isprintable():
-        refuse("--actor must be a name")
+    actor = actor_or_exit(actor)
     from api.gateway.outputs import receipt as published
     from infrastructure.operators import resolve_payment
 
@@ -295,6 +296,132 @@ def resolve_command(payment: str, *, actor: str | None, as_json: bool, **found: 
             refuse("the database is out of reach; look whether it is recorded", NOT_DONE)
     said = f"{receipt['payment_id']} is {receipt['status']}, and needs no review"
     click.echo(json.dumps(receipt) if as_json else said)
+
+
+@main.command("reconcile")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Questions to the bank, a second.",
+)
+@click.option("--since", help="Only payments that changed since then: 2026-11-20, or RFC 3339.")
+@click.option("--restart", is_flag=True, help="Forget a run that was not finished.")
+@click.option("--actor", help="Who asks. Default: your login name.")
+@click.option("--json", "as_json", is_flag=True)
+def reconcile_command(
+    *, rate: float, since: str | None, restart: bool, actor: str | None, as_json: bool
+) -> None:
+    """Compare every receipt with the bank's record.
+
+    What differs is printed and is an event of the payment, which then needs review. A run that was
+    interrupted is gone on with. Exit status: 1 if anything differs, 2 if the bank cannot be asked.
+    """
+    after = moment_or_exit(since)
+    cause = Cause(actor=actor_or_exit(actor))
+    from infrastructure.bank.records import Stopped
+    from infrastructure.reconciliation import BankNotWell
+    from infrastructure.reconciliation_runs import AnotherRunUnfinished, RunLost, SomebodyIsAtIt
+    from infrastructure.services import build_reconciliation
+
+    with (
+        operated() as services,
+        progress_bar("reconcile") as show,
+        stopped_by_signals() as stopping,
+    ):
+        runs, reconciliation = build_reconciliation(
+            services, rate_per_second=rate, stopping=stopping
+        )
+        try:
+            run = runs.take(since=after, restart=restart)
+            report = reconciliation.carry_out(run, cause, show)
+        except SomebodyIsAtIt as error:
+            refuse(f"another reconciliation is at work, {error}", NOT_DONE)
+        except AnotherRunUnfinished as error:
+            refuse(f"a run {error} is not finished: give the same --since, or --restart")
+        except BankNotWell:
+            refuse(
+                "the bank is not well; what was done is kept, and the next run goes on from there"
+            )
+        except (RunLost, Stopped):
+            refuse("stopped; what was done is kept, and the next run goes on from there", NOT_DONE)
+    print_report(report, as_json=as_json)
+
+
+def print_report(report: "Report", *, as_json: bool) -> None:
+    """What differs and how much was compared; ends with the status that says it."""
+    rows = [
+        {
+            "payment_id": encode(Prefix.PAYMENT, finding.payment_id),
+            "kind": finding.difference.kind.value,
+            "ours": finding.difference.ours,
+            "bank": finding.difference.bank,
+        }
+        for finding in report.findings
+    ]
+    counts = {name: getattr(report, name) for name in ("checked", "skipped", "unanswered")}
+    if as_json:
+        click.echo(json.dumps({**counts, "differences": rows}))
+    else:
+        if rows:
+            print_rows(rows, as_json=False)
+        click.echo(
+            f"{report.checked} payments checked, {len(rows)} differences; {report.skipped} skipped, "
+            f"with an operation outstanding; of {report.unanswered} the bank did not say what it has"
+        )
+    if rows:
+        sys.exit(NOT_DONE)
+    if report.unanswered:
+        sys.exit(WRONG_SETTING)
+
+
+def moment_or_exit(text: str | None) -> datetime | None:
+    """A day or a time, in UTC where it does not say otherwise."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        refuse(f"--since must be a day or a time, not {text!r}")
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Set by Ctrl-C and by SIGTERM, so that what was begun is left in order."""
+    stopping = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopping.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Told how much is done, and of how much. Only on a terminal."""
+    with click.progressbar(
+        length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()
+    ) as bar:
+
+        def show(done: int, of: int) -> None:
+            bar.length = max(of, 1)
+            bar.update(done - bar.pos)
+
+        yield show
+
+
+def actor_or_exit(given: str | None) -> str:
+    """Who runs the command."""
+    actor = login_name() if given is None else given.strip()
+    if not actor or not actor.isprintable():
+        refuse("--actor must be a name")
+    return actor
 
 
 def login_name() -> str:

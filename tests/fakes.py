@@ -6,7 +6,7 @@
 import json
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -40,6 +40,7 @@ from domain.bank import (
     Rejected,
     Unknown,
 )
+from domain.bank_records import BankRecord, NoRecord, NotTold, Told
 from domain.cards import Card
 from domain.commands import Cause, Tenant
 from domain.errors import ConcurrentChange, KeyAlreadyClaimed, LeaseLost, OrderAlreadyPaid
@@ -163,6 +164,8 @@ class Hold:
     card_number: str
     amount_minor: int
     expires_at: datetime
+    currency: str = "USD"
+    status: str = "approved"
     ended_by: str | None = None
 
 
@@ -172,6 +175,7 @@ class Taken:
 
     amount_minor: int
     hold_id: str
+    status: str = "captured"
     given_back: dict[str, int] = field(default_factory=dict)
 
 
@@ -275,11 +279,16 @@ class FakeBank:
             return Unknown(reason="no answer", unanswered=True)
         return answer
 
-    def _replay(self, request: BankRequest) -> Approved | None:
-        remembered = self._remembered.get((request.operation, request.key))
+    def remembers(self, operation: Operation, key: str) -> Approved | None:
+        """What it answered under the key, for as long as it keeps keys."""
+        remembered = self._remembered.get((operation, key))
         if remembered is None or remembered[1] + KEYS_LAST < self._clock.now():
             return None
-        return replace(remembered[0], replayed=True)
+        return remembered[0]
+
+    def _replay(self, request: BankRequest) -> Approved | None:
+        remembered = self.remembers(request.operation, request.key)
+        return None if remembered is None else replace(remembered, replayed=True)
 
     def _carry_out(self, request: BankRequest, attempt: int) -> Answer:
         match request.operation:
@@ -303,6 +312,7 @@ class FakeBank:
             card_number=request.card.number,
             amount_minor=request.money.amount_minor,
             expires_at=self._clock.now() + HOLD_LASTS,
+            currency=request.money.currency,
         )
         bank_id = f"auth_{next(self._numbers)}"
         self.holds[bank_id] = hold
@@ -369,6 +379,101 @@ class FakeBank:
 def _contradiction(code: str) -> Unknown:
     """The bank does not know an id that it gave; perhaps it is only in trouble."""
     return Unknown(reason=f"HTTP 400 {code}", unanswered=False, contradicts=True)
+
+
+class FakeRecords:
+    """The port `BankRecords`: the books of a FakeBank, or whatever `will_tell` says of an id."""
+
+    def __init__(self, bank: FakeBank) -> None:
+        self.bank = bank
+        self.well = True
+        self.looks: list[str] = []
+        self.before_each: Callable[[str], None] = lambda _asked: None
+        self._told: dict[str, Told] = {}
+
+    def will_tell(self, bank_id: str, told: Told) -> None:
+        self._told[bank_id] = told
+
+    def is_well(self) -> bool:
+        return self.well
+
+    def look_up(self, operation: Operation, bank_id: str) -> Told:
+        self._looked(bank_id)
+        if not self.well:
+            return NotTold(reason="the bank is not well", bank_is_well=False)
+        return self._told.get(bank_id) or self._record(operation, bank_id) or NoRecord()
+
+    def remembered(self, operation: Operation, key: str) -> Told:
+        self._looked(key)
+        if not self.well:
+            return NotTold(reason="the bank is not well", bank_is_well=False)
+        answer = self.bank.remembers(operation, key)
+        return (answer and self._record(operation, answer.bank_id)) or NoRecord()
+
+    def _looked(self, asked: str) -> None:
+        self.looks.append(asked)
+        self.before_each(asked)
+
+    def _record(self, operation: Operation, bank_id: str) -> BankRecord | None:
+        match operation:
+            case Operation.AUTHORIZATION:
+                return self._hold(bank_id)
+            case Operation.CAPTURE:
+                return self._capture(bank_id)
+            case Operation.VOID:
+                return self._void(bank_id)
+            case Operation.REFUND:
+                return self._refund(bank_id)
+
+    def _hold(self, bank_id: str) -> BankRecord | None:
+        hold = self.bank.holds.get(bank_id)
+        if hold is None:
+            return None
+        return BankRecord(
+            operation=Operation.AUTHORIZATION,
+            bank_id=bank_id,
+            status=hold.status,
+            amount_minor=hold.amount_minor,
+            currency=hold.currency,
+            expires_at=hold.expires_at,
+        )
+
+    def _capture(self, bank_id: str) -> BankRecord | None:
+        taken = self.bank.captures.get(bank_id)
+        if taken is None:
+            return None
+        return BankRecord(
+            operation=Operation.CAPTURE,
+            bank_id=bank_id,
+            status=taken.status,
+            amount_minor=taken.amount_minor,
+            currency=self.bank.holds[taken.hold_id].currency,
+            about=taken.hold_id,
+        )
+
+    def _void(self, bank_id: str) -> BankRecord | None:
+        held = [each for each, hold in self.bank.holds.items() if hold.ended_by == bank_id]
+        return BankRecord(
+            operation=Operation.VOID,
+            bank_id=bank_id,
+            status="voided",
+            amount_minor=None,
+            currency=None,
+            about=held[0],
+        )
+
+    def _refund(self, bank_id: str) -> BankRecord | None:
+        for capture_id, taken in self.bank.captures.items():
+            if bank_id in taken.given_back:
+                return BankRecord(
+                    operation=Operation.REFUND,
+                    bank_id=bank_id,
+                    status="refunded",
+                    amount_minor=taken.given_back[bank_id],
+                    currency=self.bank.holds[taken.hold_id].currency,
+                    about=capture_id,
+                )
+        return None
 
 
 # --- the ledger -------------------------------------------------------------------------------------

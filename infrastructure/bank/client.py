@@ -7,6 +7,7 @@ the bank) or `NoReply` (something may have).
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -62,12 +63,21 @@ class BankClient:
     def post(self, path: str, key: str, body: dict[str, Any], *, timeout_seconds: float) -> Reply:
         """POSTs under an idempotency key. Raises NotSent, NoReply."""
         deadline = time.monotonic() + timeout_seconds
+        return self._send(lambda: self._prepared(path, key, body), deadline)
+
+    def get(self, path: str, *, timeout_seconds: float) -> Reply:
+        """GETs, which does nothing at the bank. Raises NotSent, NoReply."""
+        deadline = time.monotonic() + timeout_seconds
+        request = requests.Request("GET", self._base_url + path)
+        return self._send(lambda: self._session.prepare_request(request), deadline)
+
+    def _send(self, prepare: Callable[[], requests.PreparedRequest], deadline: float) -> Reply:
+        timeout_seconds = deadline - time.monotonic()
         try:
-            prepared = self._prepared(path, key, body)
             with answered_before(deadline):
                 # No redirect is followed and no cookie kept, so the session has nothing to add.
                 response = self._session.get_adapter(self._base_url).send(
-                    prepared,
+                    prepare(),
                     timeout=(min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), timeout_seconds),
                     stream=True,
                 )

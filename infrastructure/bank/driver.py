@@ -394,7 +394,7 @@ def _approved(request: BankRequest, reply: Reply) -> Answer:
             reason=f"a 200 of something else: {mismatches}", unanswered=True, contradicts=True
         )
     return Approved(
-        bank_id=bank_id, expires_at=_time(body.get("expires_at")), replayed=reply.replayed
+        bank_id=bank_id, expires_at=rfc3339_time(body.get("expires_at")), replayed=reply.replayed
     )
 
 
@@ -408,7 +408,7 @@ def _checks(request: BankRequest, body: dict[str, Any]) -> dict[str, bool]:
     if request.operation == Operation.REFUND:
         checks["capture_id"] = body.get("capture_id") == request.bank_id
     if request.operation == Operation.AUTHORIZATION:
-        checks["expires_at"] = _time(body.get("expires_at")) is not None
+        checks["expires_at"] = rfc3339_time(body.get("expires_at")) is not None
     return checks
 
 
@@ -417,7 +417,7 @@ def _is_amount(value: object, amount_minor: int) -> bool:
     return type(value) is int and value == amount_minor
 
 
-def _time(text: object) -> datetime | None:
+def rfc3339_time(text: object) -> datetime | None:
     """RFC 3339, to the microsecond at most; None for anything else."""
     if not isinstance(text, str):
         return None

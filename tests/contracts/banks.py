@@ -2,14 +2,17 @@
 the bank of the simulated world.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from domain.bank import Answer, BankCapabilities, BankRequest, Operation
 from domain.bank import Bank as BankPort
+from domain.bank_records import BankRecords
 from infrastructure.bank.breaker import FAILURES_IN_A_ROW
 from infrastructure.bank.client import BankClient
 from infrastructure.bank.driver import BankDriver
+from infrastructure.bank.records import BankRecordsOverHTTP, Pace
 from infrastructure.clock import SystemClock
 from tests.builders import (
     EMPTY_MASTERCARD,
@@ -18,7 +21,7 @@ from tests.builders import (
     VISA,
     a_bank_request,
 )
-from tests.fakes import FakeBank, Misfortune, SteppableClock
+from tests.fakes import FakeBank, FakeRecords, Misfortune, SteppableClock
 from tests.infrastructure.bank_simulator.a_bank import Bank as Simulator
 from tests.simulation.bank import Exchange
 from tests.simulation.checks import Checks
@@ -33,6 +36,12 @@ class Partner(Protocol):
 
     @property
     def bank(self) -> BankPort: ...
+
+    @property
+    def records(self) -> BankRecords: ...
+
+    def loses_its_database(self) -> None:
+        """It says that it is not well."""
 
     def will_suffer(self, operation: Operation, *misfortunes: Misfortune) -> None:
         """What befalls the next attempts of `operation`; all of one kind."""
@@ -56,10 +65,18 @@ class LittleBank:
     def __init__(self) -> None:
         self._clock = SteppableClock()
         self._fake = FakeBank(self._clock)
+        self._records = FakeRecords(self._fake)
 
     @property
     def bank(self) -> BankPort:
         return self._fake
+
+    @property
+    def records(self) -> BankRecords:
+        return self._records
+
+    def loses_its_database(self) -> None:
+        self._records.well = False
 
     def will_suffer(self, operation: Operation, *misfortunes: Misfortune) -> None:
         self._fake.will_suffer(*misfortunes)
@@ -92,11 +109,20 @@ class SimulatedBank:
         self._simulator = simulator
         self._simulator.faults(reset=True)
         client = BankClient(f"http://127.0.0.1:{simulator.port}", connections=2)
+        pace = Pace(1000, SystemClock(), threading.Event().wait)
+        self._records = BankRecordsOverHTTP(client, pace, timeout_seconds=5.0)
         self._driver = BankDriver(client, SystemClock(), profile="ficmart", timeout_seconds=5.0)
 
     @property
     def bank(self) -> BankPort:
         return self._driver
+
+    @property
+    def records(self) -> BankRecords:
+        return self._records
+
+    def loses_its_database(self) -> None:
+        self._simulator.faults(database_down=True)
 
     def will_suffer(self, operation: Operation, *misfortunes: Misfortune) -> None:
         (kind,) = set(misfortunes)

@@ -1,12 +1,17 @@
 """What operators decide by name of a payment, whoever's it is."""
 
+import threading
+from datetime import datetime
 from typing import Any, Final
 
+from domain.bank import Operation
+from domain.bank_records import BankRecord
 from domain.commands import Cause, ResolvePayment
 from domain.errors import PaymentNotFound
 from domain.ids import Prefix, decode
 from domain.payment import Status
-from infrastructure.services import Services
+from infrastructure.reconciliation import RATE_PER_SECOND
+from infrastructure.services import Services, bank_records
 from infrastructure.shards import shard_of
 from projections import receipts
 
@@ -24,7 +29,7 @@ def resolve_payment(
     amount: int | None,
 ) -> dict[str, Any]:
     """Records the decision; the receipt as it is then. `payment`: its public id. `amount`: minor
-    units.
+    units. When a hold ends is looked up at the bank, where it tells.
 
     Raises MalformedId, PaymentNotFound, and what `PaymentLedger.resolve` raises.
     """
@@ -42,6 +47,16 @@ def resolve_payment(
             bank_id=bank_id,
             reason=reason,
             amount_minor=amount,
+            expires_at=_end_of_hold(services, bank_id) if status == Status.AUTHORIZED else None,
         )
     )
     return receipts.fold(resolved.history)
+
+
+def _end_of_hold(services: Services, bank_id: str | None) -> datetime | None:
+    """Without it the hold would not be released when it is past its time."""
+    if bank_id is None:
+        return None
+    records = bank_records(services, RATE_PER_SECOND, threading.Event())
+    told = records.look_up(Operation.AUTHORIZATION, bank_id)
+    return told.expires_at if isinstance(told, BankRecord) else None

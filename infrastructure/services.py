@@ -79,6 +79,17 @@ def build_services(
     )
 
 
+def bank_records(
+    services: Services, rate_per_second: float, stopping: threading.Event
+) -> BankRecordsOverHTTP:
+    """A look into the bank's records, at this rate, until `stopping` is set."""
+    return BankRecordsOverHTTP(
+        BankClient(services.settings.bank_url, connections=MOST_AT_ONCE),
+        Pace(rate_per_second, services.clock, stopping.wait),
+        timeout_seconds=services.settings.bank_timeout_seconds,
+    )
+
+
 def build_reconciliation(
     services: Services,
     *,
@@ -88,16 +99,11 @@ def build_reconciliation(
     """The runs of the reconciliation, and who carries them out until `stopping` is set."""
     stopping = stopping or threading.Event()
     runs = ReconciliationRuns(services.pool, services.ids)
-    records = BankRecordsOverHTTP(
-        BankClient(services.settings.bank_url, connections=MOST_AT_ONCE),
-        Pace(rate_per_second, services.clock, stopping.wait),
-        timeout_seconds=services.settings.bank_timeout_seconds,
-    )
     return runs, Reconciliation(
         pool=services.pool,
         ledger=services.ledger,
         runs=runs,
-        records=records,
+        records=bank_records(services, rate_per_second, stopping),
         clock=services.clock,
         rate_per_second=rate_per_second,
     )

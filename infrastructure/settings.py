@@ -115,6 +115,12 @@ class _Reader:
             name, default, _within(float, low, high), f"a number from {low} to {high}"
         )
 
+    def hours(self, name: str, default: float, low: float, high: float) -> float:
+        """A number of hours from `low` to `high`."""
+        return self.parsed(
+            name, default, _within(float, low, high), f"a number of hours from {low:g} to {high:g}"
+        )
+
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         """One of `choices`."""
         return self.parsed(
@@ -164,12 +170,7 @@ def _read(reader: _Reader) -> Settings:
         request_deadline_seconds=reader.seconds(
             "REQUEST_DEADLINE_SECONDS", 10.0, 1.0, LONGEST_DEADLINE_SECONDS
         ),
-        reconcile_every_hours=reader.parsed(
-            "RECONCILE_EVERY_HOURS",
-            24.0,
-            _within(float, 0.0, 8760.0),
-            "a number of hours from 0 (off) to 8760",
-        ),
+        reconcile_every_hours=reader.hours("RECONCILE_EVERY_HOURS", 24.0, 0.0, 8760.0),
         vault_keys=_list(reader, "VAULT_KEYS"),
         checkpoint_key=reader.text("CHECKPOINT_KEY"),
         rate_limit_per_minute=reader.integer("RATE_LIMIT_PER_MINUTE", 1000, 0, 10**9),

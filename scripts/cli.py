@@ -27,7 +27,7 @@ from domain.errors import (
     StoreUnavailable,
 )
 from domain.ids import MalformedId, Prefix, encode
-from domain.payment import ReviewReason
+from domain.payment import ReviewReason, Status
 from domain.resolution import IDS_OF
 from infrastructure.api_keys import (
     DEFAULT_SCOPES,
@@ -274,8 +274,8 @@ def shown_review(receipt: dict[str, Any], review: dict[str, str]) -> dict[str, A
 def resolve_command(payment: str, *, actor: str | None, as_json: bool, **found: Any) -> None:
     """Decide what became of a payment that `stuck` lists. PAYMENT: pay_…
 
-    The decision is an event, with your name and your reason. It asks the bank nothing, and is refused
-    where it cannot be: the states may only follow one another as the ledger lets them.
+    The decision is an event, with your name and your reason. Nothing is done at the bank. What cannot
+    be is refused: the states may only follow one another as the ledger lets them.
     """
     actor = actor_or_exit(actor)
     from api.gateway.outputs import receipt as published
@@ -294,6 +294,10 @@ def resolve_command(payment: str, *, actor: str | None, as_json: bool, **found: 
             refuse("the payment changed meanwhile, and nothing was recorded; look again", NOT_DONE)
         except StoreUnavailable:
             refuse("the database is out of reach; look whether it is recorded", NOT_DONE)
+    if receipt["status"] == Status.AUTHORIZED and receipt["authorization_expires_at"] is None:
+        click.echo(
+            "the bank did not say when the hold ends: void it when it is not needed", err=True
+        )
     said = f"{receipt['payment_id']} is {receipt['status']}, and needs no review"
     click.echo(json.dumps(receipt) if as_json else said)
 
@@ -320,6 +324,7 @@ def reconcile_command(
     """
     after = moment_or_exit(since)
     cause = Cause(actor=actor_or_exit(actor))
+    configure_logs("ERROR", "text")  # what is found is in the report
     from infrastructure.bank.records import Stopped
     from infrastructure.reconciliation import BankNotWell
     from infrastructure.reconciliation_runs import AnotherRunUnfinished, RunLost, SomebodyIsAtIt

@@ -43,3 +43,16 @@ def test_a_lease_outlasts_what_was_put_to_the_bank_under_it(longest: float) -> N
 def test_a_deadline_beyond_a_lease_is_refused() -> None:
     with pytest.raises(SettingsError, match="REQUEST_DEADLINE_SECONDS"):
         read_settings({"REQUEST_DEADLINE_SECONDS": "16"})
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"), [("", 24.0), ("0", 0.0), ("0.5", 0.5), ("8760", 8760.0)]
+)
+def test_hours_are_taken(text: str, hours: float) -> None:
+    assert read_settings({"RECONCILE_EVERY_HOURS": text}).reconcile_every_hours == hours
+
+
+@pytest.mark.parametrize("text", ["-1", "8761", "daily", "nan", "1e3"])
+def test_hours_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="RECONCILE_EVERY_HOURS"):
+        read_settings({"RECONCILE_EVERY_HOURS": text})

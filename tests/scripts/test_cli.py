@@ -43,6 +43,7 @@ EVERY_COMMAND: tuple[list[str], ...] = (
     ["keygen", "checkpoint"],
     ["stuck"],
     ["resolve"],
+    ["reconcile"],
     ["projections", "list"],
     ["projections", "rebuild"],
     ["projections", "diff"],

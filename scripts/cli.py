@@ -349,6 +349,8 @@ def reconcile_command(
             refuse(
                 "the bank is not well; what was done is kept, and the next run goes on from there"
             )
+        except StoreUnavailable:
+            refuse("the database is out of reach; the next run goes on from there", NOT_DONE)
         except (RunLost, Stopped):
             refuse("stopped; what was done is kept, and the next run goes on from there", NOT_DONE)
     print_report(report, as_json=as_json)

@@ -620,13 +620,13 @@ def test_a_decision_on_a_call_that_was_taken_up_meanwhile_leaves_nothing(store: 
 
 def test_an_id_that_is_found_is_written_into_the_older_refund(store: Store) -> None:
     story = Story(a_payment()).authorized().captured().asked_to_refund(1000)
-    story.answered(LOST_REFUND, attempts=1).refunded(500)
+    story.answered(LOST_REFUND, attempts=1).refunded(500).refunded(250).refunded(125)
     record(store, story.payment)
-    older, newer = story.payment.bank_refund_ids
 
     store.ledger.resolve(resolve(story.payment.id, Status.CAPTURED, "ref_found"))
 
-    rows = [store.refund(refunds.uuid_of(each), TENANT) for each in (older, newer)]
+    every = story.payment.bank_refund_ids
+    rows = [store.refund(refunds.uuid_of(each), TENANT) for each in every]
     assert rows == refunds.fold(again(store, story.payment).history)
     assert rows[0] is not None
     assert rows[0]["bank_refund_id"] == "ref_found"

@@ -36,6 +36,7 @@ from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavail
 from domain.ids import Prefix, encode
 from domain.payment import rfc3339
 from infrastructure.database import UNAVAILABLE
+from infrastructure.fault_points import reached
 from infrastructure.projections.reading import ModelBehind
 from infrastructure.services import Services
 
@@ -155,6 +156,7 @@ def _begin(services: Services) -> None:
     g.request_id = encode(Prefix.REQUEST, services.ids.new())
     g.dialect = dialect_of(request.headers.get("Stripe-Version"))
     g.key_prefix = g.allowance = None
+    reached("request.received")
 
 
 def _check_version() -> None:
@@ -229,6 +231,7 @@ def _finish(services: Services, response: Response) -> Response:
     if response.status_code >= 400:  # an outcome that was kept, such as a decline
         response.headers.setdefault("Stripe-Should-Retry", "false")
     _log(response, services.clock.monotonic() - g.started_at)
+    reached("answer.written")
     return response
 
 

@@ -14,6 +14,7 @@ from api.http import Answer, Call, PendingAnswer
 from domain.commands import Claim
 from domain.errors import ConcurrentChange, DomainError, KeyAlreadyClaimed, LeaseLost
 from domain.ledger import Pending, Reply, Settled
+from infrastructure.fault_points import reached
 from infrastructure.idempotency import Claimed
 
 # How long a second request waits for the first to finish, and how often it looks.
@@ -40,6 +41,7 @@ def once(
     if call.idempotency_key is not None:
         fingerprint = call.services.fingerprints.of(text)
         call.claim = Claim(tenant=call.tenant, key=call.idempotency_key, fingerprint=fingerprint)
+    reached("command.begun")
     try:
         reply = ask()
     except (ApiError, DomainError, KeyAlreadyClaimed, LeaseLost, ConcurrentChange):

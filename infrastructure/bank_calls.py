@@ -13,6 +13,7 @@ from domain.commands import Audience, Cause, Mode, Tenant
 from domain.errors import LeaseLost
 from domain.records import BankCall, BeginCall, EndCall
 from infrastructure.database import Pool, unavailability_named
+from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part
 
@@ -132,9 +133,11 @@ class PostgresBankCalls:
             "reason": unknown.reason,
             "pause": pause,
         }
+        reached("park.begun")
         with unavailability_named(), self._pool.connection() as connection:
             if connection.execute(PARK, parameters).rowcount != 1:
                 raise LeaseLost(call.bank_key)
+        reached("park.committed")
 
     def take_due(self, limit: int, lease_seconds: float) -> Sequence[BankCall]:
         """Leases calls whose time has come; other workers take others."""
@@ -142,6 +145,7 @@ class PostgresBankCalls:
             rows = connection.execute(
                 TAKE_DUE, {"limit": limit, "lease_seconds": lease_seconds}
             ).fetchall()
+        reached("calls.taken")
         return [_call(row) for row in rows]
 
     def unattended(self, payment_id: UUID) -> BankCall | None:

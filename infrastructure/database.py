@@ -11,6 +11,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from domain.errors import StoreUnavailable
+from infrastructure.fault_points import reached_at_each_wait
 
 RV = TypeVar("RV")
 WAIT_INTERVAL_SECONDS: Final = 0.1
@@ -53,6 +54,7 @@ class BoundedConnection(Connection[DictRow]):
     ) -> RV:
         """As the driver's; when time is up the connection is closed, since nobody knows its state."""
         self.used_at = time.monotonic()
+        gen = reached_at_each_wait("database.waited_for", gen)
         try:
             return super().wait(gen, interval, timeout=timeout or ANSWER_TIMEOUT_SECONDS)
         except errors._WaitTimeout as error:  # noqa: SLF001 - the only name that it has

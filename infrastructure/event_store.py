@@ -57,6 +57,7 @@ from domain.records import (
 from infrastructure import bank_calls, idempotency, order_slots
 from infrastructure.clock import RandomIds
 from infrastructure.database import Pool, unavailability_named
+from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part, compose
 from projections.registry import INLINE, InlineProjection
@@ -249,8 +250,10 @@ class ShardedRecorder(ApplicationRecorder):
                 return
 
     def _append(self, statement: LiteralString, parameters: dict[str, Any]) -> None:
+        reached("append.begun")
         with self._pool.connection() as connection:
             connection.execute(statement, parameters, prepare=True)
+        reached("append.committed")
 
     def _statement(
         self, batch: dict[str, Any], history: Sequence[Payment.Event], beside: Sequence[Record]

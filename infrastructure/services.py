@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 
 from domain.ports import Answers, Clock, Ids
+from infrastructure import fault_points
 from infrastructure.api_keys import ApiKeys
 from infrastructure.bank.client import BankClient
 from infrastructure.bank.driver import BankDriver
@@ -46,6 +47,8 @@ def build_services(
     """Wires a process. `answers` writes what settled commands are answered, which the layers above
     know how to do."""
     assert settings.database_url is not None, "the caller starts the private database"
+    if settings.fault_point is not None:
+        fault_points.die_at(*settings.fault_point)
     clock, ids = SystemClock(), RandomIds()
     pool = open_pool(settings.database_url, size=connections)
     vault_keys = settings.vault_keys or keys_kept_in(settings.data_dir)

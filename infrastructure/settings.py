@@ -59,6 +59,7 @@ class Settings:
     log_format: str
     environment: Environment
     data_dir: Path
+    fault_point: tuple[str, int] | None
 
     @property
     def is_production(self) -> bool:
@@ -188,6 +189,9 @@ def _read(reader: _Reader) -> Settings:
         log_format=reader.choice("LOG_FORMAT", "json", ("json", "text")),
         environment=environment,
         data_dir=Path(reader.text("DATA_DIR") or PROJECT / ".data").absolute(),
+        fault_point=reader.parsed(
+            "FAULT_POINT", None, _fault_point, "a point, a colon and a number"
+        ),
     )
 
 
@@ -198,10 +202,18 @@ def _refuse_demo(settings: Settings, reader: _Reader) -> None:
             raise SettingsError(f"{name} is required in production")
     if settings.api_key is not None:
         raise SettingsError("API_KEY is for demos; make a key with `counterfoil keys create`")
+    if settings.fault_point is not None:
+        raise SettingsError("FAULT_POINT is for tests; it kills the process")
 
 
 def _list(reader: _Reader, name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in (reader.text(name) or "").split(",") if part.strip())
+
+
+def _fault_point(text: str) -> tuple[str, int] | None:
+    """Where the process is to die, and at which pass; `name:1` is the first."""
+    name, _, number = text.partition(":")
+    return name, int(number)
 
 
 def _header_text(reader: _Reader, name: str) -> str | None:

@@ -29,6 +29,7 @@ from domain.errors import (
 from domain.ids import Prefix, encode
 from domain.ledger import LEASE_SECONDS, Settled
 from domain.records import BankCall
+from infrastructure.fault_points import reached
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.reconciliation_schedule import ReconciliationSchedule
@@ -106,6 +107,7 @@ class Worker:
     def resume(self, call: BankCall, deadline: float) -> None:
         """Takes one call up, to its outcome or until it is parked again. `deadline` is counted from
         before the lease was: one that waited too long is not put to the bank any more."""
+        reached("worker.resumed")
         try:
             reply = self._services.ledger.resume(call, deadline=deadline)
         except (LeaseLost, ConcurrentChange):
@@ -146,6 +148,7 @@ class Worker:
 
     def expire(self, payment_id: UUID, tenant: Tenant) -> None:
         """Releases one hold, unless somebody was first."""
+        reached("worker.expired")
         command = ExpireAuthorization(
             tenant=tenant,
             cause=Cause(actor=ACTOR),

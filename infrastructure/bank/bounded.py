@@ -18,6 +18,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from infrastructure.fault_points import reached
+
 _awaited = threading.local()
 
 
@@ -86,6 +88,7 @@ _WATCH: Final = _Watch()
 
 class _Bounded(HTTPConnection):
     def getresponse(self) -> Any:
+        reached("bank.waited_for")
         answers: ExitStack | None = getattr(_awaited, "answers", None)
         if answers is not None and self.sock is not None:
             answers.enter_context(_WATCH.shutting_down(self.sock, _awaited.deadline))

@@ -16,6 +16,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from infrastructure.bank.bounded import BoundedAdapter, answered_before
+from infrastructure.fault_points import reached
 
 CONNECT_TIMEOUT_SECONDS: Final = 1.0
 HEALTH_TIMEOUT_SECONDS: Final = 2.0
@@ -63,6 +64,7 @@ class BankClient:
     def post(self, path: str, key: str, body: dict[str, Any], *, timeout_seconds: float) -> Reply:
         """POSTs under an idempotency key. Raises NotSent, NoReply."""
         deadline = time.monotonic() + timeout_seconds
+        reached("bank.asked")
         return self._send(lambda: self._prepared(path, key, body), deadline)
 
     def get(self, path: str, *, timeout_seconds: float) -> Reply:
@@ -89,6 +91,7 @@ class BankClient:
             raise _connection_error(error) from error
         except requests.RequestException as error:
             raise NoReply(type(error).__name__) from error
+        reached("bank.answered")
         return Reply(
             status=response.status_code,
             body=_json_object(raw),

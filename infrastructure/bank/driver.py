@@ -32,6 +32,7 @@ from domain.bank import (
 from domain.ports import Clock
 from infrastructure.bank.breaker import Breaker
 from infrastructure.bank.client import BankClient, NoReply, NotSent, Reply
+from infrastructure.fault_points import reached
 
 # Longer than the bank takes when it is well; an attempt that cannot wait so long is not begun again.
 MINIMUM_RETRY_SECONDS: Final = 2.5
@@ -294,6 +295,8 @@ class _Call:
 
     def _once(self, retry: str = "failed") -> Answer:
         again, self._tried = self._tried, True
+        if again:
+            reached("bank.asked_again")
         if self._seconds_left() <= (SHORTEST_RETRY_SECONDS if again else 0.0):
             return Unknown(reason="no time was left to ask", unanswered=False, reached=False)
         if again or self._attempts_before > 0:

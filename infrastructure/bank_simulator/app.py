@@ -112,7 +112,11 @@ class App:
         return replies.answer({"status": "healthy"})
 
     def _ledger(self, _body: bytes) -> Reply:
-        seen = {"overlaps": self._desk.overlaps, "calls": self._desk.calls}
+        seen = {
+            "overlaps": self._desk.overlaps,
+            "calls": self._desk.calls,
+            "in_flight": self._desk.in_flight,
+        }
         return replies.answer(self._books.statement() | seen)
 
     def _show_faults(self, _body: bytes) -> Reply:

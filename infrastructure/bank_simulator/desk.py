@@ -90,6 +90,11 @@ class Desk:
         self._count(f"GET {operation.path}", reply, line)
         return reply
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls are here now, those included whose caller hung up."""
+        return self._in_flight.total()
+
     def close(self) -> None:
         """The bank closes: whoever is still waiting is not served any more."""
         self._closing = True

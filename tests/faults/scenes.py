@@ -1,0 +1,80 @@
+"""Every operation that there is, about to happen in a process of its own."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from tests.api.an_api import EMPTY_CARD, GOOD_CARD, Caller, an_authorization, fresh, json_of
+from tests.faults.a_world import Request, Scene, World, uuid_text
+
+EIGHT_DAYS_SECONDS: Final = 8 * 24 * 3600
+
+
+def a_request(
+    merchant: Caller, path: str, body: dict[str, Any], *, status: int = 201, **faults: Any
+) -> Scene:
+    headers = {"Authorization": f"Bearer {merchant.key}", "Idempotency-Key": fresh("key")}
+    return Scene(
+        act={"post": path, "body": body, "headers": headers},
+        faults=faults,
+        request=Request(path=path, body=body, headers=headers, final_status=status),
+    )
+
+
+def authorization(world: World, *, card: Mapping[str, Any] = GOOD_CARD, **how: Any) -> Scene:
+    return a_request(world.merchant(), "/v1/authorizations", an_authorization(card=card), **how)
+
+
+def capture(world: World, **faults: Any) -> Scene:
+    merchant = world.merchant()
+    body = {"payment_id": merchant.authorized()["payment_id"]}
+    return a_request(merchant, "/v1/captures", body, **faults)
+
+
+def void(world: World, **faults: Any) -> Scene:
+    merchant = world.merchant()
+    body = {"payment_id": merchant.authorized()["payment_id"]}
+    return a_request(merchant, "/v1/voids", body, **faults)
+
+
+def refund(world: World, **faults: Any) -> Scene:
+    merchant = world.merchant()
+    body = {"payment_id": merchant.captured()["payment_id"]}
+    return a_request(merchant, "/v1/refunds", body, **faults)
+
+
+def expiry(world: World) -> Scene:
+    """As if the bank had held the money eight days ago: its hold was for seven."""
+    merchant = world.merchant()
+    world.bank.faults(clock_offset_seconds=-EIGHT_DAYS_SECONDS)
+    payment_id = merchant.authorized()["payment_id"]
+    world.bank.faults(reset=True)
+    assert merchant.record is not None
+    tenant = [merchant.record.merchant_id, merchant.record.mode.value]
+    return Scene(act={"expire": uuid_text(payment_id), "tenant": tenant})
+
+
+def resumed(world: World, asked: Scene, **faults: Any) -> Scene:
+    """A worker takes up what a request got no answer to. The client asks again later."""
+    assert asked.request is not None
+    world.bank.faults(**asked.faults)
+    waiting = world.ask(asked.request)
+    assert waiting.status_code == 202, waiting.text
+    world.bank.faults(reset=True)
+    world.only_due(json_of(waiting)["payment_id"])
+    return Scene(act={"take_up": True}, faults=faults, request=asked.request)
+
+
+SCENES: Final[Mapping[str, Callable[[World], Scene]]] = {
+    "authorization": authorization,
+    "decline": lambda world: authorization(world, card=EMPTY_CARD, status=402),
+    "authorization that fails once": lambda world: authorization(world, fail_before=1),
+    "authorization without an answer": lambda world: authorization(world, drop_before=1),
+    "capture": capture,
+    "capture that is done without an answer": lambda world: capture(world, drop_after=1),
+    "void": void,
+    "refund": refund,
+    "expiry": expiry,
+    "authorization taken up": lambda w: resumed(w, authorization(w, drop_before=1)),
+    "capture taken up": lambda w: resumed(w, capture(w, drop_after=1)),
+    "refund taken up again": lambda w: resumed(w, refund(w, drop_before=1), drop_before=1),
+}

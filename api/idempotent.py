@@ -12,8 +12,9 @@ from api.bodies import canonical
 from api.errors import ApiError, in_progress, key_reused
 from api.http import Answer, Call, PendingAnswer
 from domain.commands import Claim
-from domain.errors import ConcurrentChange, DomainError, KeyAlreadyClaimed, LeaseLost
+from domain.errors import ConcurrentChange, DomainError, KeyAlreadyClaimed
 from domain.ledger import Pending, Reply, Settled
+from infrastructure.database import UNAVAILABLE
 from infrastructure.fault_points import reached
 from infrastructure.idempotency import Claimed
 
@@ -44,7 +45,7 @@ def once(
     reached("command.begun")
     try:
         reply = ask()
-    except (ApiError, DomainError, KeyAlreadyClaimed, LeaseLost, ConcurrentChange):
+    except (ApiError, DomainError, KeyAlreadyClaimed, ConcurrentChange):
         answer = _replay(call, text, pending)
         if answer is None:
             raise
@@ -52,8 +53,8 @@ def once(
     match reply:
         case Settled(answer=stored):
             return Answer(status=stored.status, body=stored.body, headers=dict(stored.headers))
-        case Pending(history=history):
-            return pending(history)
+        case Pending(history=history, taken_over=taken_over):
+            return (_settled_by_another(call) if taken_over else None) or pending(history)
 
 
 def _replay(call: Call, text: bytes, pending: PendingAnswer) -> Answer | None:
@@ -75,6 +76,15 @@ def _replay(call: Call, text: bytes, pending: PendingAnswer) -> Answer | None:
         look = min(look * 1.5, LONGEST_LOOK_SECONDS)
 
 
+def _settled_by_another(call: Call) -> Answer | None:
+    """The answer to our own request, if who took it over has written it."""
+    try:
+        claimed = _find(call)
+    except UNAVAILABLE:
+        return None
+    return None if claimed is None else _stored(claimed)
+
+
 def _find(call: Call) -> Claimed | None:
     if call.idempotency_key is None:
         return None
@@ -83,10 +93,16 @@ def _find(call: Call) -> Claimed | None:
 
 def _answer_now(call: Call, claimed: Claimed, pending: PendingAnswer) -> Answer | None:
     """The stored answer, or a 202 once nobody is at it, or None: somebody is."""
-    if claimed.answer is not None:
-        headers = {**dict(claimed.answer.headers), **REPLAYED}
-        return Answer(status=claimed.answer.status, body=claimed.answer.body, headers=headers)
-    if not claimed.pending:
-        return None
+    if claimed.answer is not None or not claimed.pending:
+        return _stored(claimed)
     payment = call.services.ledger.payment(claimed.payment_id, call.tenant)
-    return None if payment.running is None else pending(payment.history)
+    # Its outcome may have come, and the payment's next operation, before the payment was read.
+    return _stored(_find(call) or claimed) or pending(payment.history)
+
+
+def _stored(claimed: Claimed) -> Answer | None:
+    """The stored answer, byte for byte; None while there is none."""
+    if claimed.answer is None:
+        return None
+    headers = {**dict(claimed.answer.headers), **REPLAYED}
+    return Answer(status=claimed.answer.status, body=claimed.answer.body, headers=headers)

@@ -86,10 +86,12 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """The outcome is not known in time; the worker goes on. `history` is what is certain."""
+    """The outcome is not known in time; the worker goes on. `history` is what is certain.
+    `taken_over`: another has the call already, and may even have its outcome."""
 
     call: BankCall
     history: Sequence[Payment.Event]
+    taken_over: bool = False
 
 
 Reply = Settled | Pending
@@ -280,12 +282,15 @@ class PaymentLedger(Application[UUID]):
     def _finish(
         self, payment: Payment, call: BankCall, command: Command, card: Card | None = None
     ) -> Reply:
-        """Completes what was begun; a store that cannot be reached any more leaves it to the worker."""
+        """Completes what was begun. A store that cannot be reached any more leaves it to the worker,
+        who has it already where the lease was lost."""
         certain = tuple(payment.history)
         try:
             return self.complete(payment, call, deadline=command.deadline, card=card)
         except StoreUnavailable:
             return Pending(call=call, history=certain)
+        except LeaseLost:
+            return Pending(call=call, history=certain, taken_over=True)
 
     def _begin(
         self,

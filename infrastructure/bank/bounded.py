@@ -17,6 +17,7 @@ from typing import Any, Final
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError
 
 from infrastructure.fault_points import reached
 
@@ -87,6 +88,16 @@ _WATCH: Final = _Watch()
 
 
 class _Bounded(HTTPConnection):
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        """Sends nothing once it is too late: whoever was stopped, and slept past its lease, would
+        otherwise say on waking up what another has said, and heard the answer to, meanwhile."""
+        if self.sock is None:
+            self.connect()
+        is_awaited = getattr(_awaited, "answers", None) is not None
+        if is_awaited and time.monotonic() >= _awaited.deadline:
+            raise ConnectTimeoutError(self, "no time was left to send")
+        super().endheaders(*args, **kwargs)
+
     def getresponse(self) -> Any:
         reached("bank.waited_for")
         answers: ExitStack | None = getattr(_awaited, "answers", None)

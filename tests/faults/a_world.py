@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -228,19 +227,6 @@ def check_entry(
 
 def uuid_text(payment_id: str) -> str:
     return str(decode(Prefix.PAYMENT, payment_id))
-
-
-def entries_of(bank: Bank, payment_id: str) -> list[str]:
-    """The kinds of what the bank's books have of a payment."""
-    return [
-        entry["type"]
-        for entry in bank.ledger()["transactions"]
-        if entry["idempotency_key"].startswith(payment_id)
-    ]
-
-
-def let_go_on(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import Databases
 from tests.faults.a_world import World, a_world
+from tests.faults.scenes import SCENES
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
 
 
@@ -23,3 +24,17 @@ def shared_world(databases: Databases, tmp_path_factory: pytest.TempPathFactory)
 def world(shared_world: World) -> World:
     shared_world.bank.faults(reset=True)
     return shared_world
+
+
+@pytest.fixture(scope="session")
+def passes(shared_world: World) -> dict[str, list[str]]:
+    """The points that each operation passes when nothing happens to it."""
+    world, found = shared_world, {}
+    for name, about_to in SCENES.items():
+        world.bank.faults(reset=True)
+        ended = world.play(about_to(world))
+        assert ended["status"] == 0, name
+        found[name] = ended["said"]["passed"]
+    world.settle_down()
+    world.recover()
+    return found

@@ -46,20 +46,6 @@ def test_no_two_fault_points_have_one_name() -> None:
     assert len({name for name, _ in places}) == len(places) > 10, places
 
 
-@pytest.fixture(scope="session")
-def passes(shared_world: World) -> dict[str, list[str]]:
-    """The points that each operation passes when nothing happens to it."""
-    world, found = shared_world, {}
-    for name, about_to in SCENES.items():
-        world.bank.faults(reset=True)
-        ended = world.play(about_to(world))
-        assert ended["status"] == 0, name
-        found[name] = ended["said"]["passed"]
-    world.settle_down()
-    world.recover()
-    return found
-
-
 @pytest.mark.parametrize("point", points())
 def test_a_process_killed_there_leaves_one_outcome_and_books_that_agree(
     world: World, passes: dict[str, list[str]], point: str

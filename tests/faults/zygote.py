@@ -17,6 +17,7 @@ from uuid import UUID
 from api.answers import FamilyAnswers
 from api.app import create_app
 from domain.commands import Mode, Tenant
+from domain.ledger import LEASE_SECONDS
 from infrastructure import fault_points
 from infrastructure.logs import configure_logs
 from infrastructure.services import Services, build_services
@@ -92,6 +93,11 @@ def act(scene: dict[str, Any]) -> dict[str, Any]:
         case {"take_up": True}:
             with ThreadPoolExecutor(1) as executor:
                 said = {"taken": Worker(services).take_up(executor)}
+        case {"take_up_for_seconds": seconds}:
+            deadline = services.clock.monotonic() + seconds
+            (call,) = services.ledger.bank_calls.take_due(1, LEASE_SECONDS)
+            Worker(services).resume(call, deadline)
+            said = {}
         case {"expire": payment_id, "tenant": [merchant_id, mode]}:
             Worker(services).expire(UUID(payment_id), Tenant(merchant_id, Mode(mode)))
             said = {}

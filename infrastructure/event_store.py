@@ -12,6 +12,7 @@ written in the same transaction and the same round of the wire.
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -56,7 +57,7 @@ from domain.records import (
 )
 from infrastructure import bank_calls, idempotency, order_slots
 from infrastructure.clock import RandomIds
-from infrastructure.database import Pool, unavailability_named
+from infrastructure.database import Pool, nothing_was_written, unavailability_named
 from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part, compose
@@ -168,6 +169,8 @@ BROKEN_CONSTRAINTS: Final[Mapping[str, type[Exception]]] = {
 # Each partition of the log has the key under a name of its own.
 EVENTS_PKEY: Final = re.compile(r"events_\w+_pkey")
 LEASE_LOST: Final = "CF001"
+# Whoever has waited longer for the store has waited long enough: it is not asked a second time.
+PATIENCE_SECONDS: Final = 0.5
 MAX_VERSION: Final = 2**62
 
 
@@ -229,29 +232,29 @@ class ShardedRecorder(ApplicationRecorder):
         """Appends the events of one aggregate, and with them `beside` and the rows that `history`,
         all of the aggregate's events, has in the inline read models. All of it, or none.
 
-        `tries`: how often, while the store cannot be reached. Raises ConcurrentChange,
+        `tries`: how often, while the store fails at once. Raises ConcurrentChange,
         KeyAlreadyClaimed, OrderAlreadyPaid, LeaseLost, StoreUnavailable.
         """
         if not stored_events:
             return
         batch = self._batch(stored_events, cause or Cause(actor="system"))
         statement, parameters = self._statement(batch, history, beside)
-        for last in (*(False,) * (tries - 1), True):
+        patient_until = time.monotonic() + PATIENCE_SECONDS
+        for tries_left in reversed(range(tries)):
             try:
-                with _broken_rules_named(), unavailability_named():
-                    self._append(statement, parameters)
+                self._append(statement, parameters)
             except (StoreUnavailable, ConcurrentChange) as error:
-                # Perhaps only the acknowledgement was lost, now or at the try before.
-                if self._was_recorded(batch):
+                is_late = time.monotonic() > patient_until
+                if _may_be_recorded(error, is_late=is_late) and self._was_recorded(batch):
                     return
-                if last or isinstance(error, ConcurrentChange):
+                if is_late or tries_left == 0 or isinstance(error, ConcurrentChange):
                     raise
             else:
                 return
 
     def _append(self, statement: LiteralString, parameters: dict[str, Any]) -> None:
         reached("append.begun")
-        with self._pool.connection() as connection:
+        with _broken_rules_named(), unavailability_named(), self._pool.connection() as connection:
             connection.execute(statement, parameters, prepare=True)
         reached("append.committed")
 
@@ -428,6 +431,13 @@ def _part(record: Record) -> Part:
             return bank_calls.begin(record)
         case EndCall():
             return bank_calls.end(record)
+
+
+def _may_be_recorded(error: StoreUnavailable | ConcurrentChange, *, is_late: bool) -> bool:
+    """Whether it is worth a look: perhaps only the acknowledgement was lost, now or a try before."""
+    if isinstance(error, ConcurrentChange):
+        return True
+    return not is_late and not nothing_was_written(error)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import urlencode
 
 from psycopg import conninfo
 
@@ -34,7 +35,8 @@ class PostgresProxy:
         self._armed: Loss | None = None
         self._struck = 0
         self._open: list[socket.socket] = []
-        self.url = conninfo.make_conninfo(database_url, host=self._folder.name, port=5432)
+        through_us = {**self._server, "host": self._folder.name, "port": 5432}
+        self.url = f"postgresql:///?{urlencode(through_us)}"
 
     @property
     def struck(self) -> int:

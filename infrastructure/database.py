@@ -23,10 +23,10 @@ logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 # whichever it is, a 503 is out within two seconds.
 POOL_TIMEOUT_SECONDS: Final = 1.2
 LOCK_TIMEOUT_MILLISECONDS: Final = 1_000
-STATEMENT_TIMEOUT_MILLISECONDS: Final = 1_400
+STATEMENT_TIMEOUT_MILLISECONDS: Final = 1_300
 CONNECT_TIMEOUT_SECONDS: Final = 2
 # And this long for a server that does not keep to its own limits, because it is stopped or cut off.
-ANSWER_TIMEOUT_SECONDS: Final = 1.7
+ANSWER_TIMEOUT_SECONDS: Final = 1.6
 # A connection that was not used for so long is tried before it is: the server may have gone.
 IDLE_SECONDS: Final = 3.0
 

@@ -1,0 +1,313 @@
+"""A Postgres of the test's own is restarted, crashed, frozen, and filled up, while payments go on.
+
+What was acknowledged is there afterwards, the books agree, and neither the API nor the worker was
+started again.
+"""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, LiteralString
+
+import psycopg
+import pytest
+from werkzeug.test import TestResponse
+
+from infrastructure import processes
+from infrastructure.embedded_postgres import EmbeddedPostgres
+from infrastructure.migrations import migrate
+from infrastructure.worker import Worker
+from tests.api.an_api import Caller, an_authorization, json_of
+from tests.faults.a_small_disk import SmallDisk
+from tests.faults.a_world import OUTSTANDING, Request, Scene, World, a_world
+from tests.faults.scenes import a_request
+from tests.infrastructure.bank_simulator.a_bank import CALM, Bank, eventually
+
+ANSWERED_WITHIN_SECONDS: Final = 2.0
+UNDER_LOAD_SECONDS: Final = 4.0  # for all of the clients, on a busy machine
+RECOVERED_WITHIN_SECONDS: Final = 45.0  # a worker's own lease may have to run out
+CLIENTS: Final = 6
+ENOUGH: Final = 40
+
+# No request is at work any more, and a worker's own calls are left to it.
+ABANDONED_ARE_DUE: Final[LiteralString] = """
+    UPDATE bank_calls SET due_at = clock_timestamp() WHERE parked OR attempts = 0
+"""
+BACKENDS: Final[LiteralString] = """
+    SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'
+"""
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A durable one, in a folder that `nobody` can reach too."""
+    with tempfile.TemporaryDirectory(prefix="counterfoil-outages-") as folder:
+        Path(folder).chmod(0o711)
+        postgres = EmbeddedPostgres(Path(folder) / "postgres")
+        try:
+            migrate(postgres.start())
+            yield postgres
+        finally:
+            postgres.remove()
+
+
+@pytest.fixture(scope="module")
+def calm_bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
+    with a_bank(tmp_path_factory.mktemp("bank")) as bank:
+        yield bank
+
+
+@pytest.fixture
+def another_bank(tmp_path: Path) -> Iterator[Bank]:
+    with a_bank(tmp_path) as bank:
+        yield bank
+
+
+@contextmanager
+def a_bank(folder: Path) -> Iterator[Bank]:
+    bank = Bank(folder / "bank.db", *CALM, "--balance", "100000000")
+    try:
+        yield bank
+    finally:
+        bank.kill()
+
+
+@pytest.fixture
+def world(postgres: EmbeddedPostgres, calm_bank: Bank) -> Iterator[World]:
+    calm_bank.faults(reset=True)
+    with a_world(postgres.start(), calm_bank) as world:
+        yield world
+
+
+@contextmanager
+def at_work(world: World) -> Iterator[None]:
+    """A worker works all the while."""
+    worker = Worker(world.api.services)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join()
+
+
+class Load:
+    """Clients that pay, one payment after another, and go on with the next whatever they are told."""
+
+    def __init__(self, world: World, merchant: Caller) -> None:
+        self._world, self._merchant = world, merchant
+        self._over = threading.Event()
+        self.acknowledged: list[tuple[Request, bytes]] = []
+        self.unresolved: list[Request] = []
+        self.seconds: list[float] = []
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        with ThreadPoolExecutor(CLIENTS) as executor:
+            clients = [executor.submit(self._pay_on_and_on) for _ in range(CLIENTS)]
+            try:
+                yield
+            finally:
+                self._over.set()
+            for client in clients:
+                client.result()
+
+    def wait_for_more(self) -> None:
+        wanted = len(self.acknowledged) + ENOUGH
+        assert processes.wait_until(
+            lambda: len(self.acknowledged) >= wanted, RECOVERED_WITHIN_SECONDS
+        )
+
+    def _pay_on_and_on(self) -> None:
+        while not self._over.is_set():
+            held = self._ask("/v1/authorizations", an_authorization())
+            if held is not None:
+                fields = {"payment_id": json_of(held)["payment_id"]}
+                if self._ask("/v1/captures", fields) is not None:
+                    self._ask("/v1/refunds", fields)
+
+    def _ask(self, path: str, body: dict[str, object]) -> TestResponse | None:
+        request = a_request(self._merchant, path, body).request
+        assert request is not None
+        began = time.monotonic()
+        response = self._world.ask(request)
+        self.seconds.append(time.monotonic() - began)
+        if response.status_code == 201:
+            self.acknowledged.append((request, response.data))
+            return response
+        assert response.status_code in {202, 503}, response.text
+        self.unresolved.append(request)
+        return None
+
+
+def restarted(postgres: EmbeddedPostgres) -> None:
+    postgres.stop()
+    postgres.start()
+
+
+def stopped_at_once(postgres: EmbeddedPostgres) -> None:
+    """As by a power cut: nothing is written down any more."""
+    assert postgres.pid is not None
+    os.kill(postgres.pid, signal.SIGQUIT)
+    eventually(lambda: postgres.pid is None)
+    postgres.start()
+
+
+def crashed(postgres: EmbeddedPostgres) -> None:
+    """A backend is killed, and with it goes every connection: the server begins anew by itself."""
+    (one, *_) = backends(postgres)
+    os.kill(one, signal.SIGKILL)
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("outage", [restarted, stopped_at_once, crashed])
+def test_what_was_acknowledged_under_load_is_there_after_an_outage_and_all_goes_on_by_itself(
+    world: World, postgres: EmbeddedPostgres, outage: Callable[[EmbeddedPostgres], None]
+) -> None:
+    load = Load(world, world.merchant())
+    with at_work(world):
+        with load.going_on():
+            load.wait_for_more()
+            outage(postgres)
+            load.wait_for_more()
+        assert processes.wait_until(lambda: nothing_is_left(world), RECOVERED_WITHIN_SECONDS)
+
+    for request, told in load.acknowledged:
+        assert world.ask(request).data == told
+    world.check([Scene(act={}, request=request) for request in load.unresolved])
+    assert max(load.seconds) < UNDER_LOAD_SECONDS
+
+
+def nothing_is_left(world: World) -> bool:
+    world.api.execute(ABANDONED_ARE_DUE)
+    return set(world.row(OUTSTANDING).values()) == {0}
+
+
+# --- frozen -------------------------------------------------------------------------------------
+
+
+def backends(postgres: EmbeddedPostgres) -> list[int]:
+    with psycopg.connect(postgres.url()) as connection:
+        own = connection.info.backend_pid
+        return [pid for (pid,) in connection.execute(BACKENDS) if pid != own]
+
+
+@contextmanager
+def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
+    """Nobody answers and nobody hangs up, as behind a network that has gone."""
+    assert postgres.pid is not None
+    pids = [*backends(postgres), postgres.pid]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def timed(ask: Callable[[], TestResponse]) -> tuple[int, float]:
+    began = time.monotonic()
+    return ask().status_code, time.monotonic() - began
+
+
+def test_while_the_server_is_frozen_everything_is_refused_in_time_and_then_goes_on(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    merchant = world.merchant()
+    merchant.authorized()
+    scene = a_request(merchant, "/v1/authorizations", an_authorization())
+    assert scene.request is not None
+    request = scene.request
+
+    with frozen(postgres):
+        asks = [lambda: world.ask(request), lambda: merchant.get("/v1/receipts")] * 2
+        told = [timed(ask) for ask in asks]
+
+    assert [status for status, _ in told] == [503] * len(told)
+    assert max(seconds for _, seconds in told) < ANSWERED_WITHIN_SECONDS
+    world.settle_down()
+    world.recover()
+    world.check([scene])
+
+
+def test_when_the_server_freezes_while_the_bank_is_asked_the_answer_is_a_202_in_time(
+    world: World, postgres: EmbeddedPostgres
+) -> None:
+    merchant = world.merchant()
+    merchant.authorized()
+    scene = a_request(merchant, "/v1/authorizations", an_authorization())
+    assert scene.request is not None
+    world.bank.faults(hang_after={"count": 1, "milliseconds": 300})
+
+    with ThreadPoolExecutor(1) as executor:
+        began = time.monotonic()
+        asked = executor.submit(world.ask, scene.request)
+        eventually(lambda: bool(world.bank.ledger()["in_flight"]))
+        with frozen(postgres):
+            response = asked.result()
+    took = time.monotonic() - began
+
+    assert (response.status_code, json_of(response)["status"]) == (202, "pending")
+    assert took < ANSWERED_WITHIN_SECONDS + 0.3
+    world.settle_down()
+    world.recover()
+    world.check([scene])
+
+
+# --- full ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk() -> Iterator[SmallDisk]:
+    disk = SmallDisk.mounted()
+    if disk is None:
+        reason = "this machine lets nobody mount a small disk, not even in a namespace of their own"
+        assert "CI" not in os.environ, reason
+        pytest.skip(reason)
+    try:
+        yield disk
+    finally:
+        disk.end()
+
+
+def test_when_the_disk_is_full_commands_are_refused_reads_go_on_and_space_is_all_it_takes(
+    small_disk: SmallDisk, another_bank: Bank
+) -> None:
+    migrate(small_disk.url)
+    with a_world(small_disk.url, another_bank) as world, at_work(world):
+        merchant = world.merchant()
+        first = merchant.authorized()
+        small_disk.fill()
+        scenes = until_refused(world, merchant)
+        read = merchant.receipt(first["payment_id"])
+        small_disk.free()
+
+        assert read["status"] == "authorized"
+        assert merchant.authorize().status_code == 201
+        assert processes.wait_until(lambda: nothing_is_left(world), RECOVERED_WITHIN_SECONDS)
+        world.check(scenes)
+
+
+def until_refused(world: World, merchant: Caller) -> list[Scene]:
+    """Payments until the last page is full too, and the last of them is refused."""
+    scenes: list[Scene] = []
+    for _ in range(1000):
+        scene = a_request(merchant, "/v1/authorizations", an_authorization())
+        assert scene.request is not None
+        scenes.append(scene)
+        status, took = timed(partial(world.ask, scene.request))
+        assert took < ANSWERED_WITHIN_SECONDS
+        if status == 503:
+            return scenes
+        assert status in {201, 202}
+    raise AssertionError("the disk was never full")

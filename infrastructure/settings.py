@@ -213,6 +213,8 @@ def _list(reader: _Reader, name: str) -> tuple[str, ...]:
 def _fault_point(text: str) -> tuple[str, int] | None:
     """Where the process is to die, and at which pass; `name:1` is the first."""
     name, _, number = text.partition(":")
+    if not name or int(number) < 1:
+        raise ValueError(text)
     return name, int(number)
 
 

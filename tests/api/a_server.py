@@ -91,6 +91,11 @@ class Server:
         }
         return self.request("POST", path, json.dumps(body).encode(), sent)
 
+    @property
+    def pid(self) -> int:
+        """Of the first of its processes."""
+        return self._process.pid
+
     def log(self) -> str:
         return self._log.read_text()
 

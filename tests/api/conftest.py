@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from infrastructure.vault import new_key
 from tests.api.a_server import Server
 from tests.api.an_api import Api, Caller, an_api
 from tests.builders import ANY_AMOUNT, FULL_AMOUNTS
@@ -98,8 +99,8 @@ def server(
     databases: Databases, calm_simulator: Bank, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Api]]:
     """The production server, and the same database seen from here."""
-    bank_url = f"http://127.0.0.1:{calm_simulator.port}"
-    with databases.clone() as url, an_api(url, BANK_URL=bank_url) as api:
-        server = Server(tmp_path_factory.mktemp("server"), url, BANK_URL=bank_url)
+    shared = {"BANK_URL": f"http://127.0.0.1:{calm_simulator.port}", "VAULT_KEYS": new_key()}
+    with databases.clone() as url, an_api(url, **shared) as api:
+        server = Server(tmp_path_factory.mktemp("server"), url, **shared)
         yield server, api
         server.stop()

@@ -56,3 +56,31 @@ def test_hours_are_taken(text: str, hours: float) -> None:
 def test_hours_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="RECONCILE_EVERY_HOURS"):
         read_settings({"RECONCILE_EVERY_HOURS": text})
+
+
+def test_a_fault_point_is_a_name_and_which_time() -> None:
+    assert read_settings({"FAULT_POINT": "append.committed:2"}).fault_point == (
+        "append.committed",
+        2,
+    )
+    assert read_settings({}).fault_point is None
+
+
+@pytest.mark.parametrize("text", ["append.committed", "append.committed:", "a:0", "a:b", ":1"])
+def test_a_fault_point_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="FAULT_POINT"):
+        read_settings({"FAULT_POINT": text})
+
+
+def test_production_does_not_kill_itself() -> None:
+    production = {
+        "ENVIRONMENT": "production",
+        "DATABASE_URL": "postgresql://db/ledger",
+        "BANK_URL": "https://bank.example",
+        "VAULT_KEYS": "a-key",
+        "CHECKPOINT_KEY": "another",
+    }
+    assert read_settings(production).is_production
+
+    with pytest.raises(SettingsError, match="FAULT_POINT is for tests"):
+        read_settings(production | {"FAULT_POINT": "append.committed:1"})

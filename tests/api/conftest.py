@@ -99,8 +99,9 @@ def server(
     databases: Databases, calm_simulator: Bank, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Api]]:
     """The production server, and the same database seen from here."""
-    shared = {"BANK_URL": f"http://127.0.0.1:{calm_simulator.port}", "VAULT_KEYS": new_key()}
-    with databases.clone() as url, an_api(url, **shared) as api:
-        server = Server(tmp_path_factory.mktemp("server"), url, **shared)
+    bank_url, vault_keys = f"http://127.0.0.1:{calm_simulator.port}", new_key()
+    with databases.clone() as url, an_api(url, BANK_URL=bank_url, VAULT_KEYS=vault_keys) as api:
+        folder = tmp_path_factory.mktemp("server")
+        server = Server(folder, url, BANK_URL=bank_url, VAULT_KEYS=vault_keys)
         yield server, api
         server.stop()

@@ -64,6 +64,7 @@ def everything(world: World) -> dict[str, Any]:
         "books": ledger["transactions"],
         "asked": ledger["calls"],
         "receipts": world.rows("SELECT * FROM receipts ORDER BY payment_id"),
+        "outstanding": world.rows("SELECT * FROM bank_calls ORDER BY payment_id"),
         "answers": world.rows("SELECT * FROM idempotency_keys ORDER BY key"),
     }
 
@@ -114,14 +115,17 @@ def check_that_it_changes_nothing(world: World, scene: Scene, point: Point) -> N
 
 
 @pytest.mark.parametrize("with_key", [True, False])
+@pytest.mark.parametrize(
+    ("faults", "point"), [({}, "bank.answered"), ({"drop_after": 1}, "park.begun")]
+)
 def test_a_request_that_wakes_up_while_another_is_at_its_work_tells_what_is_certain(
-    impatient: World, with_key: bool
+    impatient: World, faults: dict[str, Any], point: str, with_key: bool
 ) -> None:
     """Without a key it must not be told to ask again: that would be another refund."""
-    world, scene = impatient, refund(impatient)
+    world, scene = impatient, refund(impatient, **faults)
     if not with_key:
         del scene.act["headers"]["Idempotency-Key"]
-    pid = stopped(world, scene, ("bank.answered", 1))
+    pid = stopped(world, scene, (point, 1))
     world.time_flies()
     taken = world.api.services.ledger.bank_calls.take_due(1, LEASE_SECONDS)
     before = everything(world)

@@ -54,7 +54,8 @@ from domain.records import (
 )
 from domain.resolution import resolve
 
-# Longer than a request may take and the bank may still be working on what a dead process sent.
+# Longer than a request may take and the bank may still be working on what a dead process sent, with
+# the partner's times; the settings have others.
 LEASE_SECONDS: Final = 30.0
 
 # Left for Tx 2 and for writing the answer, out of the time that a request has.
@@ -112,6 +113,7 @@ class PaymentLedger(Application[UUID]):
         ids: Ids,
         vault: Vault,
         answers: Answers,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         super().__init__(env)
         self.bank = bank
@@ -120,6 +122,7 @@ class PaymentLedger(Application[UUID]):
         self.ids = ids
         self.vault = vault
         self.answers = answers
+        self.lease_seconds = lease_seconds
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -301,7 +304,7 @@ class PaymentLedger(Application[UUID]):
     ) -> BankCall:
         """Tx 1."""
         call = self._bank_call(payment, command, card)
-        beside: list[Record] = [*records, BeginCall(call=call, lease_seconds=LEASE_SECONDS)]
+        beside: list[Record] = [*records, BeginCall(call=call, lease_seconds=self.lease_seconds)]
         if command.claim is not None:
             assert command.cause.request_id is not None
             beside.insert(

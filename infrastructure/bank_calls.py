@@ -17,7 +17,8 @@ from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part
 
-# After silence the first call may still be running at the bank, which gives up on one after 15 s.
+# After silence the first call may still be running at the bank, which gives up on one after 15 s;
+# another bank's time is a setting.
 QUIET_SECONDS: Final = 20.0
 # After a failure that was received, the bank may be asked again soon: 1, 2, 4 … seconds, at most:
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -118,14 +119,15 @@ def end(record: EndCall) -> Part:
 class PostgresBankCalls:
     """The port `BankCalls`, on Postgres."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, quiet_seconds: float = QUIET_SECONDS) -> None:
         self._pool = pool
+        self._quiet_seconds = quiet_seconds
 
     def park(self, call: BankCall, unknown: Unknown) -> None:
         """Leaves the call to a worker, not before it makes sense. Raises LeaseLost."""
         quiet = unknown.unanswered or call.unanswered > 0
         doubled = 2.0 ** min(call.attempts, MOST_DOUBLINGS)
-        pause = QUIET_SECONDS if quiet else min(doubled, LONGEST_PAUSE_SECONDS)
+        pause = self._quiet_seconds if quiet else min(doubled, LONGEST_PAUSE_SECONDS)
         parameters = _identity(call) | {
             "unanswered": unknown.unanswered,
             "contradicts": unknown.contradicts,

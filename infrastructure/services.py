@@ -62,11 +62,12 @@ def build_services(
     ledger = PostgresPaymentLedger(
         pool,
         bank=driver,
-        bank_calls=PostgresBankCalls(pool),
+        bank_calls=PostgresBankCalls(pool, quiet_seconds=settings.quiet_seconds),
         clock=clock,
         ids=ids,
         vault=FernetVault(vault_keys),
         answers=answers,
+        lease_seconds=settings.lease_seconds,
     )
     windows = RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
     return Services(

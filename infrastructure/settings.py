@@ -14,9 +14,12 @@ from dotenv import dotenv_values
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 DEFAULT_BANK_URL: Final = "http://127.0.0.1:8787"
-# What a request puts to the bank in its last moment is over before its lease is: the bank works on
-# anything for 15 seconds at most, and a lease lasts 30.
-LONGEST_DEADLINE_SECONDS: Final = 15.0
+
+# What was on its way to the bank when we gave it up begins there this much later, at most.
+QUIET_MARGIN_SECONDS: Final = 5.0
+LEASE_MARGIN_SECONDS: Final = 3.0
+# A worker first asks whether the bank is well, twice, and that is answered at once or not at all.
+HEALTH_CHECKS_SECONDS: Final = 2.0
 
 Value = TypeVar("Value")
 
@@ -40,6 +43,7 @@ class Settings:
     bank_url: str
     bank_profile: str
     bank_timeout_seconds: float
+    bank_gives_up_seconds: float
     host: str
     port: int
     api_key: str | None
@@ -65,6 +69,23 @@ class Settings:
     def is_production(self) -> bool:
         """Whether demo secrets are refused."""
         return self.environment is Environment.PRODUCTION
+
+    @property
+    def quiet_seconds(self) -> float:
+        """After silence: until the bank has certainly ended the call that it did not answer."""
+        return self.bank_gives_up_seconds + QUIET_MARGIN_SECONDS
+
+    @property
+    def worker_call_seconds(self) -> float:
+        """How long a worker may be at one call: a question about its key, and the call itself."""
+        return 2 * self.bank_timeout_seconds + HEALTH_CHECKS_SECONDS
+
+    @property
+    def lease_seconds(self) -> float:
+        """Longer than whoever is at a call may send it, and the bank may then be working on it: so
+        that nobody takes up what a dead process sent while it still runs."""
+        longest = max(self.request_deadline_seconds, self.worker_call_seconds)
+        return longest + self.bank_gives_up_seconds + LEASE_MARGIN_SECONDS
 
 
 def read_settings(
@@ -164,13 +185,12 @@ def _read(reader: _Reader) -> Settings:
             "BANK_PROFILE", "ficmart" if bank_url else "extended", ("ficmart", "extended")
         ),
         bank_timeout_seconds=reader.seconds("BANK_TIMEOUT_SECONDS", 5.0, 0.1, 14.0),
+        bank_gives_up_seconds=reader.seconds("BANK_GIVES_UP_SECONDS", 15.0, 0.5, 300.0),
         host=host,
         port=port,
         api_key=_header_text(reader, "API_KEY"),
         async_delay_ms=reader.integer("ASYNC_DELAY", 2000, 0, 3_600_000),
-        request_deadline_seconds=reader.seconds(
-            "REQUEST_DEADLINE_SECONDS", 10.0, 1.0, LONGEST_DEADLINE_SECONDS
-        ),
+        request_deadline_seconds=reader.seconds("REQUEST_DEADLINE_SECONDS", 10.0, 1.0, 25.0),
         reconcile_every_hours=reader.hours("RECONCILE_EVERY_HOURS", 24.0, 0.0, 8760.0),
         vault_keys=_list(reader, "VAULT_KEYS"),
         checkpoint_key=reader.text("CHECKPOINT_KEY"),

@@ -27,7 +27,7 @@ from domain.errors import (
     StoreUnavailable,
 )
 from domain.ids import Prefix, encode
-from domain.ledger import LEASE_SECONDS, Settled
+from domain.ledger import Settled
 from domain.records import BankCall
 from infrastructure.fault_points import reached
 from infrastructure.projections.engine import ProjectionEngine
@@ -44,8 +44,6 @@ EXPIRY_SECONDS: Final = 2.0
 EXPIRIES_AT_ONCE: Final = 8
 # The bank's clock may be a little behind ours, and its word is the one that counts.
 EXPIRY_GRACE: Final = timedelta(seconds=5)
-# How long one call may take; well within its lease.
-CALL_SECONDS: Final = 12.0
 
 ACTOR: Final = "worker"
 WORKER_FAMILY: Final = "worker"
@@ -98,8 +96,9 @@ class Worker:
         room = CALLS_AT_ONCE - len(self._busy)
         if room == 0:
             return 0
-        deadline = self._services.clock.monotonic() + CALL_SECONDS
-        calls = self._services.ledger.bank_calls.take_due(room, LEASE_SECONDS)
+        ledger = self._services.ledger
+        deadline = self._deadline()
+        calls = ledger.bank_calls.take_due(room, ledger.lease_seconds)
         for call in calls:
             self._busy.add(executor.submit(self._guarded, partial(self.resume, call, deadline)))
         return len(calls)
@@ -153,7 +152,7 @@ class Worker:
             tenant=tenant,
             cause=Cause(actor=ACTOR),
             audience=Audience(family=WORKER_FAMILY),
-            deadline=self._services.clock.monotonic() + CALL_SECONDS,
+            deadline=self._deadline(),
             payment_id=payment_id,
         )
         try:
@@ -169,6 +168,10 @@ class Worker:
         is_at_it = self._reconciling is not None and not self._reconciling.done()
         if not is_at_it and self._schedule.is_due_to_look():
             self._reconciling = executor.submit(self._guarded, self._schedule.reconcile_if_due)
+
+    def _deadline(self) -> float:
+        """When a call that is begun now has to be done; well within its lease."""
+        return self._services.clock.monotonic() + self._services.settings.worker_call_seconds
 
     def _sweep_if_due(self) -> None:
         now = self._services.clock.monotonic()

@@ -176,6 +176,13 @@ def work() -> None:
     "--profile", type=click.Choice(["ficmart", "extended"]), default="ficmart", show_default=True
 )
 @click.option("--balance", type=click.IntRange(0), help="Cents, for the happy-path card.")
+@click.option(
+    "--gives-up-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=15,
+    show_default=True,
+    help="How long it works on one call at most.",
+)
 @click.option("--seed", type=int, help="The same chaos each time.")
 @click.option("--database", "file", type=click.Path(path_type=Path), help="Its books, in SQLite.")
 def bank(host: str, port: int, file: Path | None, balance: int | None, **options: Any) -> None:

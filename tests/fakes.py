@@ -609,16 +609,16 @@ def held_by(tables: Tables, call: BankCall) -> Outstanding:
 class InMemoryBankCalls:
     """The port `BankCalls`, on an InMemoryStore."""
 
-    def __init__(self, store: InMemoryStore) -> None:
+    def __init__(self, store: InMemoryStore, *, quiet_seconds: float = QUIET_SECONDS) -> None:
         self._store = store
+        self._quiet_seconds = quiet_seconds
 
     def park(self, call: BankCall, unknown: Unknown) -> None:
         with self._store.lock:
             outstanding = held_by(self._store.tables, call)
             quiet = unknown.unanswered or call.unanswered
-            pause = (
-                QUIET_SECONDS if quiet else min(2.0 ** min(call.attempts, 9), LONGEST_PAUSE_SECONDS)
-            )
+            doubled = 2.0 ** min(call.attempts, 9)
+            pause = self._quiet_seconds if quiet else min(doubled, LONGEST_PAUSE_SECONDS)
             outstanding.call = replace(
                 outstanding.call,
                 unanswered=outstanding.call.unanswered + unknown.unanswered,

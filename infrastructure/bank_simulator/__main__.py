@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             auth_expiry_hours=given.auth_expiry_hours,
             profile=given.profile,
             happy_balance=given.balance,
+            gives_up_seconds=given.gives_up_seconds,
             seed=given.seed,
         )
         run(host=given.host, port=given.port, database=given.database, options=options)
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         add(option, type=kind, default=_from_environment(option, default), help=meaning)
     add("--profile", choices=tuple(PROFILES), default=DEFAULTS.profile, help="what the bank offers")
     add("--balance", type=int, help="cents for the happy-path card, if more than it has")
+    add("--gives-up-seconds", type=float, default=DEFAULTS.gives_up_seconds, help="for one call")
     add("--seed", type=int, help="makes latency and failures repeatable")
     return parser
 

@@ -34,10 +34,13 @@ TOO_LARGE = replies.protocol_error(413, "request body too large")
 class App:
     """An ASGI application of one process; `hang_up` ends the calls that still wait."""
 
-    def __init__(self, *, desk: Desk, books: Books, faults: Faults) -> None:
+    def __init__(
+        self, *, desk: Desk, books: Books, faults: Faults, gives_up_seconds: float
+    ) -> None:
         self._desk = desk
         self._books = books
         self._faults = faults
+        self._gives_up_seconds = gives_up_seconds
         self._lines: set[Line] = set()
         self._doors: dict[tuple[str, str], Callable[[bytes], Reply]] = {
             ("GET", "/health"): self._health,
@@ -49,7 +52,7 @@ class App:
         self._door_paths = {path for _, path in self._doors}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        line = Line(receive, scope.get("client"))
+        line = Line(receive, scope.get("client"), self._gives_up_seconds)
         self._lines.add(line)
         try:
             reply = await self._reply(scope, line)

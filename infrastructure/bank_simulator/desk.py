@@ -42,7 +42,7 @@ class Call:
 
 
 class Abandoned(Exception):
-    """The caller hung up before the work, and the bank drops the call."""
+    """The caller hung up before the work, or its time ran out, and the bank drops the call."""
 
 
 class Fate(Enum):
@@ -150,6 +150,8 @@ class Desk:
             raise Abandoned
         if left:
             await asyncio.sleep(left)
+        if call.line.is_given_up:
+            raise Abandoned
         return fate, mood.fails
 
     def _fate_of(self, line: Line) -> Fate:

@@ -13,7 +13,6 @@ from typing import Any
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-LIMIT_SECONDS = 15.0
 LARGEST_BODY = 1_000_000
 OPEN_FILES = Path("/dev/fd")
 
@@ -23,12 +22,14 @@ class BodyTooLarge(Exception):
 
 
 class Line:
-    """One call's connection. The bank keeps a caller waiting for `LIMIT_SECONDS` at most."""
+    """One call's connection. The bank gives up on a call after `limit_seconds`."""
 
-    def __init__(self, receive: Receive, client: tuple[str, str] | None) -> None:
+    def __init__(
+        self, receive: Receive, client: tuple[str, str] | None, limit_seconds: float
+    ) -> None:
         self._receive = receive
         self._client = client
-        self._deadline = asyncio.get_running_loop().time() + LIMIT_SECONDS
+        self._deadline = asyncio.get_running_loop().time() + limit_seconds
         self._watcher: asyncio.Task[None] | None = None
         self.gone = False  # the caller hung up, as far as we have noticed
         self.dropped = False  # we hung up
@@ -50,6 +51,11 @@ class Line:
                 if len(body) > LARGEST_BODY:
                     raise BodyTooLarge
         return body
+
+    @property
+    def is_given_up(self) -> bool:
+        """The limit has passed: nothing is begun for this call any more."""
+        return asyncio.get_running_loop().time() > self._deadline
 
     @property
     def cut_off(self) -> bool:

@@ -29,6 +29,7 @@ GRACE_SECONDS = 0.5
 START_TIMEOUT_SECONDS = 10.0
 PROBE_SECONDS = 0.02
 LONGEST_EXPIRY_HOURS = 24 * 365 * 10
+LONGEST_LIMIT_SECONDS = 600
 
 
 class WrongOptions(ValueError):
@@ -40,6 +41,7 @@ class BankOptions:
     """How the bank is started. The defaults are the partner's manners.
 
     `happy_balance`: cents for the happy-path card, if more than it was issued with.
+    `gives_up_seconds`: how long it works on a call at most.
     `seed`: makes latency and failures repeatable. Raises `WrongOptions`.
     """
 
@@ -49,6 +51,7 @@ class BankOptions:
     auth_expiry_hours: float = 168
     profile: str = "ficmart"
     happy_balance: int | None = None
+    gives_up_seconds: float = 15
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -66,6 +69,10 @@ class BankOptions:
             (
                 0 <= self.auth_expiry_hours <= LONGEST_EXPIRY_HOURS,
                 f"the authorization expiry must be between 0 and {LONGEST_EXPIRY_HOURS} hours",
+            ),
+            (
+                0 < self.gives_up_seconds <= LONGEST_LIMIT_SECONDS,
+                f"the bank has to give up on a call within {LONGEST_LIMIT_SECONDS} seconds",
             ),
             (self.profile in PROFILES, f"the profile must be one of {', '.join(PROFILES)}"),
             (
@@ -110,7 +117,7 @@ def build_app(database: Database, options: BankOptions) -> App:
         chaos=Chaos(options.seed),
         clock=time.time,
     )
-    return App(desk=desk, books=books, faults=faults)
+    return App(desk=desk, books=books, faults=faults, gives_up_seconds=options.gives_up_seconds)
 
 
 def _switches(options: BankOptions) -> Switches:

@@ -26,6 +26,14 @@ def store(request: pytest.FixtureRequest) -> Store:
     return PostgresStore.emptied(request.getfixturevalue("contract_pool"))
 
 
+@pytest.fixture(params=["memory", "postgres"])
+def hurried_store(request: pytest.FixtureRequest) -> Store:
+    """One beside a bank that gives up on a call sooner: it is quiet for 7 seconds."""
+    if request.param == "memory":
+        return MemoryStore(quiet_seconds=7)
+    return PostgresStore.emptied(request.getfixturevalue("contract_pool"), quiet_seconds=7)
+
+
 @pytest.fixture(scope="session")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
     """The simulator in a process of its own, neither slow nor failing by chance."""

@@ -6,7 +6,7 @@ from uuid import UUID
 from domain.commands import Tenant
 from domain.ledger import PaymentLedger
 from domain.ports import BankCalls
-from infrastructure.bank_calls import PostgresBankCalls
+from infrastructure.bank_calls import QUIET_SECONDS, PostgresBankCalls
 from infrastructure.database import Pool
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import Claimed, IdempotencyKeys
@@ -15,6 +15,7 @@ from projections.receipts import Receipts
 from projections.refunds import Refunds
 from tests.fakes import (
     FakeBank,
+    InMemoryBankCalls,
     InMemoryKeys,
     InMemoryLedger,
     PlainAnswers,
@@ -55,9 +56,11 @@ class Store(Protocol):
 class MemoryStore:
     """On the fakes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet_seconds: float = QUIET_SECONDS) -> None:
         self._in_memory = InMemoryLedger()
+        self._calls = InMemoryBankCalls(self._in_memory.store, quiet_seconds=quiet_seconds)
         self.ledger: PaymentLedger = self._in_memory
+        self.ledger.bank_calls = self._calls
         self.bank = self._in_memory.fake_bank
 
     @property
@@ -116,14 +119,14 @@ TABLES: Final[dict[str, LiteralString]] = {
 class PostgresStore:
     """On the real thing, with fakes for what is not the store."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, quiet_seconds: float = QUIET_SECONDS) -> None:
         clock = SteppableClock()
         self._pool = pool
         self.bank = FakeBank(clock)
         self.ledger: PaymentLedger = PostgresPaymentLedger(
             pool,
             bank=self.bank,
-            bank_calls=PostgresBankCalls(pool),
+            bank_calls=PostgresBankCalls(pool, quiet_seconds=quiet_seconds),
             clock=clock,
             ids=SequentialIds(),
             vault=PlainVault(),
@@ -131,11 +134,11 @@ class PostgresStore:
         )
 
     @classmethod
-    def emptied(cls, pool: Pool) -> Self:
+    def emptied(cls, pool: Pool, *, quiet_seconds: float = QUIET_SECONDS) -> Self:
         """With nothing in it, as no ledger ever is again."""
         with pool.connection() as connection, connection.transaction():
             connection.execute(EMPTY)
-        return cls(pool)
+        return cls(pool, quiet_seconds=quiet_seconds)
 
     @property
     def calls(self) -> BankCalls:

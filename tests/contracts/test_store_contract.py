@@ -375,6 +375,16 @@ def test_a_parked_call_waits_longer_after_silence_than_after_failure(
         assert take_up(store, 18).unanswered
 
 
+def test_how_long_a_call_is_quiet_after_silence_is_up_to_the_bank(hurried_store: Store) -> None:
+    _, call = begun(hurried_store)
+
+    hurried_store.calls.park(call, SILENCE)
+
+    hurried_store.pass_time(6)
+    assert list(hurried_store.calls.take_due(10, LEASE_SECONDS)) == []
+    assert take_up(hurried_store, 1).unanswered
+
+
 def test_silence_once_is_remembered_through_failures(store: Store) -> None:
     _, call = begun(store)
     store.calls.park(call, SILENCE)

@@ -1,12 +1,10 @@
-"""A wrong setting is one line that names it."""
+"""A wrong setting is one line that names it; times that hang together are kept together."""
 
 import pytest
 
 from domain.ledger import LEASE_SECONDS
-from infrastructure.settings import LONGEST_DEADLINE_SECONDS, SettingsError, read_settings
-from infrastructure.worker import CALL_SECONDS
-
-BANK_GIVES_UP_AFTER_SECONDS = 15.0
+from infrastructure.bank_calls import QUIET_SECONDS
+from infrastructure.settings import SettingsError, read_settings
 
 
 @pytest.mark.parametrize(
@@ -35,14 +33,28 @@ def test_a_url_is_taken(url: str) -> None:
     assert read_settings({"BANK_URL": url}).bank_url == url
 
 
-@pytest.mark.parametrize("longest", [LONGEST_DEADLINE_SECONDS, CALL_SECONDS])
-def test_a_lease_outlasts_what_was_put_to_the_bank_under_it(longest: float) -> None:
-    assert longest + BANK_GIVES_UP_AFTER_SECONDS <= LEASE_SECONDS
+def test_the_times_for_the_partner_are_those_that_the_code_starts_from() -> None:
+    settings = read_settings({})
+
+    assert settings.bank_gives_up_seconds == 15
+    assert settings.worker_call_seconds == 12
+    assert (settings.quiet_seconds, settings.lease_seconds) == (QUIET_SECONDS, LEASE_SECONDS)
 
 
-def test_a_deadline_beyond_a_lease_is_refused() -> None:
-    with pytest.raises(SettingsError, match="REQUEST_DEADLINE_SECONDS"):
-        read_settings({"REQUEST_DEADLINE_SECONDS": "16"})
+@pytest.mark.parametrize(
+    ("deadline", "timeout", "gives_up"),
+    [("10", "5", "15"), ("25", "5", "15"), ("1", "14", "15"), ("3", "1", "2"), ("10", "5", "60")],
+)
+def test_a_lease_and_a_quiet_time_outlast_what_the_bank_may_still_be_at(
+    deadline: str, timeout: str, gives_up: str
+) -> None:
+    environ = {"REQUEST_DEADLINE_SECONDS": deadline, "BANK_TIMEOUT_SECONDS": timeout}
+
+    settings = read_settings({**environ, "BANK_GIVES_UP_SECONDS": gives_up})
+
+    last_sent = max(settings.request_deadline_seconds, settings.worker_call_seconds)
+    assert settings.lease_seconds > last_sent + settings.bank_gives_up_seconds
+    assert settings.quiet_seconds > settings.bank_gives_up_seconds
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,21 @@
 import http.client
 import json
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.infrastructure.bank_simulator.a_bank import HAPPY, Answer, Bank, eventually, hang_up_on
+from tests.infrastructure.bank_simulator.a_bank import (
+    CALM,
+    HAPPY,
+    Answer,
+    Bank,
+    eventually,
+    hang_up_on,
+)
 
 NEVER = 60_000  # milliseconds; longer than any test
 
@@ -213,6 +222,21 @@ def test_a_caller_that_hangs_up_early_is_not_served(bank: Bank) -> None:
     line.close()
     eventually(lambda: unanswered(bank) == before + 1)
     assert bank.entries(key) == []
+
+
+def test_what_takes_longer_than_the_bank_works_on_a_call_is_not_done(
+    start_bank: Callable[..., Bank], tmp_path: Path
+) -> None:
+    hasty = start_bank(tmp_path / "hasty.db", *CALM, "--gives-up-seconds", "0.3")
+    key = new_key()
+    hasty.faults(forget=1, hang={"count": 1, "milliseconds": 600})
+
+    with pytest.raises((http.client.HTTPException, OSError)):
+        hasty.post("authorizations", HAPPY, key)
+
+    eventually(lambda: unanswered(hasty) == 1)
+    assert hasty.entries(key) == []
+    assert hasty.post("authorizations", HAPPY, key).status == 200
 
 
 def unanswered(bank: Bank) -> int:

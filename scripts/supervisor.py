@@ -153,7 +153,10 @@ class Deaths:
 class Supervisor:
     """Watches what it was given, in the order of their start."""
 
-    def __init__(self, register: "Register", say: Say) -> None:
+    def __init__(
+        self, register: "Register", say: Say, *, most_quick_deaths: int = MOST_QUICK_DEATHS
+    ) -> None:
+        self._most_quick_deaths = most_quick_deaths
         self._kept: dict[str, Kept] = {}
         self._deaths: dict[str, Deaths] = {}
         self._register = register
@@ -195,7 +198,7 @@ class Supervisor:
             if kept.is_hopeless():
                 raise GaveUp(kept.last_words(), WRONG_SETTING_STATUS)
             pause = deaths.died()
-            if deaths.quick >= MOST_QUICK_DEATHS:
+            if deaths.quick >= self._most_quick_deaths:
                 raise GaveUp(f"{kept.name} ended {deaths.quick} times: {kept.last_words()}")
             self._say(f"{kept.name} ended ({kept.last_words()}); starting it again in {pause:g} s")
 

@@ -60,6 +60,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         TestRun(Path(os.environ.pop(RUN_FOLDER))).end()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long and mostly waits begins first, whatever the order of the rest: on its own
+    worker where there are several, each of which is given a share of the front of the list."""
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+    workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    share = max(len(items) // (4 * workers), 2)
+    for number, item in enumerate(slow):
+        items.insert(number % workers * share + number // workers, item)
+
+
 @dataclass(frozen=True, slots=True)
 class TestRun:
     """What the processes of one run share, in one folder."""

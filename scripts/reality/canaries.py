@@ -7,7 +7,7 @@ issued. Three digits are found everywhere, so a CVC counts only beside its name.
 import base64
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,8 +54,12 @@ def cards(count: int, rng: random.Random) -> list[CanaryCard]:
 class CanarySearch:
     """Looks for the numbers in every spelling that might hide one, and for the CVCs by name."""
 
-    def __init__(self, cards: Iterable[CanaryCard], *, seen: str) -> None:
-        """`seen`: a text that is not secret and has to be found where there is anything."""
+    def __init__(
+        self, cards: Sequence[CanaryCard], *, seen: str, part_bytes: int = LARGEST_PART_BYTES
+    ) -> None:
+        """`seen`: a text that is not secret and has to be found where there is anything.
+        `part_bytes`: of a file, at a time."""
+        self._part_bytes = part_bytes
         self._seen = seen.encode()
         self._by_marker: dict[str, tuple[bytes, bool, frozenset[bytes]]] = {}
         self._cvcs = frozenset(card.cvc.encode() for card in cards)
@@ -81,7 +85,7 @@ class CanarySearch:
         """Where and how a card was found, and whether the text that is not secret was."""
         found, seen = [], False
         for file in files:
-            for part in _parts(file):
+            for part in _parts(file, self._part_bytes):
                 found += [f"{file.name}: {how}" for how in self.found_in(part)]
                 seen = seen or self.sees(part)
         return found, seen
@@ -138,13 +142,13 @@ def _has_one(text: bytes, marker: bytes, spelled: frozenset[bytes], *, at_end: b
     return False
 
 
-def _parts(file: Path) -> Iterator[bytes]:
+def _parts(file: Path, length: int) -> Iterator[bytes]:
     """The file in parts that overlap, so that nothing hides on a border; a file that goes away
     meanwhile has no more of them."""
     try:
         with file.open("rb") as opened:
             before = b""
-            while part := opened.read(LARGEST_PART_BYTES):
+            while part := opened.read(length):
                 yield before + part
                 before = part[-OVERLAP_BYTES:]
     except FileNotFoundError:

@@ -98,7 +98,9 @@ class Lines:
             assert task is not None
             self._tasks.add(task)
             try:
-                await line.carry(reader, writer)
+                # The end of the run is the end of the connection, and no news to the server's loop.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await line.carry(reader, writer)
             finally:
                 self._tasks.discard(task)
 

@@ -6,7 +6,6 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from scripts.reality.canaries import EXP_MONTH, EXP_YEAR, CanarySearch, cards
 from scripts.reality.killer import Killer
 from scripts.reality.shoppers import Answer, Memory, Shopper, Street, all_at_once, shoppers
 from scripts.reality.system import HURRIED, CannotRun, Shape, System, running, wait_for
-from scripts.reality.verdict import SHOWN_VIOLATIONS, Check, Recovery
+from scripts.reality.verdict import SHOWN_VIOLATIONS, Check, Recovery, Verdict
 from scripts.up import stopping_on_signals
 
 CLIENTS: Final = 96
@@ -145,10 +144,10 @@ class Run:
         say("comparing the books")
         search = CanarySearch(self._cards, seen=f"ORD-{self._plan.name}-")
         card_of = {it.order_id: it.card.number for it in self._shoppers}
-        every = verdict.checks(self._system, self._memory, search, card_of)
+        found = verdict.reached(self._system, self._memory, search, card_of)
         left = [*recovery.left, *after.left]
-        every.append(Check("nothing is left in doubt", recovery.figures()["in_doubt"], left))
-        return self._figures(every, recovery, struck, time.monotonic() - began)
+        found.checks.append(Check("nothing is left in doubt", recovery.figures()["in_doubt"], left))
+        return self._figures(found, recovery, struck, time.monotonic() - began)
 
     def _open_account(self, shopper: Shopper) -> None:
         """Money for two attempts on the good card, and none on the other."""
@@ -195,7 +194,7 @@ class Run:
         return Street(self._plan.clients)
 
     def _figures(
-        self, every: Sequence[Check], recovery: Recovery, struck: Counter[str], seconds: float
+        self, found: Verdict, recovery: Recovery, struck: Counter[str], seconds: float
     ) -> dict[str, Any]:
         plan = self._plan
         given = [answer for answers in self._memory.answers.values() for answer in answers]
@@ -209,12 +208,15 @@ class Run:
             "struck": dict(sorted(struck.items())),
             "asked": {"keys": len(self._memory.asks), "silences": self._memory.silences},
             "answers": dict(sorted(Counter(map(_kind, given)).items())),
+            "payments_by_status": dict(sorted(found.statuses.items())),
+            "to_review": dict(sorted(found.reviews.items())),
+            "second_holds": found.second_holds,
             "recovery": recovery.figures(),
             "checks": [
                 {"name": it.name, "looked_at": it.looked_at, "violations": len(it.violations)}
-                for it in every
+                for it in found.checks
             ],
-            "violations": [f"{it.name}: {said}" for it in every for said in it.violations],
+            "violations": [f"{it.name}: {said}" for it in found.checks for said in it.violations],
         }
 
 
@@ -236,8 +238,13 @@ def table(report: dict[str, Any]) -> str:
         "What was answered",
         *(f"  {times:>6}  {name}" for name, times in report["answers"].items()),
         "",
+        "How it ended",
+        f"  payments: {_listed(report['payments_by_status'])}",
+        f"  to review: {_listed(report['to_review'])}",
+        f"  holds at the bank that no receipt has: {report['second_holds']}",
+        "",
         "Recovery, from the moment that the bank and the database were well",
-        "  " + ", ".join(f"{name} {value}" for name, value in report["recovery"].items()),
+        f"  {_listed(report['recovery'])}",
         "",
         "Promises",
         *(
@@ -249,6 +256,10 @@ def table(report: dict[str, Any]) -> str:
     if wrong:
         lines += ["", f"{len(wrong)} violations, the first of them:", *wrong[:SHOWN_VIOLATIONS]]
     return "\n".join(lines)
+
+
+def _listed(named: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in named.items()) or "none"
 
 
 def rng_of(plan: Plan, what: str) -> random.Random:

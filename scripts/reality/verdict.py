@@ -4,7 +4,7 @@ to account."""
 import http.client
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
@@ -94,9 +94,19 @@ def _in_doubt(system: System) -> set[str]:
         return {row[0] for row in connection.execute(IN_DOUBT)}
 
 
-def checks(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Every check, and how it all ended."""
+
+    checks: list[Check]
+    statuses: Counter[str]
+    reviews: Counter[str]
+    second_holds: int
+
+
+def reached(
     system: System, memory: Memory, search: CanarySearch, card_of: Mapping[str, str]
-) -> list[Check]:
+) -> Verdict:
     """Everything that was promised, looked at."""
     asks = list(memory.asks.values())
     told = {key: list(given) for key, given in memory.answers.items()}
@@ -105,7 +115,8 @@ def checks(
     ledger, receipts = system.bank.ledger(), _receipts(system)
     flags = _flags(system)
     looked = len(receipts)
-    return [
+    held = books.unexplained_holds(ledger, receipts, {})
+    found = [
         Check("no double charge", looked, books.double_charges(ledger, receipts)),
         Check(
             "receipts equal the bank's books", looked, books.differences(ledger, receipts, flags)
@@ -121,6 +132,12 @@ def checks(
         *_rebuilt(system),
         *_cards(system, answers, search),
     ]
+    return Verdict(
+        checks=found,
+        statuses=Counter(receipt["status"] for receipt in receipts),
+        reviews=Counter(reason for reasons in flags.values() for reason in reasons),
+        second_holds=len(held),
+    )
 
 
 def _asked_again(system: System, asks: Sequence[Ask]) -> list[Answer | None]:

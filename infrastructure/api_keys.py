@@ -9,6 +9,7 @@ import secrets
 import string
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -137,9 +138,9 @@ class ApiKeys:
     def find(self, key: str) -> ApiKey | None:
         """The key's record, at most REMEMBERED_SECONDS old; None for one that is no good."""
         digest = _digest(key)
-        with self._lock:
-            if digest in self._remembered:
-                return self._remembered[digest]
+        # Not first whether, then what: its time may run out between the two.
+        with self._lock, suppress(KeyError):
+            return self._remembered[digest]
         found = self._fetch(digest)
         with self._lock:
             self._remembered[digest] = found

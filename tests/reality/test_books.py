@@ -29,8 +29,9 @@ def a_ledger(*transactions: dict[str, Any], spent: int = 0) -> dict[str, Any]:
 
 def a_receipt(status: str = "captured", **changes: Any) -> dict[str, Any]:
     captured = 500 if status in books.CAPTURED else 0
-    bank = {"authorization_id": "AUTH_HOLD_1", "refund_ids": []}
-    bank |= {"capture_id": "CAPTURE_3" if captured else None}
+    capture_id = "CAPTURE_3" if captured else None
+    hold = "AUTH_HOLD_1"
+    bank: dict[str, Any] = {"authorization_id": hold, "capture_id": capture_id, "refund_ids": []}
     return {
         "payment_id": PAYMENT,
         "order_id": "ORD-1",

@@ -150,9 +150,20 @@ def broken_answers(
         given = {(a.status, a.body) for a in answers[ask.key] if is_outcome(a)}
         if now.replayed and given - {(now.status, now.body)}:
             wrong.append(f"{ask.key}: {sorted(it[0] for it in given)} once, {now.status} now")
-        if not now.replayed and given:
-            wrong.append(f"{ask.key}: {sorted(it[0] for it in given)} once, and forgotten now")
+        if not now.replayed and is_promised(answers[ask.key]):
+            wrong.append(f"{ask.key}: it was promised an outcome, and that is forgotten now")
     return wrong
+
+
+def without_answer(asks: Iterable[Ask], answers: Mapping[str, Sequence[Answer]]) -> list[str]:
+    """Clients that came back again and again, and never heard what became of it."""
+    return [ask.key for ask in asks if not any(answer.is_final for answer in answers[ask.key])]
+
+
+def is_promised(given: Sequence[Answer]) -> bool:
+    """Whether the key has an outcome, or was told that it will have one. A key that was refused by us
+    is free: to ask again would be to ask anew."""
+    return any(answer.status == 202 or is_outcome(answer) for answer in given)
 
 
 def is_outcome(answer: Answer) -> bool:

@@ -33,6 +33,8 @@ DATABASE_STOPPED_SECONDS: Final = (0.3, 3.0)
 # A program that sleeps past its lease and wakes up: a zombie.
 ZOMBIES: Final = 0.25
 MOOD_SECONDS: Final = (0.5, 3.0)
+MOODS_OF_ALL: Final = 0.4
+HANGS_OF_SLIPS: Final = 0.4
 BANK_LINE: Final = Weather(0.06)
 DATABASE_LINE: Final = Weather(0.004)
 # Out of all the time that there is: until then nothing is struck, so that there is something to lose.
@@ -158,13 +160,13 @@ class Killer:
         return read_settings(self._system.environment).lease_seconds
 
     def _a_mood(self) -> tuple[str, Callable[[], None]]:
-        if self._rng.random() < 0.4:
+        if self._rng.random() < MOODS_OF_ALL:
             mood, seconds = self._rng.choice(MOODS), self._rng.uniform(*MOOD_SECONDS)
             return f"the bank's mood: {next(iter(mood))}", lambda: self._in_mood(mood, seconds)
-        if self._rng.random() < 0.2:
+        if self._rng.random() < HANGS_OF_SLIPS:
             slip = self._rng.choice(("hang", "hang_after"))
-            longest = 1500 * self._system.shape.bank_gives_up_seconds
-            hang = {"count": 1, "milliseconds": round(self._rng.uniform(500, longest))}
+            longest = 1200 * self._system.shape.bank_gives_up_seconds  # sometimes past its limit
+            hang = {"count": 3, "milliseconds": round(self._rng.uniform(500, longest))}
             return f"the bank's slip: {slip}", lambda: self._system.bank.switch(**{slip: hang})
         slip, count = self._rng.choice(SLIPS), self._rng.randint(1, 2)
         return f"the bank's slip: {slip}", lambda: self._system.bank.switch(**{slip: count})

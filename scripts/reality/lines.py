@@ -21,6 +21,8 @@ from typing import Any, Final, Self
 CHUNK: Final = 65536
 STOP_SECONDS: Final = 5.0
 DELAY_SECONDS: Final = (0.05, 1.5)
+# A server that is not told that its caller hung up goes on with what it was asked.
+UNTOLD_SECONDS: Final = 20.0
 
 
 class Mishap(StrEnum):
@@ -28,7 +30,7 @@ class Mishap(StrEnum):
 
     DELAYED = "delayed"
     LOST = "lost on the way there, and silence"
-    SWALLOWED = "delivered, and the answer swallowed"
+    SWALLOWED = "delivered, and nothing heard of it any more on either side"
     RESET = "reset before it was delivered"
     DELIVERED_AND_RESET = "delivered, and reset instead of the answer"
     CUT_THERE = "cut after some bytes of it"
@@ -205,13 +207,15 @@ class _Connection:
                 elif mishap is not None:
                     self._of_answer = mishap
                 await self._deliver(chunk)
+                if mishap is Mishap.SWALLOWED:
+                    await asyncio.sleep(UNTOLD_SECONDS)
+                    return
 
     async def _back(self) -> None:
         with contextlib.suppress(OSError):
             while chunk := await self._from_server.read(CHUNK):
                 if self._of_answer is Mishap.SWALLOWED:
-                    await self._until_hung_up()
-                    return
+                    continue
                 if self._of_answer is Mishap.CUT_BACK:
                     self._to_caller.write(self._line.part_of(chunk))
                     await self._to_caller.drain()

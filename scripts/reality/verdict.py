@@ -111,7 +111,9 @@ def reached(
     asks = list(memory.asks.values())
     told = {key: list(given) for key, given in memory.answers.items()}
     answers: defaultdict[str, list[Answer]] = defaultdict(list, told)
-    now = dict(zip(memory.asks, _asked_again(system, asks), strict=True))
+    promised = [ask for ask in asks if books.is_promised(answers[ask.key])]
+    again = _asked_again(system, promised)
+    now = {ask.key: answer for ask, answer in zip(promised, again, strict=True)}
     ledger, receipts = system.bank.ledger(), _receipts(system)
     flags = _flags(system)
     looked = len(receipts)
@@ -123,7 +125,10 @@ def reached(
         ),
         Check("cards' balances equal", len(card_of), books.balances(ledger, receipts, card_of)),
         Check("holds explained", looked, books.unexplained_holds(ledger, receipts, flags)),
-        Check("answers stand, byte for byte", len(asks), books.broken_answers(asks, answers, now)),
+        Check(
+            "answers stand, byte for byte", len(now), books.broken_answers(promised, answers, now)
+        ),
+        Check("every client has its answer", len(asks), books.without_answer(asks, answers)),
         Check("refusals true", len(asks), books.untrue_refusals(asks, answers, receipts)),
         Check("answers as expected", len(asks), books.unexpected(answers, EXPECTED)),
         Check("no overlap at the bank", _calls(ledger), _overlaps(ledger)),

@@ -184,6 +184,18 @@ def test_an_answer_that_was_given_and_is_not_any_more_is_broken(now: Answer | No
     assert len(broken([DONE], now)) == 1
 
 
+def test_a_key_that_was_told_to_wait_was_promised_an_outcome_and_one_that_was_refused_was_not() -> (
+    None
+):
+    refused = an_error(409, "order_already_paid")
+
+    assert books.is_promised([refused, an_answer(202, payment_id=PAYMENT)])
+    assert books.is_promised([an_error(402, "card_declined", payment_id=PAYMENT)])
+    assert not books.is_promised([refused, an_error(503, "service_unavailable")])
+    assert books.without_answer([ASK], {ASK.key: [an_error(503, "x")]}) == [ASK.key]
+    assert books.without_answer([ASK], {ASK.key: [refused]}) == []
+
+
 def test_a_refusal_has_to_be_true_of_the_payment_as_it_ends() -> None:
     answers = {ASK.key: [an_error(409, "payment_already_captured")]}
 

@@ -93,6 +93,7 @@ def test_an_answer_that_is_swallowed_was_given(setting: Setting) -> None:
         setting.asked(SHORT_SECONDS)
 
     assert setting.server.all_heard.wait(PATIENCE_SECONDS)
+    assert not setting.server.hung_up.is_set()  # nobody told it
 
 
 def test_a_reset_delivers_nothing(setting: Setting) -> None:

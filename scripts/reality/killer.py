@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from infrastructure import processes
 from infrastructure.embedded_postgres import EmbeddedPostgres
+from infrastructure.settings import read_settings
 from scripts.reality.lines import SILENCE, Weather
 from scripts.reality.system import System, members
 from scripts.supervisor import Program, members_of
@@ -155,8 +156,6 @@ class Killer:
         return f"{kind} stopped for a while", lambda: self._stop(program, seconds)
 
     def _lease_seconds(self) -> float:
-        from infrastructure.settings import read_settings
-
         return read_settings(self._system.environment).lease_seconds
 
     def _a_mood(self) -> tuple[str, Callable[[], None]]:

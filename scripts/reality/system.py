@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import psycopg
 from psycopg import conninfo
@@ -31,7 +32,7 @@ from infrastructure.embedded_postgres import SOCKET_NAME, EmbeddedPostgres
 from infrastructure.migrations import migrate
 from infrastructure.vault import new_key
 from scripts.reality.lines import CLEAR, Address, Line, Lines, Weather
-from scripts.supervisor import POLL_SECONDS, Program, Register, Supervisor, members_of
+from scripts.supervisor import POLL_SECONDS, GaveUp, Program, Register, Supervisor, members_of
 from scripts.up import PrivatePostgres, is_listening
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -148,7 +149,9 @@ class System:
         return True
 
     def all_up(self) -> bool:
-        """Whether every program runs and every API listens."""
+        """Whether every program runs and every API listens. Raises CannotRun where one never will."""
+        if self.supervisor.failure is not None:
+            raise CannotRun(str(self.supervisor.failure))
         return all(each.is_up() for each in self.programs()) and all(
             is_listening("127.0.0.1", port) for port in self.ports
         )
@@ -190,7 +193,7 @@ class KeptUp:
         self._programs: list[Program] = []
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
-        self.failure: BaseException | None = None
+        self.failure: GaveUp | None = None
 
     def start(self, program: Program) -> None:
         """Starts it, and again whenever it died."""
@@ -217,9 +220,11 @@ class KeptUp:
         while not self._ending.wait(POLL_SECONDS):
             try:
                 self._supervisor.check()
-            except Exception as error:  # noqa: BLE001 - told by whoever waits for what is not up
+            except GaveUp as error:  # told by whoever waits for what is not up
                 self.failure = error
                 return
+            except OSError:  # something went away while it was looked at
+                continue
 
 
 @contextmanager
@@ -227,52 +232,72 @@ def running(
     shape: Shape, rng: random.Random, said: Callable[[str], None], *, keep: bool
 ) -> Iterator[System]:
     """The whole system, up. Raises CannotRun."""
-    folder = Path(tempfile.mkdtemp(prefix="counterfoil-chaos-"))
-    folder.chmod(0o711)  # as root, Postgres runs as nobody and has to get to its own folder
     with ExitStack() as at_end:
-        postgres = EmbeddedPostgres(folder / "postgres")
-        if keep:
-            at_end.callback(postgres.stop)
-        else:
-            at_end.callback(shutil.rmtree, folder, ignore_errors=True)
-            at_end.callback(postgres.remove)
-        url = postgres.start()
-        migrate(url)
-        lines = at_end.enter_context(Lines())
+        folder, postgres = _database(at_end, keep=keep)
         supervisor = KeptUp(folder, said)
-        at_end.callback(supervisor.stop)
-        bank_port, line_port, *ports = free_ports(2 + shape.apis)
-        started = Program(
-            "bank", _bank(shape, folder, bank_port, rng), _environ({}), folder / "bank.log"
-        )
-        at_end.callback(started.stop)
-        started.start()
-        database_line = lines.open(
-            Address(path=folder / SOCKET_NAME), Address(path=_socket_of(url)), rng
-        )
-        bank_line = lines.open(Address(port=line_port), Address(port=bank_port), rng)
-        environment = _environ(_settings(shape, folder, url, line_port))
-        system = System(
-            folder=folder,
+        system = _built(
             shape=shape,
-            bank=Bank(bank_port),
-            bank_line=bank_line,
-            database_line=database_line,
+            folder=folder,
             postgres=postgres,
-            database_url=url,
-            environment=environment,
-            apis=[_api(shape, folder, environment, number, it) for number, it in enumerate(ports)],
-            workers=[_worker(folder, environment, number) for number in range(shape.workers)],
-            ports=ports,
             supervisor=supervisor,
+            lines=at_end.enter_context(Lines()),
+            rng=rng,
         )
-        wait_for("the bank", lambda: is_listening("127.0.0.1", bank_port))
+        bank = Program("bank", _bank(system, rng), _environ({}), folder / "bank.log")
+        at_end.callback(bank.stop)
+        at_end.callback(supervisor.stop)
+        bank.start()
+        wait_for("the bank", lambda: is_listening("127.0.0.1", system.bank.port))
         for program in system.programs():
             supervisor.start(program)
         wait_for("the APIs and the workers", system.all_up)
         supervisor.watch(PrivatePostgres(postgres))
         supervisor.begin()
         yield system
+
+
+def _database(at_end: ExitStack, *, keep: bool) -> tuple[Path, EmbeddedPostgres]:
+    """A folder, and in it a server that forgets nothing, with the schema."""
+    folder = Path(tempfile.mkdtemp(prefix="counterfoil-chaos-"))
+    folder.chmod(0o711)  # as root, Postgres runs as nobody and has to get to its own folder
+    postgres = EmbeddedPostgres(folder / "postgres")
+    if keep:
+        at_end.callback(postgres.stop)
+    else:
+        at_end.callback(shutil.rmtree, folder, ignore_errors=True)
+        at_end.callback(postgres.remove)
+    migrate(postgres.start())
+    return folder, postgres
+
+
+def _built(
+    *,
+    shape: Shape,
+    folder: Path,
+    postgres: EmbeddedPostgres,
+    supervisor: KeptUp,
+    lines: Lines,
+    rng: random.Random,
+) -> System:
+    """Everything in its place, and nothing started but the lines."""
+    url = postgres.url()
+    bank_port, line_port, *ports = free_ports(2 + shape.apis)
+    environment = _environ(_settings(shape, folder, url, line_port))
+    to_database = Address(path=_socket_of(url))
+    return System(
+        folder=folder,
+        shape=shape,
+        bank=Bank(bank_port),
+        bank_line=lines.open(Address(port=line_port), Address(port=bank_port), rng),
+        database_line=lines.open(Address(path=folder / SOCKET_NAME), to_database, rng),
+        postgres=postgres,
+        database_url=url,
+        environment=environment,
+        apis=[_api(shape, folder, environment, number, it) for number, it in enumerate(ports)],
+        workers=[_worker(folder, environment, number) for number in range(shape.workers)],
+        ports=ports,
+        supervisor=supervisor,
+    )
 
 
 def wait_for(what: str, is_so: Callable[[], bool], seconds: float = START_SECONDS) -> None:
@@ -342,18 +367,17 @@ def _settings(shape: Shape, folder: Path, url: str, bank_port: int) -> dict[str,
 
 def conninfo_url(url: str, folder: Path) -> str:
     """The same database, over the line that listens in `folder`."""
-    from urllib.parse import quote
-
     return f"{url.partition('?')[0]}?host={quote(str(folder), safe='')}"
 
 
-def _bank(shape: Shape, folder: Path, port: int, rng: random.Random) -> tuple[str, ...]:
+def _bank(system: System, rng: random.Random) -> tuple[str, ...]:
+    shape = system.shape
     low, high = shape.bank_latency_ms
     return (
-        *(*COUNTERFOIL, "bank", "--port", str(port), "--profile", "ficmart"),
+        *(*COUNTERFOIL, "bank", "--port", str(system.bank.port), "--profile", "ficmart"),
         *("--min-latency-ms", str(low), "--max-latency-ms", str(high)),
         *("--gives-up-seconds", f"{shape.bank_gives_up_seconds:g}"),
-        *("--seed", str(rng.randrange(2**31)), "--database", str(folder / "bank.sqlite")),
+        *("--seed", str(rng.randrange(2**31)), "--database", str(system.folder / "bank.sqlite")),
     )
 
 

@@ -25,6 +25,7 @@ READERS_OF_THE_ENVIRONMENT: Final = {
     "scripts/bootstrap.py": "runs before there are settings: what pip and uv are told",
     "scripts/up.py": "starts programs, each with an environment",
     "scripts/mutants.py": "starts tests, each with an environment",
+    "scripts/reality/system.py": "starts programs, each with an environment",
 }
 CATCH_EVERYTHING: Final = {
     "infrastructure/worker.py": "the loop outlives whatever happens to one piece of its work",

@@ -227,3 +227,17 @@ def test_a_late_head_leaves_the_body_no_more_than_the_time_that_is_left(bank: Ba
         post(bank, timeout_seconds=1.0)
 
     assert time.monotonic() - started < 1.6
+
+
+def test_what_is_too_late_when_its_turn_comes_is_not_sent(bank: BadBank) -> None:
+    """As by a process that was stopped between deciding to ask and asking."""
+    bank.will(says(200, {}))
+    bank.will(says(200, {}))
+    client = BankClient(bank.url, connections=1)
+    client.post("/api/v1/voids", "in-time", {}, timeout_seconds=PATIENCE_SECONDS)
+
+    with pytest.raises(NotSent):
+        client.post("/api/v1/voids", "too-late", {}, timeout_seconds=1e-9)
+
+    client.post("/api/v1/voids", "in-time-again", {}, timeout_seconds=PATIENCE_SECONDS)
+    assert [heard.key for heard in bank.heard] == ["in-time", "in-time-again"]

@@ -36,8 +36,6 @@ ZOMBIES: Final = 0.25
 MOOD_SECONDS: Final = (0.5, 3.0)
 MOODS_OF_ALL: Final = 0.4
 HANGS_OF_SLIPS: Final = 0.4
-BANK_LINE: Final = Weather(0.06)
-DATABASE_LINE: Final = Weather(0.004)
 # Out of all the time that there is: until then nothing is struck, so that there is something to lose.
 GRACE: Final = 0.05
 
@@ -222,8 +220,9 @@ class Killer:
                 processes.send(pid, signal.SIGCONT)
 
     def _roughen(self) -> None:
-        self._system.bank_line.weather = BANK_LINE
-        self._system.database_line.weather = DATABASE_LINE
+        shape = self._system.shape
+        self._system.bank_line.weather = Weather(shape.bank_mishaps)
+        self._system.database_line.weather = Weather(shape.database_mishaps)
 
     def _silence(self) -> None:
         self._system.bank_line.weather = SILENCE

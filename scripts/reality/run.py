@@ -139,7 +139,7 @@ class Run:
         struck = self._misfortune()
         recovery = self._healed()
         say(f"{recovery.figures()}; the clients come back")
-        self._street().run([(0.0, it) for it in self._ended()], FINISHING_SECONDS)
+        self._street().run([(0.0, it) for it in self._calmed()], FINISHING_SECONDS)
         after = verdict.until_quiet(self._system)
         say("comparing the books")
         search = CanarySearch(self._cards, seen=f"ORD-{self._plan.name}-")
@@ -185,9 +185,9 @@ class Run:
         wait_for("everything that died to be up", self._system.all_up)
         return recovery
 
-    def _ended(self) -> list[Shopper]:
+    def _calmed(self) -> list[Shopper]:
         for shopper in self._shoppers:
-            shopper.end()
+            shopper.calm_down()
         return self._shoppers
 
     def _street(self) -> Street:

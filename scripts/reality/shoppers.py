@@ -160,7 +160,7 @@ class Shopper:
     payment_id: str | None = None
     asks: list[Ask] = field(default_factory=list)
     step_number: int = 0
-    is_ending: bool = False
+    is_calm: bool = False
 
     @property
     def order_id(self) -> str:
@@ -177,15 +177,15 @@ class Shopper:
         if all(self.memory.settled(ask.key) for ask in self.asks):
             self._learn()
             self.asks = []
-            return 0.0 if not self.is_ending else None
+            return 0.0
         return self.rng.uniform(*COMES_BACK_SECONDS)
 
-    def end(self) -> None:
-        """Finishes what was begun, and begins no more."""
-        self.is_ending = True
+    def calm_down(self) -> None:
+        """Goes on as planned, patiently and with no more whims."""
+        self.is_calm = True
 
     def _begin_next(self) -> bool:
-        if self.is_ending or self.step_number >= len(self.plan):
+        if self.step_number >= len(self.plan):
             return False
         names = self.plan[self.step_number].split("|")
         self.step_number += 1
@@ -216,7 +216,7 @@ class Shopper:
     def _take_a_new_key(self, waiting: Sequence[Ask]) -> None:
         """Some clients make a new key for the same order when they are not answered."""
         known = self.asks[0].key
-        if self.is_ending or not waiting or not known.endswith("-authorize"):
+        if self.is_calm or not waiting or not known.endswith("-authorize"):
             return
         was_asked = self.memory.answers[known] or self.memory.silences
         if len(self.asks) == 1 and was_asked and self.rng.random() < TAKES_A_NEW_KEY:
@@ -234,7 +234,7 @@ class Shopper:
             thread.join()
 
     def _patience(self) -> float:
-        if not self.is_ending and self.rng.random() < GIVES_UP:
+        if not self.is_calm and self.rng.random() < GIVES_UP:
             return self.rng.uniform(*IMPATIENCE_SECONDS)
         return PATIENCE_SECONDS
 

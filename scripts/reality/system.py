@@ -51,7 +51,8 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How much of everything, and how long it may take. Seconds as named."""
+    """How much of everything, and how long it may take. Seconds as named; mishaps as a share of the
+    messages on a line."""
 
     apis: int = 2
     workers: int = 3
@@ -61,6 +62,8 @@ class Shape:
     bank_gives_up_seconds: float = 15.0
     bank_timeout_seconds: float = 5.0
     request_deadline_seconds: float = 10.0
+    bank_mishaps: float = 0.06
+    database_mishaps: float = 0.004
 
     def settings(self) -> dict[str, str]:
         """The same as our programs are told it."""
@@ -79,6 +82,8 @@ HURRIED: Final = Shape(
     bank_gives_up_seconds=2.0,
     bank_timeout_seconds=1.0,
     request_deadline_seconds=3.0,
+    bank_mishaps=0.1,
+    database_mishaps=0.03,
 )
 
 

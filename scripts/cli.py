@@ -52,6 +52,7 @@ from projections.receipts import Receipts
 from scripts.console import (
     COMMAND_CONNECTIONS,
     NOT_DONE,
+    WRONG_SETTING,
     connected,
     database,
     print_rows,

@@ -36,14 +36,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--proofs", action="store_true", help="also run what is marked as a proof")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the proofs, unless they were asked for."""
-    if not config.getoption("--proofs"):
-        for item in items:
-            if item.get_closest_marker("proof") is not None:
-                item.add_marker(pytest.mark.skip(reason="give --proofs"))
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that this run's workers share."""
     if hasattr(config, "workerinput"):
@@ -62,8 +54,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long and mostly waits begins first, whatever the order of the rest: on its own
-    worker where there are several, each of which is given a share of the front of the list."""
+    """Proofs are skipped unless they were asked for. What takes long and mostly waits begins first,
+    whatever the order of the rest: on its own worker where there are several, each of which is given
+    a share of the front of the list."""
+    if not config.getoption("--proofs"):
+        for item in items:
+            if item.get_closest_marker("proof") is not None:
+                item.add_marker(pytest.mark.skip(reason="give --proofs"))
     slow = [item for item in items if item.get_closest_marker("slow") is not None]
     items[:] = [item for item in items if item.get_closest_marker("slow") is None]
     workers = int(getattr(config, "workerinput", {}).get("workercount", 1))

@@ -37,12 +37,6 @@ class Partner(Protocol):
     @property
     def bank(self) -> BankPort: ...
 
-    @property
-    def records(self) -> BankRecords: ...
-
-    def loses_its_database(self) -> None:
-        """It says that it is not well."""
-
     def will_suffer(self, operation: Operation, *misfortunes: Misfortune) -> None:
         """What befalls the next attempts of `operation`; all of one kind."""
 
@@ -57,6 +51,16 @@ class Partner(Protocol):
 
     def done_under(self, key: str) -> int:
         """How many holds, captures, voids or refunds there are under `key`."""
+
+
+class RecordKeeper(Partner, Protocol):
+    """A bank whose records can be asked for as well."""
+
+    @property
+    def records(self) -> BankRecords: ...
+
+    def loses_its_database(self) -> None:
+        """It says that it is not well."""
 
 
 class LittleBank:

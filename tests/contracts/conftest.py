@@ -6,7 +6,13 @@ import pytest
 
 from infrastructure.database import Pool, open_pool
 from tests.conftest import Databases
-from tests.contracts.banks import BankOfTheSimulatedWorld, LittleBank, Partner, SimulatedBank
+from tests.contracts.banks import (
+    BankOfTheSimulatedWorld,
+    LittleBank,
+    Partner,
+    RecordKeeper,
+    SimulatedBank,
+)
 from tests.contracts.stores import MemoryStore, PostgresStore, Store
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
 
@@ -54,3 +60,11 @@ def partner(request: pytest.FixtureRequest) -> Iterator[Partner]:
             bank = BankOfTheSimulatedWorld()
             yield bank
             bank.close()
+
+
+@pytest.fixture(params=["fake", "simulator"])
+def keeper(request: pytest.FixtureRequest) -> RecordKeeper:
+    """The partner bank with its records, behind the ports."""
+    if request.param == "fake":
+        return LittleBank()
+    return SimulatedBank(request.getfixturevalue("simulator"))

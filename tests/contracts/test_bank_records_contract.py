@@ -7,7 +7,7 @@ import pytest
 from domain.bank import Approved, BankRequest, Operation
 from domain.bank_records import BankRecord, NoRecord, NotTold
 from tests.builders import a_bank_request, an_empty_card
-from tests.contracts.banks import Partner
+from tests.contracts.banks import RecordKeeper
 from tests.contracts.test_bank_contract import about, approved, begun, captured, held
 from tests.fakes import Misfortune
 
@@ -25,9 +25,9 @@ NOBODYS = {
 }
 
 
-def done(partner: Partner, operation: Operation) -> tuple[BankRequest, Approved]:
-    request = begun(partner, operation)
-    return request, approved(partner.bank.perform(request))
+def done(keeper: RecordKeeper, operation: Operation) -> tuple[BankRequest, Approved]:
+    request = begun(keeper, operation)
+    return request, approved(keeper.bank.perform(request))
 
 
 def a_record(request: BankRequest, answer: Approved) -> BankRecord:
@@ -45,21 +45,23 @@ def a_record(request: BankRequest, answer: Approved) -> BankRecord:
 
 
 @pytest.mark.parametrize("operation", LOOKED_UP)
-def test_what_was_done_is_on_record_under_its_id(partner: Partner, operation: Operation) -> None:
-    request, answer = done(partner, operation)
+def test_what_was_done_is_on_record_under_its_id(
+    keeper: RecordKeeper, operation: Operation
+) -> None:
+    request, answer = done(keeper, operation)
 
-    told = partner.records.look_up(operation, answer.bank_id)
+    told = keeper.records.look_up(operation, answer.bank_id)
 
     assert told == a_record(request, answer)
 
 
-def test_a_hold_is_approved_for_ever_whatever_became_of_it(partner: Partner) -> None:
-    captured_hold, voided_hold = held(partner), held(partner)
-    approved(partner.bank.perform(about(Operation.CAPTURE, captured_hold)))
-    approved(partner.bank.perform(about(Operation.VOID, voided_hold)))
+def test_a_hold_is_approved_for_ever_whatever_became_of_it(keeper: RecordKeeper) -> None:
+    captured_hold, voided_hold = held(keeper), held(keeper)
+    approved(keeper.bank.perform(about(Operation.CAPTURE, captured_hold)))
+    approved(keeper.bank.perform(about(Operation.VOID, voided_hold)))
 
     for hold in (captured_hold, voided_hold):
-        told = partner.records.look_up(Operation.AUTHORIZATION, hold)
+        told = keeper.records.look_up(Operation.AUTHORIZATION, hold)
         assert isinstance(told, BankRecord)
         assert told.status == "approved"
         assert told.expires_at is not None
@@ -67,56 +69,58 @@ def test_a_hold_is_approved_for_ever_whatever_became_of_it(partner: Partner) -> 
 
 
 @pytest.mark.parametrize("operation", LOOKED_UP)
-def test_what_was_never_done_is_on_no_record(partner: Partner, operation: Operation) -> None:
-    assert partner.records.look_up(operation, NOBODYS[operation]) == NoRecord()
+def test_what_was_never_done_is_on_no_record(keeper: RecordKeeper, operation: Operation) -> None:
+    assert keeper.records.look_up(operation, NOBODYS[operation]) == NoRecord()
 
 
 @pytest.mark.parametrize("operation", Operation)
-def test_what_was_done_is_remembered_under_our_key(partner: Partner, operation: Operation) -> None:
-    request, answer = done(partner, operation)
+def test_what_was_done_is_remembered_under_our_key(
+    keeper: RecordKeeper, operation: Operation
+) -> None:
+    request, answer = done(keeper, operation)
 
-    told = partner.records.remembered(operation, request.key)
+    told = keeper.records.remembered(operation, request.key)
 
     assert told == a_record(request, answer)
-    assert partner.done_under(request.key) == 1
+    assert keeper.done_under(request.key) == 1
 
 
 @pytest.mark.parametrize("operation", Operation)
 def test_a_question_under_a_key_that_the_bank_does_not_know_does_nothing(
-    partner: Partner, operation: Operation
+    keeper: RecordKeeper, operation: Operation
 ) -> None:
-    request = begun(partner, operation)
+    request = begun(keeper, operation)
 
-    told = partner.records.remembered(operation, request.key)
+    told = keeper.records.remembered(operation, request.key)
 
     assert told == NoRecord()
-    assert partner.done_under(request.key) == 0
-    assert not approved(partner.bank.perform(request)).replayed
+    assert keeper.done_under(request.key) == 0
+    assert not approved(keeper.bank.perform(request)).replayed
 
 
-def test_a_decline_and_what_was_forgotten_are_not_remembered(partner: Partner) -> None:
+def test_a_decline_and_what_was_forgotten_are_not_remembered(keeper: RecordKeeper) -> None:
     declined = a_bank_request(card=an_empty_card())
-    partner.bank.perform(declined)
-    forgotten = begun(partner, Operation.CAPTURE)
-    partner.will_suffer(Operation.CAPTURE, Misfortune.FORGETS)
-    partner.bank.perform(forgotten)
+    keeper.bank.perform(declined)
+    forgotten = begun(keeper, Operation.CAPTURE)
+    keeper.will_suffer(Operation.CAPTURE, Misfortune.FORGETS)
+    keeper.bank.perform(forgotten)
 
-    told = [partner.records.remembered(each.operation, each.key) for each in (declined, forgotten)]
+    told = [keeper.records.remembered(each.operation, each.key) for each in (declined, forgotten)]
 
     assert told == [NoRecord(), NoRecord()]
 
 
-def test_a_bank_that_is_not_well_is_believed_in_nothing_that_it_lacks(partner: Partner) -> None:
-    request = begun(partner, Operation.REFUND)
-    capture = captured(partner)
-    partner.loses_its_database()
+def test_a_bank_that_is_not_well_is_believed_in_nothing_that_it_lacks(keeper: RecordKeeper) -> None:
+    request = begun(keeper, Operation.REFUND)
+    capture = captured(keeper)
+    keeper.loses_its_database()
 
     told = [
-        partner.records.look_up(Operation.CAPTURE, capture),
-        partner.records.remembered(Operation.REFUND, request.key),
+        keeper.records.look_up(Operation.CAPTURE, capture),
+        keeper.records.remembered(Operation.REFUND, request.key),
     ]
 
-    assert not partner.records.is_well()
+    assert not keeper.records.is_well()
     for each in told:
         assert isinstance(each, NotTold)
         assert not each.bank_is_well

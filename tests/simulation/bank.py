@@ -418,7 +418,7 @@ class SimulatedClient(BankClient):
             raise NotSent("ConnectTimeout")
         exchange = Exchange(operation=OPERATIONS[path], key=key, body=body)
         exchange.is_astray = scheduler.now > give_up_at  # we were stopped just before
-        self._send(exchange)
+        self._put_on_the_wire(exchange)
         host = scheduler.host()
         assert host is not None
         host.hung_up.append(lambda: setattr(exchange, "is_gone", True))
@@ -431,7 +431,7 @@ class SimulatedClient(BankClient):
             raise NoReply("Timeout")
         return reply
 
-    def _send(self, exchange: Exchange) -> None:
+    def _put_on_the_wire(self, exchange: Exchange) -> None:
         world, choices = self._world, self._world.choices
         world.trace("ours", f"asks {exchange.key}", sorted(exchange.body))
         if world.befalls("bank_request_lost"):

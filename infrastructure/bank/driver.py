@@ -311,20 +311,15 @@ class _Call:
             return Unknown(reason=f"no answer: {error}", unanswered=True)
         answer = classify(self._request, reply, attempts=self._attempts)
         self._attempts += 1
-        repeatable = self._request.operation not in DONE_AS_OFTEN_AS_ASKED
-        if repeatable or not isinstance(answer, Unknown) or reply.status != HTTPStatus.OK:
-            return answer
-        return self._believed_by_memory(answer)
+        if isinstance(answer, Unknown) and answer.unanswered and answer.contradicts:
+            return self._remembered_better(answer)
+        return answer
 
-    def _believed_by_memory(self, answer: Unknown) -> Answer:
-        """What was approved, and is not what was asked, is done; perhaps more than the answer is wrong.
-        So the request is not put again: if the bank does not remember it, it is as good as silent."""
-        if answer.unanswered:
-            return answer
+    def _remembered_better(self, doubtful: Unknown) -> Answer:
+        """What was approved, and is not what was asked, is done, and the bank is done with it. So its
+        memory can be looked at now, and may be right; but the request is not put again."""
         remembered = self._remembered_if_well()
-        if isinstance(remembered, Approved):
-            return remembered
-        return replace(answer, unanswered=True)
+        return remembered if isinstance(remembered, Approved) else doubtful
 
     def _remembered_if_well(self) -> Answer | None:
         """What the bank remembers under the key; None if it is well and remembers nothing. Its word
@@ -392,7 +387,7 @@ def _approved(request: BankRequest, reply: Reply) -> Answer:
     bank_id = body.get(ID_FIELDS[request.operation])
     mismatches = [name for name, ok in _checks(request, body).items() if not ok]
     if not isinstance(bank_id, str) or not BANK_ID.fullmatch(bank_id) or mismatches:
-        # An answer under our key, so nothing is running there, and asking again does nothing new.
+        # Something was done under our key, and nobody knows what: as doubtful as silence.
         return Unknown(
             reason=f"a 200 of something else: {mismatches}", unanswered=True, contradicts=True
         )

@@ -220,11 +220,11 @@ def test_an_approval_of_something_else_is_looked_at_again_under_the_same_key(
     assert [heard.key for heard in bank.posts] == ["a-key", "a-key"]
 
 
-@pytest.mark.parametrize("operation", [Operation.AUTHORIZATION, Operation.REFUND])
+@pytest.mark.parametrize("operation", Operation)
 def test_an_approval_of_something_else_is_not_done_once_more(
     bank: BadBank, operation: Operation
 ) -> None:
-    bank.will(says(200, APPROVALS[operation] | {"amount": 1}), PLAIN_400, approves(operation))
+    bank.will(says(200, APPROVALS[operation] | {"status": "odd"}), PLAIN_400, approves(operation))
 
     answer = perform(bank.url, operation)
 
@@ -243,6 +243,20 @@ def test_an_approval_that_stays_of_something_else_is_never_believed(
 
     assert isinstance(answer, Unknown)
     assert answer.contradicts
+    assert len(bank.posts) == 2
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_a_bank_that_remembers_something_else_did_nothing_more(
+    bank: BadBank, operation: Operation
+) -> None:
+    odd = APPROVALS[operation] | {"status": "odd"}
+    bank.will(says(200, odd, X_Idempotent_Replayed="true"))
+
+    answer = perform(bank.url, operation, ask_only=True, attempts_before=1)
+
+    assert isinstance(answer, Unknown)
+    assert (answer.unanswered, answer.contradicts) == (False, True)
 
 
 @pytest.mark.parametrize("status", [302, 502, 503, 504])

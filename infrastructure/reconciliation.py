@@ -6,8 +6,8 @@ the run where it is: nothing is made of what it does not have meanwhile.
 """
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum
@@ -42,11 +42,13 @@ from projections.receipts import Receipts
 
 # What is asked of the bank, at most, where nothing else is said.
 RATE_PER_SECOND: Final = 10.0
-# A killed run loses no more than a page, and a page is not long.
 PAYMENTS_IN_A_PAGE: Final = 50
+# So many payments are begun for each that can be at the bank: none is waited for while there is room,
+# and a killed run loses no more than these.
+BEGUN_FOR_EACH_AT_ONCE: Final = 2
 # The bank takes up to two seconds for an answer, and the pace is kept all the same.
 LONGEST_ANSWER_SECONDS: Final = 2.0
-MOST_AT_ONCE: Final = 32
+MOST_AT_ONCE: Final = 64
 HOLD_AGAIN_SECONDS: Final = HELD_SECONDS / 6
 # How often a payment is compared anew because it changed meanwhile; one that is so busy is for the
 # next run.
@@ -80,6 +82,15 @@ class Compared:
     payment_id: UUID
     outcome: Outcome
     found: Sequence[Difference] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """A page whose payments are being compared."""
+
+    shard: int
+    after: UUID
+    compared: Sequence[Future[Compared]]
 
 
 class Reconciliation:
@@ -124,14 +135,22 @@ class Reconciliation:
     def _every_page(
         self, run: Run, cause: Cause, executor: ThreadPoolExecutor, progress: Progress | None
     ) -> None:
+        """Pages are begun while others wait for the bank, and done in their order: so the cursor of
+        a shard never passes what is not done."""
         done, of = 0, 0 if progress is None else self._count(run)
-        for shard in range(SHARDS):
-            for payments in self._pages(run, shard):
-                page = self._page(run, shard, payments, cause, executor)
-                self._runs.advance(run, page)
-                done += len(payments)
+        begun: deque[_Begun] = deque()
+        for begun_page in self._pages(run, cause, executor):
+            if begun_page is not None:
+                begun.append(begun_page)
+            while begun and (begun_page is None or self._are_enough(begun)):
+                page = begun.popleft()
+                self._runs.advance(run, self._done(run, page))
+                done += len(page.compared)
                 if progress is not None:
                     progress(min(done, of), of)
+
+    def _are_enough(self, begun: Iterable["_Begun"]) -> bool:
+        return sum(len(page.compared) for page in begun) > BEGUN_FOR_EACH_AT_ONCE * self._at_once
 
     def _count(self, run: Run) -> int:
         """How many payments are left to do."""
@@ -141,30 +160,28 @@ class Reconciliation:
                 for shard in range(SHARDS)
             )
 
-    def _pages(self, run: Run, shard: int) -> Iterator[list[tuple[UUID, Tenant]]]:
-        after = self._runs.after(run, shard)
-        while True:
-            with self._pool.connection() as connection:
-                payments = RECEIPTS.changed(connection, shard, after, run.since, PAYMENTS_IN_A_PAGE)
-            if not payments:
-                return
-            yield payments
-            after = payments[-1][0]
+    def _pages(
+        self, run: Run, cause: Cause, executor: ThreadPoolExecutor
+    ) -> Iterator["_Begun | None"]:
+        """Every page, begun; None at the end."""
+        for shard in range(SHARDS):
+            after = self._runs.after(run, shard)
+            while payments := self._next_page(run, shard, after):
+                futures = [executor.submit(self._compared, *each, cause) for each in payments]
+                after = payments[-1][0]
+                yield _Begun(shard=shard, after=after, compared=futures)
+        yield None
 
-    def _page(
-        self,
-        run: Run,
-        shard: int,
-        payments: Sequence[tuple[UUID, Tenant]],
-        cause: Cause,
-        executor: ThreadPoolExecutor,
-    ) -> Page:
-        futures = [executor.submit(self._compared, *payment, cause) for payment in payments]
-        compared = [future.result() for future in self._as_they_come(run, futures)]
+    def _next_page(self, run: Run, shard: int, after: UUID) -> list[tuple[UUID, Tenant]]:
+        with self._pool.connection() as connection:
+            return RECEIPTS.changed(connection, shard, after, run.since, PAYMENTS_IN_A_PAGE)
+
+    def _done(self, run: Run, page: "_Begun") -> Page:
+        compared = [future.result() for future in self._as_they_come(run, page.compared)]
         counts = Counter(each.outcome for each in compared)
         return Page(
-            shard=shard,
-            after=payments[-1][0],
+            shard=page.shard,
+            after=page.after,
             checked=counts[Outcome.CHECKED],
             skipped=counts[Outcome.SKIPPED],
             unanswered=counts[Outcome.UNANSWERED],

@@ -361,7 +361,7 @@ class SimulatedBank:
         elif world.befalls("bank_garbles"):
             self._answer(exchange, Reply(status=200, body=None, replayed=False))
         elif world.befalls("bank_mismatches"):
-            other = self._other(body)
+            other = self._other(exchange.operation, body)
             if world.choices.happens(0.5):
                 self._remembered[name] = (world.scheduler.now, other)
                 self.wrong_for_ever.add(exchange.key)
@@ -369,10 +369,15 @@ class SimulatedBank:
         else:
             self._answer(exchange, Reply(status=200, body=body, replayed=False))
 
-    def _other(self, body: Json) -> Json:
-        """An answer to another question."""
-        name = self._world.choices.one_of(sorted({"amount", "currency", "status"} & set(body)))
-        return body | {name: {"amount": 1, "currency": "EUR", "status": "odd"}[name]}
+    def _other(self, operation: Operation, body: Json) -> Json:
+        """The answer to somebody else's question, which differs in more than its id."""
+        others = [known for (of, _), (_, known) in self._remembered.items() if of == operation]
+        other = dict(self._world.choices.one_of(others))
+        if operation == Operation.VOID:
+            other["authorization_id"] = "auth_0"
+        elif other["amount"] == body["amount"]:
+            other["currency"] = "EUR"
+        return other
 
     def _refuse(self, exchange: Exchange, status: int, code: str) -> None:
         body = {"error": code, "message": "The bank's own words."}

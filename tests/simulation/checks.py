@@ -28,6 +28,7 @@ from projections import receipts, refunds
 from tests.simulation.bank import Exchange, Hold, Taken
 from tests.simulation.cards import CARD_PREFIX
 from tests.simulation.scheduler import Host
+from tests.simulation.weather import FAULTS
 
 if TYPE_CHECKING:
     from tests.simulation.gateway import Asked
@@ -37,6 +38,30 @@ NEXT: Final = {
     Status.PENDING: {Status.AUTHORIZED, Status.DECLINED},
     Status.AUTHORIZED: {Status.CAPTURED, Status.VOIDED, Status.EXPIRED},
     Status.CAPTURED: {Status.REFUNDED},
+}
+DISAGREEMENTS: Final = ("bank_lock_trouble_felt", "bank_mismatches")
+FORGETTING: Final = (
+    "bank_forgets",
+    "bank_forgets_the_abandoned",
+    "bank_answers_and_forgets",
+    "bank_prunes_keys_early",
+    "bank_restarts",
+    # What cannot be looked up at the moment is as good as forgotten.
+    "bank_database_down",
+    "bank_reply_lost",
+    "bank_request_lost",
+    "bank_unreachable",
+)
+SILENCES: Final = tuple(
+    name
+    for name in FAULTS
+    if name.startswith(("bank_", "process_", "store_")) and name != "bank_fails"
+)
+CAUSES: Final = {
+    ReviewReason.BANK_DISAGREES: DISAGREEMENTS,
+    ReviewReason.CAPTURE_ID_UNKNOWN: FORGETTING,
+    ReviewReason.REFUND_ID_UNKNOWN: FORGETTING,
+    ReviewReason.POSSIBLE_ORPHAN_HOLD: SILENCES,
 }
 RESOLVED_WITHIN_SECONDS: Final = 90.0
 # Three or four digits are anywhere by chance; so the CVC is looked for by the name of its field.
@@ -120,16 +145,20 @@ class Checks:
     def answered(self, asked: "Asked", answer: Answer) -> None:
         """A command was answered, whether or not anybody hears it."""
         self._leaks("an answer", answer.body.decode())
+        name, told = (asked.tenant, asked.key), (answer.status, answer.body)
+        about = asked.body.get("payment_id")
+        if about is not None and self.tenants[decode(Prefix.PAYMENT, about)] != asked.tenant:
+            raise Violation(f"{asked.tenant} was told of {about}, which is another's")
+        if self._bodies.setdefault(name, (asked.path, asked.body)) != (asked.path, asked.body):
+            raise Violation(f"{asked.key} was used for another request, which got the answer")
         if answer.status == 202:
             return
-        name, told = (asked.tenant, asked.key), (answer.status, answer.body)
         before = self._told.setdefault(name, told)
         if before != told:
             raise Violation(f"two answers under {asked.key}: {before} and {told}")
         stored = self._world.store.tables.answers.get(name)
         if stored is None or (stored.status, stored.body) != told:
             raise Violation(f"the answer under {asked.key} is not the stored one")
-        self._bodies.setdefault(name, (asked.path, asked.body))
 
     def read(self, payment_id: str, version: int, answer: Answer) -> None:
         """A receipt was read, which was asked for when the payment had `version`."""
@@ -288,6 +317,7 @@ class Checks:
             raise Violation(f"keys without an outcome: {unanswered}")
         for payment in self._payments.values():
             self._the_books_agree(payment)
+            self._reviews_have_a_cause(payment)
         self._every_hold_is_explained()
         late = [seconds for seconds in self.recovered if seconds > RESOLVED_WITHIN_SECONDS]
         if late:
@@ -295,7 +325,7 @@ class Checks:
 
     def when_replayed(self) -> dict[tuple[Tenant, str], tuple[str, dict[str, Any]]]:
         """Every request that was answered, to be asked again."""
-        return dict(self._bodies)
+        return {name: asked for name, asked in self._bodies.items() if name in self._told}
 
     def none_is_past_its_time(self) -> None:
         """After a quiet week: no hold that we know of outlives its time."""
@@ -312,6 +342,12 @@ class Checks:
         ours = (payment.status, payment.captured_minor, payment.refunded_minor)
         if ours != as_booked(known, payment.status):
             raise Violation(f"{payment.id} is {ours}, and the bank has {as_booked(known, None)}")
+
+    def _reviews_have_a_cause(self, payment: Payment) -> None:
+        """Nobody is sent to look where nothing can be wrong."""
+        for reason in payment.reviews:
+            if not any(self._world.happenings[fault] for fault in CAUSES[reason]):
+                raise Violation(f"{payment.id} needs a review, {reason}, for nothing")
 
     def _every_hold_is_explained(self) -> None:
         """Each live hold at the bank is an authorized payment's, or its payment's review says that it

@@ -89,6 +89,12 @@ class Order:
         """Thinks, and does one of the things that can be done then; whether all is to begin anew."""
         self._think()
         self._look(payment_id)
+        if self._befalls("client_is_nosy"):
+            other = next(each for each in MERCHANTS if each != self._tenant)
+            key = f"nosy-{next(self._keys)}"
+            self._ask(
+                Asked(tenant=other, path="/v1/voids", key=key, body={"payment_id": payment_id})
+            )
         match self._world.choices.one_of(("capture", "capture", "void", "leave", "both")):
             case "capture":
                 self._capture(payment_id)

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from domain.bank import Answer, Approved, BankRequest, Declined, Outcome, Unknown
+from domain.bank import Answer, Approved, BankRequest, Declined, Operation, Outcome, Unknown
+from domain.commands import Tenant
 from domain.ledger import Settled
 from domain.payment import Payment
 from domain.records import (
@@ -37,6 +39,9 @@ FORGETTING = replace(WELL, bank_forgets=0.3)
 DYING = replace(WELL, process_dies=0.01)
 STOPPING = replace(WELL, process_is_stopped=0.05, process_stalls=0.05)
 DOUBTS = replace(WELL, store_acknowledgement_lost=0.2, store_commits_late=0.1)
+DISAGREEING = replace(
+    WELL, bank_mismatches=0.2, bank_fails=0.3, bank_lock_trouble=0.9, client_takes_a_new_key=0.5
+)
 REPEATING = replace(WELL, request_duplicated=0.5, client_races_itself=0.5, answer_lost=0.2)
 
 
@@ -71,6 +76,13 @@ class ForgetsSilence(SimulatedLedger):
 
     def _end(self, payment: Payment, call: BankCall, answer: Outcome) -> Settled:
         return super()._end(payment, replace(call, unanswered=0), answer)
+
+
+class TellsEverybody(SimulatedLedger):
+    """Shows any payment to anyone."""
+
+    def payment(self, payment_id: UUID, tenant: Tenant, *, version: int | None = None) -> Payment:
+        return super().payment(payment_id, self._world.checks.tenants[payment_id], version=version)
 
 
 class NewKeyEachTime(SimulatedLedger):
@@ -155,6 +167,21 @@ class LosesReceipts(SimulatedStore):
         super().record(stored_events, cause, () if ends else history, beside)
 
 
+class BelievesAnyAmount(BankDriver):
+    """Takes every 200 for an approval of what it asked."""
+
+    def ask(self, request: BankRequest, body: dict[str, Any], *, seconds_left: float) -> Reply:
+        reply = super().ask(request, body, seconds_left=seconds_left)
+        if reply.status != 200 or reply.body is None:
+            return reply
+        asked = {"amount": request.money.amount_minor, "currency": request.money.currency}
+        about = {"authorization_id": request.bank_id, "capture_id": request.bank_id}
+        known = {} if request.operation is Operation.AUTHORIZATION else about
+        if request.operation is Operation.CAPTURE:
+            del known["capture_id"]
+        return replace(reply, body=reply.body | asked | known)
+
+
 class NeverSweeps(Worker):
     """Holds are kept for ever."""
 
@@ -188,7 +215,13 @@ BROKEN: dict[str, tuple[Parts, Weather, str]] = {
     "asks again at once": (Parts(driver=Impatient), SILENCE, "overlap"),
     "takes silence for a no": (Parts(driver=TakesSilenceForANo), SILENCE, ""),
     "believes everything": (Parts(driver=BelievesEverything), FORGETTING, "does not say"),
+    "believes any amount": (Parts(driver=BelievesAnyAmount), DISAGREEING, ""),
     "forgets silence": (Parts(ledger=ForgetsSilence), FORGETTING, "does not say"),
+    "tells everybody": (
+        Parts(ledger=TellsEverybody),
+        replace(WELL, client_is_nosy=1.0),
+        "another's",
+    ),
     "a key for each attempt": (Parts(ledger=NewKeyEachTime), SILENCE, ""),
     "no claims": (Parts(store=WithoutClaims), REPEATING, ""),
     "no slots": (Parts(store=WithoutSlots), REPEATING, "is live"),
@@ -235,7 +268,15 @@ def test_a_violation_comes_with_what_happened_last_and_how_to_see_it_again() -> 
 
 
 def test_nothing_is_found_where_nothing_is_broken() -> None:
-    weathers: list[Weather] = [SILENCE, FORGETTING, DYING, STOPPING, DOUBTS, REPEATING]
+    weathers: list[Weather] = [
+        SILENCE,
+        FORGETTING,
+        DYING,
+        STOPPING,
+        DOUBTS,
+        DISAGREEING,
+        REPEATING,
+    ]
     check: Callable[[Weather], Any] = lambda w: World(1, weather=w, size=SMALL).run()  # noqa: E731
 
     assert all(check(weather) for weather in weathers)

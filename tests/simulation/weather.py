@@ -60,6 +60,7 @@ class Weather:
     client_takes_a_new_key: float = 0.0
     client_races_itself: float = 0.0  # two commands at once
     client_reuses_a_key: float = 0.0  # for another request
+    client_is_nosy: float = 0.0  # and asks for another merchant's payment
 
 
 FAULTS: Final = tuple(field.name for field in fields(Weather))
@@ -81,6 +82,7 @@ SCALES: Final = {
     "client_takes_a_new_key": 4.0,
     "client_races_itself": 4.0,
     "client_reuses_a_key": 2.0,
+    "client_is_nosy": 4.0,
     "request_duplicated": 2.0,
 }
 

@@ -262,8 +262,9 @@ class Checks:
             if key is None:
                 continue
             name = (payment.tenant, key)
-            if tables.claims[name].payment_id != payment.id:
-                raise Violation(f"{key} is claimed by two payments")
+            claim = tables.claims.get(name)
+            if claim is None or claim.payment_id != payment.id:
+                raise Violation(f"{payment.id} was changed under {key}, which is another's")
             answer = tables.answers.get(name)
             if self._answers.get(name) not in (None, answer):
                 raise Violation(f"the answer under {key} changed")

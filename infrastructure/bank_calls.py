@@ -69,7 +69,8 @@ TAKE_DUE: Final[LiteralString] = """
 UNATTENDED: Final[LiteralString] = """
     SELECT payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
            actor, family, dialect, sealed_card, attempts, unanswered,
-           contradictions, reached, fence
+           contradictions, reached, fence,
+           extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
     FROM bank_calls
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s
       AND (NOT in_flight OR due_at <= clock_timestamp())

@@ -209,10 +209,12 @@ def _read(reader: _Reader) -> Settings:
         log_format=reader.choice("LOG_FORMAT", "json", ("json", "text")),
         environment=environment,
         data_dir=Path(reader.text("DATA_DIR") or PROJECT / ".data").absolute(),
-        fault_point=reader.parsed(
-            "FAULT_POINT", None, _fault_point, "a point, a colon and a number"
-        ),
+        fault_point=_fault_point_of(reader),
     )
+
+
+def _fault_point_of(reader: _Reader) -> tuple[str, int] | None:
+    return reader.parsed("FAULT_POINT", None, _fault_point, "a point, a colon and a number")
 
 
 def _refuse_demo(settings: Settings, reader: _Reader) -> None:

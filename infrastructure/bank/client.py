@@ -75,6 +75,8 @@ class BankClient:
 
     def _send(self, prepare: Callable[[], requests.PreparedRequest], deadline: float) -> Reply:
         timeout_seconds = deadline - time.monotonic()
+        if timeout_seconds <= 0:
+            raise NotSent("TooLate")
         try:
             with answered_before(deadline):
                 # No redirect is followed and no cookie kept, so the session has nothing to add.

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.schemas import ReceiptOut
 from domain.bank import Operation
+from infrastructure import reconciliation, worker
 from tests.api.a_server import PROJECT, Server
 from tests.api.an_api import (
     GOOD_CARD,
@@ -28,6 +29,8 @@ from tests.fakes import FakeBank, Misfortune
 from tests.infrastructure.bank_simulator.a_bank import Bank, eventually
 
 PATIENCE_SECONDS = 30
+# Their metrics are on the list, too, whoever imports them.
+WITH_METRICS_OF_THEIR_OWN: Final = (reconciliation, worker)
 DOCUMENTED: Final = PROJECT / "docs" / "metrics.md"
 
 
@@ -281,6 +284,7 @@ def test_what_a_worker_counts_is_told_by_the_api_also_when_it_is_dead(
 
 
 def test_the_list_of_metrics_is_the_metrics(api: Api, merchant: Caller) -> None:
+    assert WITH_METRICS_OF_THEIR_OWN
     merchant.authorized()
     text = api.nobody().get("/metrics").text
 

@@ -27,6 +27,7 @@ from domain.ids import Prefix, encode, uuid7
 from infrastructure.api_keys import ApiKey, KeyType
 from infrastructure.bank.driver import BankDriver
 from infrastructure.services import Services
+from infrastructure.settings import read_settings
 from infrastructure.vault import FernetVault
 from infrastructure.worker import POLL_SECONDS, Worker
 from tests.builders import NOON
@@ -107,6 +108,7 @@ class Process:
             answers=parts.answers,
         )
         services = SimpleNamespace(
+            settings=read_settings({}),
             clock=self.clock,
             ids=world.ids,
             pool=SimulatedPool(world),

@@ -317,9 +317,10 @@ class _Call:
 
     def _remembered_better(self, doubtful: Unknown) -> Answer:
         """What was approved, and is not what was asked, is done, and the bank is done with it. So its
-        memory can be looked at now, and may be right; but the request is not put again."""
+        memory can be looked at now, and may be right; but the request is not put again. It is this
+        request that it remembers, and not an earlier one that nobody answered."""
         remembered = self._remembered_if_well()
-        return remembered if isinstance(remembered, Approved) else doubtful
+        return replace(remembered, replayed=False) if isinstance(remembered, Approved) else doubtful
 
     def _remembered_if_well(self) -> Answer | None:
         """What the bank remembers under the key; None if it is well and remembers nothing. Its word

@@ -221,6 +221,19 @@ def test_an_approval_of_something_else_is_looked_at_again_under_the_same_key(
 
 
 @pytest.mark.parametrize("operation", Operation)
+def test_what_is_remembered_of_this_request_answers_no_earlier_one(
+    bank: BadBank, operation: Operation
+) -> None:
+    """Or a hold that was made in silence before it, and forgotten, would be thought of no more."""
+    bank.will(says(200, APPROVALS[operation] | {"status": "odd"}), remembers(operation))
+
+    answer = perform(bank.url, operation, attempts_before=1)
+
+    assert isinstance(answer, Approved)
+    assert not answer.replayed
+
+
+@pytest.mark.parametrize("operation", Operation)
 def test_an_approval_of_something_else_is_not_done_once_more(
     bank: BadBank, operation: Operation
 ) -> None:

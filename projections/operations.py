@@ -83,7 +83,8 @@ def steps(history: Sequence[Payment.Event]) -> Iterator[Step]:
             outcome=outcome,
             code=code,
             amount_minor=amount,
-            milliseconds=(event.timestamp - asked_at) // MILLISECOND,
+            # Two hosts' clocks may say that an answer came before the ask.
+            milliseconds=max(0, (event.timestamp - asked_at) // MILLISECOND),
         )
 
 

@@ -1,29 +1,36 @@
 """Two generations of a read model, compared row by row as of one moment."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 from psycopg.rows import DictRow, dict_row
 
-from infrastructure.projections.follower import Overtaken
-from infrastructure.projections.generations import NoSuchGeneration, Slot, Status, in_slot
-from infrastructure.projections.rebuild import catch_up
+from infrastructure.projections.generations import (
+    Generation,
+    NoSuchGeneration,
+    Slot,
+    Status,
+    hold_alone,
+    in_slot,
+)
+from infrastructure.projections.rebuild import LOCK_TIMEOUT, catch_up, heads_of_the_log
 from projections.registry import is_inline, read_model
 
 TRIES: Final = 50
 FETCHED_AT_ONCE: Final = 1_000
 
 POSITIONS_DIFFER: Final[LiteralString] = """
-    SELECT count(*) AS shards FROM projection_positions a
-    JOIN projection_positions b ON b.name = a.name AND b.shard = a.shard
+    SELECT count(*) AS shards FROM public.projection_positions a
+    JOIN public.projection_positions b ON b.name = a.name AND b.shard = a.shard
     WHERE a.name = %(name)s AND a.generation = %(live)s AND b.generation = %(beside)s
       AND a.position <> b.position
 """
 BEHIND_THE_LOG: Final[LiteralString] = """
-    SELECT count(*) AS shards FROM projection_positions p JOIN shard_heads h ON h.shard = p.shard
+    SELECT count(*) AS shards FROM public.projection_positions p JOIN public.shard_heads h ON h.shard = p.shard
     WHERE p.name = %(name)s AND p.generation = %(beside)s AND p.position < h.position
 """
 KEY_COLUMNS: Final[LiteralString] = """
@@ -66,19 +73,37 @@ def _reach_one_point(connection: Connection[DictRow], database_url: str, name: s
         raise NoSuchGeneration(f"there is no finished generation beside the live one of {name}")
     identity = {"name": name, "live": live.generation, "beside": beside.generation}
     query = BEHIND_THE_LOG if is_inline(name) else POSITIONS_DIFFER
-    following = (beside,) if is_inline(name) else (live, beside)
+    following = [each for each in (live, beside) if each.follows and each.is_of_this_code]
     with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as other:
         for _ in range(TRIES):
             connection.rollback()
             row = connection.execute(query, identity).fetchone()
             if row is not None and row["shards"] == 0:
                 return
-            for each in following:
-                try:
-                    catch_up(other, each)
-                except Overtaken:
-                    continue
+            _bring_to_one_point(other, name, following)
     raise NeverAtOnePoint(f"the generations of {name} were never up to the same event")
+
+
+def _bring_to_one_point(
+    connection: Connection[DictRow], name: str, following: Sequence[Generation]
+) -> None:
+    """Nobody else moves them meanwhile, and whoever waits to needs longer for it than the look at
+    them that comes next."""
+    for each in following:
+        catch_up(connection, each)
+    with suppress(errors.LockNotAvailable, errors.DeadlockDetected), connection.transaction():
+        connection.execute(LOCK_TIMEOUT)
+        hold_alone(connection, name)
+        if is_inline(name):
+            for table in read_model(name).TABLES:
+                connection.execute(
+                    sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(
+                        sql.Identifier("public", table)
+                    )
+                )
+        heads = heads_of_the_log(connection)
+        for each in following:
+            catch_up(connection, each, heads)
 
 
 def _rows_that_differ(connection: Connection[DictRow], table: str) -> Iterator[Difference]:

@@ -2,7 +2,11 @@
 is the first to lease it. Any number of workers may run; each generation has one runner among them.
 
 Nothing wakes a follower but its own short look at the heads of the log: there is no notification that
-could be lost. Whatever the database does, it goes on when the database does.
+could be lost. Whatever the database does, it goes on when the database does; what takes longer than a
+statement may, it takes in by smaller steps.
+
+A generation is followed by the code that it was made by and by no other, so that while two versions of
+this program run side by side, neither writes the other's rows.
 """
 
 import threading
@@ -16,7 +20,7 @@ from prometheus_client import Counter
 from psycopg_pool import PoolTimeout
 
 from infrastructure.database import UNAVAILABLE, Pool
-from infrastructure.projections.follower import Follower, Overtaken
+from infrastructure.projections.follower import BATCH_EVENTS, Follower, Overtaken
 from infrastructure.projections.generations import Generation, all_generations
 from projections.registry import is_inline
 
@@ -27,6 +31,9 @@ POLL_SECONDS: Final = 0.02
 # How often it is looked for new generations, and for those that nobody runs.
 LOOK_SECONDS: Final = 1.0
 TROUBLE_SECONDS: Final = 0.25
+# By how much a step is made smaller when it failed, and larger again when it did not.
+SMALLER: Final = 4
+LARGER: Final = 2
 
 LEASE: Final[LiteralString] = """
     UPDATE projection_generations
@@ -69,9 +76,11 @@ class ProjectionEngine:
     def _to_follow(self) -> list[Generation]:
         try:
             with self._pool.connection() as connection:
-                return [each for each in all_generations(connection) if each.follows]
-        except UNAVAILABLE:
+                found = all_generations(connection)
+        except (psycopg.Error, PoolTimeout) as error:
+            log.warning("the read models cannot be listed", error=type(error).__name__)
             return []
+        return [each for each in found if each.follows and each.is_of_this_code]
 
     def _start(self, generation: Generation, stopping: threading.Event) -> None:
         key = (generation.name, generation.generation)
@@ -85,27 +94,39 @@ class ProjectionEngine:
 
     def _follow(self, generation: Generation, stopping: threading.Event) -> None:
         """Until the lease is lost, the generation is paused or gone, or the worker stops."""
-        follower = Follower(generation)
-        renew_at = 0.0
         try:
-            while not stopping.is_set():
-                if self._monotonic() >= renew_at:
-                    if not self._lease(generation):
-                        return
-                    renew_at = self._monotonic() + RENEW_SECONDS
-                applied = self._step(follower, generation)
-                if applied == 0:
-                    stopping.wait(POLL_SECONDS)
+            self._steps(generation, stopping)
         except UNAVAILABLE as error:
             log.warning("a follower lost the database", error=type(error).__name__)
-            stopping.wait(TROUBLE_SECONDS)
+        except Exception:
+            log.exception("a follower failed", name=generation.name)
         finally:
             self._give_back(generation)
 
-    def _step(self, follower: Follower, generation: Generation) -> int:
+    def _steps(self, generation: Generation, stopping: threading.Event) -> None:
+        follower = Follower(generation)
+        renew_at, batch = 0.0, BATCH_EVENTS
+        while not stopping.is_set():
+            if self._monotonic() >= renew_at:
+                if not self._lease(generation):
+                    return
+                renew_at = self._monotonic() + RENEW_SECONDS
+            try:
+                applied = self._step(follower, generation, batch)
+            except UNAVAILABLE as error:
+                # Perhaps it is the size of the step: it must fit in what a statement may take.
+                log.warning("a step failed", name=generation.name, error=type(error).__name__)
+                batch = max(1, batch // SMALLER)
+                stopping.wait(TROUBLE_SECONDS)
+                continue
+            batch = min(BATCH_EVENTS, batch * LARGER)
+            if applied == 0:
+                stopping.wait(POLL_SECONDS)
+
+    def _step(self, follower: Follower, generation: Generation, batch: int) -> int:
         try:
             with self._pool.connection() as connection:
-                applied = follower.step(connection)
+                applied = follower.step(connection, batch=batch)
         except Overtaken:
             return 0
         APPLIED.labels(generation.name).inc(applied)

@@ -9,7 +9,7 @@ What a model cannot take in is set aside with its error: the payment, from the e
 and nothing else. A later event of that payment waits for it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -19,13 +19,13 @@ from uuid import UUID
 import psycopg
 import structlog
 from eventsourcing.persistence import StoredEvent
-from psycopg import Connection
+from psycopg import Connection, errors
 from psycopg.rows import DictRow
 
 from domain.ids import Prefix, encode
 from domain.payment import Payment
 from infrastructure.event_store import FlatJSON, FlatMapper
-from infrastructure.projections.generations import Generation, Slot, use
+from infrastructure.projections.generations import Generation, hold
 from projections.changes import Change, ReadModel
 from projections.registry import read_model
 
@@ -33,11 +33,12 @@ from projections.registry import read_model
 BATCH_EVENTS: Final = 2_000
 LONGEST_ERROR: Final = 500
 
+# Those that are furthest behind come first, for steps that are too short for all of them.
 BEHIND: Final[LiteralString] = """
     SELECT p.shard, p.position AS after, h.position AS head
-    FROM projection_positions p JOIN shard_heads h ON h.shard = p.shard
+    FROM public.projection_positions p JOIN public.shard_heads h ON h.shard = p.shard
     WHERE p.name = %(name)s AND p.generation = %(generation)s AND h.position > p.position
-    ORDER BY p.shard
+    ORDER BY h.position - p.position DESC, p.shard
 """
 # The payments that went on, each with its whole history as far as this step goes. Shard by shard, so
 # that each look-up is one along an index, however large the log is.
@@ -48,7 +49,7 @@ NEW: Final[LiteralString] = """
         FROM unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
              AS r (shard, after, upto)
         CROSS JOIN LATERAL (
-            SELECT originator_id, originator_version FROM events
+            SELECT originator_id, originator_version FROM public.events
             WHERE shard = r.shard AND position > r.after AND position <= r.upto
             ORDER BY position LIMIT %(limit)s
         ) AS e
@@ -57,7 +58,7 @@ NEW: Final[LiteralString] = """
     SELECT n.shard, n.originator_id, n.since, h.originator_version, h.topic, h.state
     FROM new n
     CROSS JOIN LATERAL (
-        SELECT originator_version, topic, state FROM events
+        SELECT originator_version, topic, state FROM public.events
         WHERE shard = n.shard AND originator_id = n.originator_id AND originator_version <= n.upto
         ORDER BY originator_version LIMIT 1000000
     ) AS h
@@ -66,55 +67,64 @@ NEW: Final[LiteralString] = """
 ONE_HISTORY: Final[LiteralString] = """
     SELECT e.shard, e.originator_id, %(since)s::bigint AS since, e.originator_version, e.topic,
            e.state
-    FROM events e
-    JOIN projection_positions p
+    FROM public.events e
+    JOIN public.projection_positions p
       ON p.name = %(name)s AND p.generation = %(generation)s AND p.shard = e.shard
     WHERE e.shard = %(shard)s AND e.originator_id = %(originator_id)s
       AND e.position <= p.position
     ORDER BY e.originator_version
 """
 ADVANCE: Final[LiteralString] = """
-    UPDATE projection_positions p SET position = r.upto
+    UPDATE public.projection_positions p SET position = r.upto
     FROM unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
          AS r (shard, after, upto)
     WHERE p.name = %(name)s AND p.generation = %(generation)s
       AND p.shard = r.shard AND p.position = r.after
 """
-# Where the tables are, for as long as the transaction lasts: nobody can move them meanwhile.
-HOLD: Final[LiteralString] = """
-    SELECT slot FROM projection_generations
-    WHERE name = %(name)s AND generation = %(generation)s FOR SHARE
-"""
+# Of the payments of this step only: there may be any number in all.
 QUARANTINED: Final[LiteralString] = """
-    SELECT originator_id FROM projection_quarantine
-    WHERE name = %(name)s AND generation = %(generation)s
+    SELECT q.originator_id
+    FROM unnest(%(shards)s::smallint[], %(ids)s::uuid[]) AS p (shard, originator_id)
+    JOIN public.projection_quarantine q
+      ON q.name = %(name)s AND q.generation = %(generation)s AND q.shard = p.shard
+     AND q.originator_id = p.originator_id
 """
 QUARANTINE: Final[LiteralString] = """
-    INSERT INTO projection_quarantine (
+    INSERT INTO public.projection_quarantine AS old (
         name, generation, shard, originator_id, applied_version, error, attempts
     ) VALUES (
         %(name)s, %(generation)s, %(shard)s, %(originator_id)s, %(applied_version)s, %(error)s, 1
     )
     ON CONFLICT (name, generation, shard, originator_id) DO UPDATE SET
-        error = excluded.error, attempts = projection_quarantine.attempts + 1
+        error = excluded.error, attempts = old.attempts + 1
 """
 TO_RETRY: Final[LiteralString] = """
     SELECT shard, originator_id, applied_version, error, attempts, since
-    FROM projection_quarantine
+    FROM public.projection_quarantine
     WHERE name = %(name)s AND generation = %(generation)s
       AND (%(originator_id)s::uuid IS NULL OR originator_id = %(originator_id)s)
     ORDER BY since
 """
 RELEASE: Final[LiteralString] = """
-    DELETE FROM projection_quarantine
+    DELETE FROM public.projection_quarantine
     WHERE name = %(name)s AND generation = %(generation)s AND shard = %(shard)s
       AND originator_id = %(originator_id)s
 """
+# Whoever was first to retry it has it; the other finds it gone.
+STILL_SET_ASIDE: Final[LiteralString] = """
+    SELECT applied_version FROM public.projection_quarantine
+    WHERE name = %(name)s AND generation = %(generation)s AND shard = %(shard)s
+      AND originator_id = %(originator_id)s FOR UPDATE
+"""
 # Nobody may go on in this shard meanwhile.
 HOLD_POSITION: Final[LiteralString] = """
-    SELECT shard FROM projection_positions
+    SELECT shard FROM public.projection_positions
     WHERE name = %(name)s AND generation = %(generation)s AND shard = %(shard)s FOR UPDATE
 """
+
+# The driver counts these among the errors that pass. But what is longer than an index takes, or deeper
+# than the server reads, is so each time.
+LIMITS: Final = (errors.ProgramLimitExceeded, errors.StatementTooComplex)
 
 log = structlog.get_logger(__name__)
 
@@ -142,12 +152,22 @@ class Follower:
         self._mapper = FlatMapper(FlatJSON())
         self._identity = {"name": generation.name, "generation": generation.generation}
 
-    def step(self, connection: Connection[DictRow], *, batch: int = BATCH_EVENTS) -> int:
-        """Takes in up to `batch` events in one transaction; how many. None: it is up with the log.
+    def step(
+        self,
+        connection: Connection[DictRow],
+        *,
+        batch: int = BATCH_EVENTS,
+        heads: Mapping[int, int] | None = None,
+    ) -> int:
+        """Takes in up to `batch` events in one transaction; how many. None: it is up with the log, or
+        up to `heads`, its positions by shard.
 
         Raises Overtaken.
         """
         behind = connection.execute(BEHIND, self._identity).fetchall()
+        if heads is not None:
+            known = [{**row, "head": min(row["head"], heads[row["shard"]])} for row in behind]
+            behind = [row for row in known if row["after"] < row["head"]]
         if not behind:
             return 0
         behind = behind[:batch]
@@ -158,34 +178,53 @@ class Follower:
             "upto": [min(row["head"], row["after"] + share) for row in behind],
         }
         with connection.transaction():
-            self._hold(connection)
+            self.hold(connection)
             # First, so that whoever retries what was set aside comes before all this or after it.
             advanced = connection.execute(ADVANCE, {**ranges, **self._identity}).rowcount
             if advanced != len(behind):
                 raise Overtaken(self._generation.name)
             rows = connection.execute(NEW, {**ranges, "limit": share}).fetchall()
-            aside = self._quarantined(connection)
-            changes, unreadable = self._changes(r for r in rows if r["originator_id"] not in aside)
-            for each in unreadable:
-                self._set_aside(connection, each)
-            self.take_in(connection, changes)
+            aside = self._quarantined(connection, rows)
+            new = (row for row in rows if row["originator_id"] not in aside)
+            self.take_in(connection, list(self.read(new)))
         taken: int = sum(ranges["upto"]) - sum(ranges["after"])
         return taken
 
-    def take_in(self, connection: Connection[DictRow], changes: Sequence[Change]) -> None:
-        """Writes what `changes` do, in the transaction that is open; sets aside what cannot be."""
-        if not changes:
+    def hold(self, connection: Connection[DictRow]) -> None:
+        """Until the transaction ends, the generation's tables stay where they are, and are what is
+        written. Raises Overtaken."""
+        if hold(connection, self._generation) is None:
+            raise Overtaken(self._generation.name)
+
+    def read(self, rows: Iterable[dict[str, Any]]) -> Iterator[Change | Unreadable]:
+        """Rows of the log, in order of payment and version and with the `shard` and the version that
+        a payment is new `since`, as a change for each payment."""
+        for originator_id, grouped in groupby(rows, key=itemgetter("originator_id")):
+            of_one = list(grouped)
+            shard, since = of_one[0]["shard"], of_one[0]["since"]
+            try:
+                history = [self._event(row) for row in of_one]
+            except Exception as error:  # noqa: BLE001 - it is kept with what it is about
+                yield Unreadable(shard, originator_id, since, error)
+            else:
+                yield Change(shard=shard, history=history, new=len(history) - since + 1)
+
+    def take_in(self, connection: Connection[DictRow], read: Sequence[Change | Unreadable]) -> None:
+        """Writes what the changes do, in the transaction that is open; sets aside what cannot be."""
+        for each in read:
+            if isinstance(each, Unreadable):
+                self._set_aside(connection, each)
+        self._take_in(connection, [each for each in read if isinstance(each, Change)])
+
+    def _take_in(self, connection: Connection[DictRow], changes: Sequence[Change]) -> None:
+        error = self._error_of(connection, changes) if changes else None
+        if error is None:
             return
-        try:
-            self._write(connection, changes)
-        except psycopg.OperationalError:
-            raise
-        except Exception as error:  # noqa: BLE001 - it is kept with what it is about
-            if len(changes) == 1:
-                self._set_aside(connection, _unreadable(changes[0], error))
-                return
-            for half in (changes[: len(changes) // 2], changes[len(changes) // 2 :]):
-                self.take_in(connection, half)
+        if len(changes) == 1:
+            self._set_aside(connection, _unreadable(changes[0], error))
+            return
+        for half in (changes[: len(changes) // 2], changes[len(changes) // 2 :]):
+            self._take_in(connection, half)
 
     def retry(self, connection: Connection[DictRow], originator_id: UUID | None = None) -> int:
         """Takes in what was set aside, all of it or one payment's; how many still cannot be."""
@@ -201,18 +240,23 @@ class Follower:
         return connection.execute(TO_RETRY, parameters).fetchall()
 
     def _retry_one(self, connection: Connection[DictRow], row: dict[str, Any]) -> bool:
-        since = row["applied_version"] + 1
         identity = {
             **self._identity,
             "shard": row["shard"],
             "originator_id": row["originator_id"],
-            "since": since,
         }
         with connection.transaction():
-            self._hold(connection)
+            self.hold(connection)
             connection.execute(HOLD_POSITION, identity)
-            rows = connection.execute(ONE_HISTORY, identity).fetchall()
-            error = self._error_of(connection, rows)
+            still = connection.execute(STILL_SET_ASIDE, identity).fetchone()
+            if still is None:
+                return True
+            since = still["applied_version"] + 1
+            rows = connection.execute(ONE_HISTORY, {**identity, "since": since}).fetchall()
+            (read,) = self.read(rows)
+            error = (
+                read.error if isinstance(read, Unreadable) else self._error_of(connection, [read])
+            )
             if error is None:
                 connection.execute(RELEASE, identity)
             else:
@@ -221,49 +265,31 @@ class Follower:
         return error is None
 
     def _error_of(
-        self, connection: Connection[DictRow], rows: Sequence[dict[str, Any]]
+        self, connection: Connection[DictRow], changes: Sequence[Change]
     ) -> Exception | None:
-        """Takes the one payment in, or says why it cannot be, and has written nothing."""
-        changes, unreadable = self._changes(rows)
-        if unreadable:
-            return unreadable[0].error
+        """Takes all of them in, or says why they cannot be, and has written nothing."""
         try:
-            self._write(connection, changes)
+            with connection.transaction():
+                for write in self._model.writes(changes):
+                    connection.execute(write.sql, write.parameters)
+        except LIMITS as error:
+            return error
         except psycopg.OperationalError:
             raise
         except Exception as error:  # noqa: BLE001 - it is kept with what it is about
             return error
         return None
 
-    def _hold(self, connection: Connection[DictRow]) -> None:
-        row = connection.execute(HOLD, self._identity).fetchone()
-        if row is None:
-            raise Overtaken(self._generation.name)
-        use(connection, Slot(row["slot"]))
-
-    def _write(self, connection: Connection[DictRow], changes: Sequence[Change]) -> None:
-        with connection.transaction():
-            for write in self._model.writes(changes):
-                connection.execute(write.sql, write.parameters)
-
-    def _quarantined(self, connection: Connection[DictRow]) -> set[UUID]:
-        rows = connection.execute(QUARANTINED, self._identity).fetchall()
-        return {row["originator_id"] for row in rows}
-
-    def _changes(self, rows: Iterable[dict[str, Any]]) -> tuple[list[Change], list[Unreadable]]:
-        """Rows in order of payment and version, as a change for each payment."""
-        changes: list[Change] = []
-        unreadable: list[Unreadable] = []
-        for originator_id, grouped in groupby(rows, key=itemgetter("originator_id")):
-            of_one = list(grouped)
-            shard, since = of_one[0]["shard"], of_one[0]["since"]
-            try:
-                history = [self._event(row) for row in of_one]
-            except Exception as error:  # noqa: BLE001 - it is kept with what it is about
-                unreadable.append(Unreadable(shard, originator_id, since, error))
-            else:
-                changes.append(Change(shard=shard, history=history, new=len(history) - since + 1))
-        return changes, unreadable
+    def _quarantined(
+        self, connection: Connection[DictRow], rows: Sequence[dict[str, Any]]
+    ) -> set[UUID]:
+        """Which of the payments in `rows` are set aside."""
+        payments = {row["originator_id"]: row["shard"] for row in rows}
+        found = connection.execute(
+            QUARANTINED,
+            {**self._identity, "shards": list(payments.values()), "ids": list(payments)},
+        ).fetchall()
+        return {row["originator_id"] for row in found}
 
     def _event(self, row: dict[str, Any]) -> Payment.Event:
         event: Payment.Event = self._mapper.to_domain_event(
@@ -277,7 +303,7 @@ class Follower:
         return event
 
     def _set_aside(self, connection: Connection[DictRow], each: Unreadable) -> None:
-        text = f"{type(each.error).__name__}: {each.error}"[:LONGEST_ERROR]
+        text = f"{type(each.error).__name__}: {each.error}"[:LONGEST_ERROR].replace("\x00", "")
         log.error(
             "a read model cannot take in a payment",
             name=self._generation.name,
@@ -291,7 +317,7 @@ class Follower:
                 "shard": each.shard,
                 "originator_id": each.originator_id,
                 "applied_version": each.since - 1,
-                "error": text.replace("\x00", ""),
+                "error": text.encode(errors="replace").decode(),
             },
         )
 

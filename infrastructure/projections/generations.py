@@ -2,7 +2,12 @@
 
 The live generation's tables are in the schema that everyone reads; the other's are in `beside`, under
 the same names. So the same SQL writes either, by the search path, and taking the other's place is to
-move tables between schemas, which no reader notices.
+move tables between schemas, which no reader notices. While the path leads beside it leads nowhere
+else, so that nothing meant for tables that are gone can end in the live ones: what is kept of the
+generations themselves is therefore named with its schema.
+
+Whoever writes the rows of a generation holds its row here, in common with others; whoever moves or
+drops its tables holds that row alone.
 """
 
 from dataclasses import dataclass
@@ -50,53 +55,69 @@ class Generation:
         built = self.status is not Status.BUILDING
         return built and (self.slot is Slot.BESIDE or not is_inline(self.name))
 
+    @property
+    def is_of_this_code(self) -> bool:
+        """Whether this code makes the rows that the generation has. Other code's are left to it."""
+        known = {model.name: model.version for model in READ_MODELS}
+        return known.get(self.name) == self.code_version
+
 
 class NoSuchGeneration(Exception):
     """There is no generation that this could be done to. One line that says why."""
 
 
 SELECT: Final[LiteralString] = """
-    SELECT name, generation, slot, status, code_version, paused FROM projection_generations
+    SELECT name, generation, slot, status, code_version, paused FROM public.projection_generations
     ORDER BY name, generation
 """
 INSERT: Final[LiteralString] = """
-    INSERT INTO projection_generations (
+    INSERT INTO public.projection_generations (
         name, generation, slot, status, code_version, built_at, promoted_at
     )
     SELECT %(name)s, 1 + coalesce(max(generation), 0), %(slot)s, %(status)s, %(code_version)s,
            %(built_at)s, %(built_at)s
-    FROM projection_generations WHERE name = %(name)s
+    FROM public.projection_generations WHERE name = %(name)s
     RETURNING generation
 """
 START_AT_ZERO: Final[LiteralString] = """
-    INSERT INTO projection_positions (name, generation, shard, position)
+    INSERT INTO public.projection_positions (name, generation, shard, position)
     SELECT %(name)s, %(generation)s, shard, 0 FROM generate_series(0, %(last)s) AS shard
 """
 START_AT_HEADS: Final[LiteralString] = """
-    INSERT INTO projection_positions (name, generation, shard, position)
-    SELECT %(name)s, %(generation)s, shard, position FROM shard_heads
+    INSERT INTO public.projection_positions (name, generation, shard, position)
+    SELECT %(name)s, %(generation)s, shard, position FROM public.shard_heads
 """
 DELETE_POSITIONS: Final[LiteralString] = """
-    DELETE FROM projection_positions WHERE name = %(name)s AND generation = %(generation)s
+    DELETE FROM public.projection_positions WHERE name = %(name)s AND generation = %(generation)s
 """
 DELETE_QUARANTINE: Final[LiteralString] = """
-    DELETE FROM projection_quarantine WHERE name = %(name)s AND generation = %(generation)s
+    DELETE FROM public.projection_quarantine WHERE name = %(name)s AND generation = %(generation)s
 """
 DELETE: Final[LiteralString] = """
-    DELETE FROM projection_generations WHERE name = %(name)s AND generation = %(generation)s
+    DELETE FROM public.projection_generations WHERE name = %(name)s AND generation = %(generation)s
 """
 SET_STATUS: Final[LiteralString] = """
-    UPDATE projection_generations SET status = %(status)s, built_at = clock_timestamp()
+    UPDATE public.projection_generations SET status = %(status)s, built_at = clock_timestamp()
     WHERE name = %(name)s AND generation = %(generation)s
 """
 SET_PAUSED: Final[LiteralString] = """
-    UPDATE projection_generations SET paused = %(paused)s WHERE name = %(name)s
+    UPDATE public.projection_generations SET paused = %(paused)s WHERE name = %(name)s
 """
 SET_PATH: Final[dict[Slot, LiteralString]] = {
     Slot.LIVE: "SET LOCAL search_path = public",
-    Slot.BESIDE: "SET LOCAL search_path = beside, public",
+    Slot.BESIDE: "SET LOCAL search_path = beside",
 }
-HEADS_TOTAL: Final[LiteralString] = "SELECT sum(position)::bigint AS events FROM shard_heads"
+# Where the tables are, for as long as the transaction lasts: nobody can move or drop them meanwhile.
+# The weakest lock that says so: a lease can be taken over and a model paused whoever has it.
+HOLD: Final[LiteralString] = """
+    SELECT slot FROM public.projection_generations
+    WHERE name = %(name)s AND generation = %(generation)s FOR KEY SHARE
+"""
+HOLD_ALONE: Final[LiteralString] = """
+    SELECT generation FROM public.projection_generations WHERE name = %(name)s
+    ORDER BY generation FOR UPDATE
+"""
+HEADS_TOTAL: Final[LiteralString] = "SELECT sum(position)::bigint AS events FROM public.shard_heads"
 LAGS: Final[LiteralString] = """
     SELECT g.name, g.generation, g.slot, g.status, g.code_version, g.paused, g.created_at,
            g.promoted_at, count(p.shard) AS shards,
@@ -104,13 +125,13 @@ LAGS: Final[LiteralString] = """
            coalesce(
                extract(epoch FROM clock_timestamp() - min(oldest.recorded_at)), 0
            )::float AS lag_seconds,
-           (SELECT count(*) FROM projection_quarantine q
+           (SELECT count(*) FROM public.projection_quarantine q
             WHERE q.name = g.name AND q.generation = g.generation) AS quarantined
-    FROM projection_generations g
-    LEFT JOIN projection_positions p ON p.name = g.name AND p.generation = g.generation
-    LEFT JOIN shard_heads h ON h.shard = p.shard
+    FROM public.projection_generations g
+    LEFT JOIN public.projection_positions p ON p.name = g.name AND p.generation = g.generation
+    LEFT JOIN public.shard_heads h ON h.shard = p.shard
     LEFT JOIN LATERAL (
-        SELECT e.recorded_at FROM events e
+        SELECT e.recorded_at FROM public.events e
         WHERE e.shard = p.shard AND e.position = p.position + 1 AND h.position > p.position
     ) AS oldest ON true
     GROUP BY g.name, g.generation ORDER BY g.name, g.generation
@@ -168,6 +189,10 @@ def drop_beside(connection: Connection[DictRow], model: ReadModel, generation: G
     """Does away with a generation that is not live."""
     identity = {"name": generation.name, "generation": generation.generation}
     with connection.transaction():
+        hold_alone(connection, generation.name)
+        still = in_slot(connection, generation.name, Slot.BESIDE)
+        if still is None or still.generation != generation.generation:
+            raise NoSuchGeneration(f"there is nothing beside the live generation of {model.name}")
         for table in model.TABLES:
             connection.execute(
                 sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("beside", table))
@@ -180,6 +205,23 @@ def start_at_zero(connection: Connection[DictRow], name: str, generation: int) -
     """The generation has read nothing."""
     parameters = {"name": name, "generation": generation, "last": SHARDS - 1}
     connection.execute(START_AT_ZERO, parameters)
+
+
+def hold(connection: Connection[DictRow], generation: Generation) -> Slot | None:
+    """Until the transaction ends the generation's tables stay where they are, which is what unnamed
+    tables are from here on. None: it is no more."""
+    identity = {"name": generation.name, "generation": generation.generation}
+    row = connection.execute(HOLD, identity).fetchone()
+    if row is None:
+        return None
+    slot = Slot(row["slot"])
+    use(connection, slot)
+    return slot
+
+
+def hold_alone(connection: Connection[DictRow], name: str) -> None:
+    """Until the transaction ends nobody writes what follows the log, in any generation of `name`."""
+    connection.execute(HOLD_ALONE, {"name": name})
 
 
 def use(connection: Connection[DictRow], slot: Slot) -> None:

@@ -1,13 +1,15 @@
 """Reading a model that follows the log: not before it has everything that was acknowledged by now."""
 
 import time
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 
 from domain.errors import StoreUnavailable
 from infrastructure.database import Pool, unavailability_named
 
 WAIT_SECONDS: Final = 1.0
-LOOK_SECONDS: Final = 0.01
+# How long it is waited between looks, at first and at most.
+LOOK_SECONDS: Final = 0.005
+LONGEST_LOOK_SECONDS: Final = 0.05
 
 HEADS: Final[LiteralString] = """
     SELECT array_agg(h.position ORDER BY h.shard) AS heads FROM shard_heads h
@@ -39,20 +41,23 @@ def wait_until_current(
     """Returns once the live generation of `name` has every event that is in the log now, of this
     merchant's payments all. Raises ModelBehind after `seconds`, StoreUnavailable."""
     give_up_at = time.monotonic() + seconds
+    parameters = {
+        "heads": _asked(pool, HEADS, {})["heads"],
+        "name": name,
+        "merchant_id": merchant_id,
+        "mode": mode,
+    }
+    pause = LOOK_SECONDS
+    while not _asked(pool, IS_CURRENT, parameters)["is_current"]:
+        if time.monotonic() + pause >= give_up_at:
+            raise ModelBehind(f"{name} is behind the log")
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+
+
+def _asked(pool: Pool, query: LiteralString, parameters: dict[str, Any]) -> dict[str, Any]:
+    """One look. No connection is kept between looks: those who pay need them more."""
     with unavailability_named(), pool.connection() as connection:
-        row = connection.execute(HEADS).fetchone()
-        assert row is not None
-        parameters = {
-            "heads": row["heads"],
-            "name": name,
-            "merchant_id": merchant_id,
-            "mode": mode,
-        }
-        while not _is_current(connection.execute(IS_CURRENT, parameters).fetchone()):
-            if time.monotonic() >= give_up_at:
-                raise ModelBehind(f"{name} is behind the log")
-            time.sleep(LOOK_SECONDS)
-
-
-def _is_current(row: dict[str, bool] | None) -> bool:
-    return row is not None and row["is_current"]
+        row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return row

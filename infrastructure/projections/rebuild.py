@@ -7,27 +7,35 @@ takes the live one's place, in one short transaction that moves tables between s
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
+from multiprocessing import connection as waiting_for
 from operator import itemgetter
 from typing import Any, Final, LiteralString
 
 import psycopg
-from eventsourcing.persistence import StoredEvent
 from psycopg import Connection, errors
 from psycopg.rows import DictRow, dict_row
 
-from domain.payment import Payment
-from infrastructure.event_store import FlatJSON, FlatMapper
 from infrastructure.projections import generations
-from infrastructure.projections.follower import Follower
+from infrastructure.projections.follower import Follower, Overtaken, Unreadable
 from infrastructure.projections.generations import (
     Generation,
     NoSuchGeneration,
     Slot,
     Status,
+    hold_alone,
     in_slot,
     set_status,
     use,
@@ -41,21 +49,32 @@ LOOK_SECONDS: Final = 0.2
 # Readers and writers wait behind a lock that is waited for, so none is waited for long.
 LOCK_TIMEOUT: Final[LiteralString] = "SET LOCAL lock_timeout = '300ms'"
 SWAP_TRIES: Final = 20
-# Enough to be up with the log under any load that it can be under.
-CATCH_UP_STEPS: Final = 100_000
+# Where another follower is always quicker, nothing is left to be caught up with for long.
+TIMES_OVERTAKEN: Final = 1_000
 
 # In order of the primary key: a payment's events come together, and nothing is sorted.
 EVENTS: Final[LiteralString] = """
-    SELECT originator_id, originator_version, topic, state FROM events
+    SELECT shard, originator_id, 1 AS since, originator_version, topic, state FROM public.events
     WHERE shard = %(shard)s ORDER BY shard, originator_id, originator_version
 """
-HEAD: Final[LiteralString] = "SELECT position FROM shard_heads WHERE shard = %(shard)s"
-DONE: Final[LiteralString] = """
-    SELECT shard, position FROM projection_positions
+HEAD: Final[LiteralString] = "SELECT position FROM public.shard_heads WHERE shard = %(shard)s"
+QUARANTINED: Final[LiteralString] = """
+    SELECT count(*) AS payments FROM public.projection_quarantine
     WHERE name = %(name)s AND generation = %(generation)s
 """
+HEADS: Final[LiteralString] = "SELECT shard, position FROM public.shard_heads"
+DONE: Final[LiteralString] = """
+    SELECT shard, position FROM public.projection_positions
+    WHERE name = %(name)s AND generation = %(generation)s
+"""
+# One builder of a shard at a time. A process of a rebuild that was killed may still be at it.
+LOCK_SHARD: Final[LiteralString] = """
+    SELECT pg_advisory_xact_lock(
+        hashtext('counterfoil rebuild ' || %(name)s || %(generation)s), %(shard)s
+    )
+"""
 SHARD_IS_DONE: Final[LiteralString] = """
-    INSERT INTO projection_positions (name, generation, shard, position)
+    INSERT INTO public.projection_positions (name, generation, shard, position)
     VALUES (%(name)s, %(generation)s, %(shard)s, %(position)s)
 """
 # One builder of a read model at a time: a lock that ends with its connection.
@@ -63,15 +82,12 @@ LOCK_BUILDER: Final[LiteralString] = (
     "SELECT pg_try_advisory_lock(hashtext('counterfoil rebuild'), hashtext(%(name)s)) AS is_ours"
 )
 SWAP_SLOTS: Final[LiteralString] = """
-    UPDATE projection_generations SET
+    UPDATE public.projection_generations SET
         slot = CASE slot WHEN 'live' THEN 'beside' ELSE 'live' END,
         status = CASE slot WHEN 'live' THEN 'previous' ELSE 'live' END,
         promoted_at = CASE slot WHEN 'live' THEN promoted_at ELSE clock_timestamp() END
     WHERE name = %(name)s
 """
-HOLD_GENERATIONS: Final[LiteralString] = (
-    "SELECT generation FROM projection_generations WHERE name = %(name)s FOR UPDATE"
-)
 
 Progress = Callable[[int, int], None]
 
@@ -103,9 +119,7 @@ def rebuild(
     """
     model = read_model(name)
     with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection:
-        row = connection.execute(LOCK_BUILDER, {"name": name}).fetchone()
-        if row is None or not row["is_ours"]:
-            raise BuilderAtWork(name)
+        _be_the_builder(connection, name)
         generation = _begun(connection, model, restart=restart)
         if generation.status is Status.BUILDING:
             _build_shards(connection, database_url, generation, progress, workers)
@@ -116,6 +130,12 @@ def rebuild(
             events=sum(row["position"] for row in _done(connection, generation)),
             quarantined=_quarantined(connection, generation),
         )
+
+
+def _be_the_builder(connection: Connection[DictRow], name: str) -> None:
+    row = connection.execute(LOCK_BUILDER, {"name": name}).fetchone()
+    if row is None or not row["is_ours"]:
+        raise BuilderAtWork(name)
 
 
 def _begun(connection: Connection[DictRow], model: ReadModel, *, restart: bool) -> Generation:
@@ -136,7 +156,7 @@ def _build_shards(
     progress: Progress,
     workers: int,
 ) -> None:
-    heads = connection.execute("SELECT shard, position FROM shard_heads").fetchall()
+    heads = connection.execute(HEADS).fetchall()
     total = sum(row["position"] for row in heads)
     done = {row["shard"]: row["position"] for row in _done(connection, generation)}
     # The largest first, so that none of them is left to be done alone.
@@ -144,11 +164,8 @@ def _build_shards(
     todo = [row["shard"] for row in by_size if row["shard"] not in done]
     events = sum(done.values())
     progress(min(events, total), total)
-    context = multiprocessing.get_context("spawn")
-    counted = context.Value("q", events)
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_count_in, initargs=(counted,)
-    ) as pool:
+    counted = multiprocessing.get_context("spawn").Value("q", events)
+    with _executor(workers, counted) as pool:
         waiting: set[Future[int]] = {
             pool.submit(build_shard, database_url, generation, shard) for shard in todo
         }
@@ -164,66 +181,89 @@ def _build_shards(
     progress(total, total)
 
 
+def _executor(workers: int, counted: Any) -> Executor:
+    """Processes of their own, but for a single worker, which needs none."""
+    if workers == 1:
+        return ThreadPoolExecutor(1, initializer=_count_in, initargs=(counted,))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin_process, initargs=(counted,)
+    )
+
+
 _counted: Any = None
 
 
 def _count_in(counted: Any) -> None:
-    """The number of events done, which the processes of one rebuild share."""
+    """The number of events done, which the workers of one rebuild share."""
     global _counted  # noqa: PLW0603 - how a pool's processes are given something to share
     _counted = counted
 
 
+def _begin_process(counted: Any) -> None:
+    """A process of a pool does not learn by itself that whom it works for was killed."""
+    _count_in(counted)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        waiting_for.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
 def build_shard(database_url: str, generation: Generation, shard: int) -> int:
-    """Makes the rows of one shard's payments, in one transaction, as of one snapshot of the log;
-    how many events there were."""
+    """Makes the rows of one shard's payments, in one transaction, as of one snapshot of the log,
+    unless somebody did; how many events there were. Raises Overtaken when the generation is gone."""
     follower = Follower(generation)
+    identity = {"name": generation.name, "generation": generation.generation, "shard": shard}
     with (
         psycopg.connect(database_url, row_factory=dict_row) as reader,
         psycopg.connect(database_url, row_factory=dict_row, autocommit=True) as writer,
+        writer.transaction(),
     ):
-        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        head = reader.execute(HEAD, {"shard": shard}).fetchone()
-        assert head is not None
-        changes = _whole_histories(reader, shard)
-        with writer.transaction():
-            writer.execute("SET LOCAL synchronous_commit = off")  # the last commit waits for all
-            use(writer, Slot.BESIDE)
-            while batch := list(islice(changes, PAYMENTS_IN_A_BATCH)):
-                follower.take_in(writer, batch)
-                if _counted is not None:
-                    with _counted.get_lock():
-                        _counted.value += sum(change.new for change in batch)
-            writer.execute(
-                SHARD_IS_DONE,
-                {
-                    "name": generation.name,
-                    "generation": generation.generation,
-                    "shard": shard,
-                    "position": head["position"],
-                },
-            )
-        position: int = head["position"]
-        return position
+        writer.execute("SET LOCAL synchronous_commit = off")  # the last commit waits for all
+        writer.execute(LOCK_SHARD, identity)
+        follower.hold(writer)
+        done = {row["shard"]: row["position"] for row in _done(writer, generation)}
+        if shard in done:
+            position: int = done[shard]
+            return position
+        head = _write_shard(reader, writer, follower, shard)
+        writer.execute(SHARD_IS_DONE, {**identity, "position": head})
+        return head
 
 
-def _whole_histories(reader: Connection[DictRow], shard: int) -> Iterator[Change]:
-    """Each payment of the shard, a page of rows in memory at a time."""
-    mapper = FlatMapper(FlatJSON())
+def _write_shard(
+    reader: Connection[DictRow], writer: Connection[DictRow], follower: Follower, shard: int
+) -> int:
+    """Up to which position it was read."""
+    reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    head = reader.execute(HEAD, {"shard": shard}).fetchone()
+    assert head is not None
+    payments = _payments(reader, follower, shard)
+    while batch := list(islice(payments, PAYMENTS_IN_A_BATCH)):
+        follower.take_in(writer, batch)
+        _count(sum(each.new for each in batch if isinstance(each, Change)))
+    position: int = head["position"]
+    return position
+
+
+def _payments(
+    reader: Connection[DictRow], follower: Follower, shard: int
+) -> Iterator[Change | Unreadable]:
+    """Each payment of the shard, whole, with a page of rows in memory at a time."""
     with reader.cursor(name="events") as cursor:
         cursor.itersize = FETCHED_AT_ONCE
         cursor.execute(EVENTS, {"shard": shard})
-        for _, rows in groupby(cursor, key=itemgetter("originator_id")):
-            history: list[Payment.Event] = [mapper.to_domain_event(_stored(row)) for row in rows]
-            yield Change(shard=shard, history=history, new=len(history))
+        yield from follower.read(cursor)
 
 
-def _stored(row: dict[str, Any]) -> StoredEvent:
-    return StoredEvent(
-        originator_id=row["originator_id"],
-        originator_version=row["originator_version"],
-        topic=row["topic"],
-        state=bytes(row["state"]),
-    )
+def _count(events: int) -> None:
+    if _counted is not None:
+        with _counted.get_lock():
+            _counted.value += events
 
 
 def _finish(connection: Connection[DictRow], model: ReadModel, generation: Generation) -> None:
@@ -237,12 +277,30 @@ def _finish(connection: Connection[DictRow], model: ReadModel, generation: Gener
     catch_up(connection, generation)
 
 
-def catch_up(connection: Connection[DictRow], generation: Generation) -> None:
-    """Takes in whatever there is, until there is no more."""
+def catch_up(
+    connection: Connection[DictRow],
+    generation: Generation,
+    heads: Mapping[int, int] | None = None,
+) -> None:
+    """Takes in all of the log up to `heads`, or to where it is now: appends go on all the time, and
+    who waited to be up with the last of them would perhaps wait for ever."""
     follower = Follower(generation)
-    for _ in range(CATCH_UP_STEPS):
-        if follower.step(connection) == 0:
-            return
+    upto = heads_of_the_log(connection) if heads is None else heads
+    overtaken = 0
+    while True:
+        try:
+            if follower.step(connection, heads=upto) == 0:
+                return
+        except Overtaken:
+            overtaken += 1
+            if overtaken == TIMES_OVERTAKEN:
+                raise
+
+
+def heads_of_the_log(connection: Connection[DictRow]) -> dict[int, int]:
+    """How far each shard goes."""
+    rows = connection.execute(HEADS).fetchall()
+    return {row["shard"]: row["position"] for row in rows}
 
 
 # --- taking the other's place ------------------------------------------------------------------
@@ -260,8 +318,9 @@ def rollback(database_url: str, name: str) -> Generation:
 
 
 def retire(database_url: str, name: str) -> Generation:
-    """Does away with what is beside. Raises NoSuchGeneration."""
+    """Does away with what is beside. Raises NoSuchGeneration, BuilderAtWork."""
     with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection:
+        _be_the_builder(connection, name)
         beside = _beside(connection, name)
         generations.drop_beside(connection, read_model(name), beside)
         return beside
@@ -269,35 +328,48 @@ def retire(database_url: str, name: str) -> Generation:
 
 def _take_place(database_url: str, name: str, wanted: Status, otherwise: str) -> Generation:
     with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection:
-        beside = in_slot(connection, name, Slot.BESIDE)
-        if beside is None or beside.status is not wanted:
-            raise NoSuchGeneration(otherwise.format(name))
-        if _quarantined(connection, beside):
-            raise NoSuchGeneration(
-                f"generation {beside.generation} of {name} lacks payments that it could not take "
-                f"in; see `counterfoil projections quarantine {name}`"
-            )
         for _ in range(SWAP_TRIES):
+            beside = _fit_to_live(connection, name, wanted, otherwise)
             # Nearly all of it without a lock, so that little is left to do under it.
             catch_up(connection, beside)
             try:
-                _swap(connection, read_model(name), beside)
+                return _swap(connection, read_model(name), wanted, otherwise)
             except (errors.LockNotAvailable, errors.DeadlockDetected):
                 continue
-            live = in_slot(connection, name, Slot.LIVE)
-            assert live is not None
-            return live
     raise NotSwapped(f"the tables of {name} were in use for too long; nothing was changed")
 
 
-def _swap(connection: Connection[DictRow], model: ReadModel, beside: Generation) -> None:
+def _fit_to_live(
+    connection: Connection[DictRow], name: str, wanted: Status, otherwise: str
+) -> Generation:
+    """What is beside, which can be read by everyone. Raises NoSuchGeneration."""
+    beside = in_slot(connection, name, Slot.BESIDE)
+    if beside is None or beside.status is not wanted:
+        raise NoSuchGeneration(otherwise.format(name))
+    shown = f"generation {beside.generation} of {name}"
+    if not beside.is_of_this_code:
+        raise NoSuchGeneration(f"{shown} was made by another version of this program")
+    if _quarantined(connection, beside):
+        raise NoSuchGeneration(
+            f"{shown} lacks payments that it could not take in; "
+            f"see `counterfoil projections quarantine {name}`"
+        )
+    return beside
+
+
+def _swap(
+    connection: Connection[DictRow], model: ReadModel, wanted: Status, otherwise: str
+) -> Generation:
     """In one transaction: nobody writes either's rows, the last events are taken in, and the tables
     change schemas. Readers wait for the last of it, which takes milliseconds."""
-    live = in_slot(connection, model.name, Slot.LIVE)
-    assert live is not None
     with connection.transaction():
         connection.execute(LOCK_TIMEOUT)
-        connection.execute(HOLD_GENERATIONS, {"name": model.name})
+        hold_alone(connection, model.name)
+        # Somebody else may have done this, or the opposite, since it was looked.
+        beside = _fit_to_live(connection, model.name, wanted, otherwise)
+        live = in_slot(connection, model.name, Slot.LIVE)
+        if live is None:
+            raise NoSuchGeneration(f"{model.name} has no live generation yet; migrate first")
         for schema in ("public", "beside"):
             for table in model.TABLES:
                 connection.execute(
@@ -306,20 +378,29 @@ def _swap(connection: Connection[DictRow], model: ReadModel, beside: Generation)
                     )
                 )
         catch_up(connection, beside)
-        for table in model.TABLES:
-            for before, after in (
-                ("public", "swapping"),
-                ("beside", "public"),
-                ("swapping", "beside"),
-            ):
-                connection.execute(
-                    psycopg.sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
-                        psycopg.sql.Identifier(before, table), psycopg.sql.Identifier(after)
-                    )
-                )
+        _fit_to_live(connection, model.name, wanted, otherwise)
+        _swap_schemas(connection, model)
         connection.execute(SWAP_SLOTS, {"name": model.name})
         if is_inline(model.name):
             _swap_positions(connection, live, beside)
+        swapped = in_slot(connection, model.name, Slot.LIVE)
+        assert swapped is not None
+        return swapped
+
+
+def _swap_schemas(connection: Connection[DictRow], model: ReadModel) -> None:
+    """Readers are kept out from here on."""
+    for table in model.TABLES:
+        for before, after in (
+            ("public", "swapping"),
+            ("beside", "public"),
+            ("swapping", "beside"),
+        ):
+            connection.execute(
+                psycopg.sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+                    psycopg.sql.Identifier(before, table), psycopg.sql.Identifier(after)
+                )
+            )
 
 
 def _swap_positions(connection: Connection[DictRow], live: Generation, beside: Generation) -> None:
@@ -346,8 +427,9 @@ def _done(connection: Connection[DictRow], generation: Generation) -> list[dict[
 
 
 def _quarantined(connection: Connection[DictRow], generation: Generation) -> int:
-    return sum(
-        row["quarantined"]
-        for row in generations.lags(connection)
-        if (row["name"], row["generation"]) == (generation.name, generation.generation)
-    )
+    row = connection.execute(
+        QUARANTINED, {"name": generation.name, "generation": generation.generation}
+    ).fetchone()
+    assert row is not None
+    count: int = row["payments"]
+    return count

@@ -14,6 +14,7 @@ from psycopg import conninfo
 
 CHUNK: Final = 65536
 APPEND: Final = b"INSERT INTO events"
+COMMIT: Final = b"COMMIT\x00"
 
 
 class Loss(Enum):
@@ -44,7 +45,7 @@ class PostgresProxy:
         return self._struck
 
     def will_lose(self, loss: Loss) -> None:
-        """Strikes the next append, which commits itself, whoever sends it."""
+        """Strikes the next append, which commits itself, or the next commit, whoever sends it."""
         self._armed = loss
 
     def __enter__(self) -> Self:
@@ -87,7 +88,7 @@ class PostgresProxy:
         is_append = False
         with contextlib.suppress(OSError):
             while chunk := ours.recv(CHUNK):
-                if is_append and self._armed is not None:
+                if self._armed is not None and (is_append or COMMIT in chunk):
                     self._strike(chunk, theirs, deaf)
                     return
                 is_append = APPEND in chunk  # it is prepared first, and carried out by the next

@@ -1,7 +1,8 @@
 """Two generations of a read model, compared row by row as of one moment."""
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
@@ -14,15 +15,17 @@ from infrastructure.projections.generations import (
     NoSuchGeneration,
     Slot,
     Status,
-    hold_alone,
     in_slot,
 )
-from infrastructure.projections.rebuild import LOCK_TIMEOUT, catch_up, heads_of_the_log
+from infrastructure.projections.rebuild import LOCK_TIMEOUT, catch_up
 from projections.registry import is_inline, read_model
 
-TRIES: Final = 50
+TRIES: Final = 20
+LOOK_SECONDS: Final = 0.1
 FETCHED_AT_ONCE: Final = 1_000
 
+# In this order, as whoever else needs several.
+HOLD_HEADS: Final[LiteralString] = "SELECT shard FROM public.shard_heads ORDER BY shard FOR UPDATE"
 POSITIONS_DIFFER: Final[LiteralString] = """
     SELECT count(*) AS shards FROM public.projection_positions a
     JOIN public.projection_positions b ON b.name = a.name AND b.shard = a.shard
@@ -71,39 +74,39 @@ def _reach_one_point(connection: Connection[DictRow], database_url: str, name: s
     live, beside = in_slot(connection, name, Slot.LIVE), in_slot(connection, name, Slot.BESIDE)
     if live is None or beside is None or beside.status is Status.BUILDING:
         raise NoSuchGeneration(f"there is no finished generation beside the live one of {name}")
-    identity = {"name": name, "live": live.generation, "beside": beside.generation}
-    query = BEHIND_THE_LOG if is_inline(name) else POSITIONS_DIFFER
     following = [each for each in (live, beside) if each.follows and each.is_of_this_code]
-    with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as other:
+    query = BEHIND_THE_LOG if is_inline(name) else POSITIONS_DIFFER
+    identity = {"name": name, "live": live.generation, "beside": beside.generation}
+    with (
+        psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as holder,
+        psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as other,
+    ):
         for _ in range(TRIES):
-            connection.rollback()
-            row = connection.execute(query, identity).fetchone()
-            if row is not None and row["shards"] == 0:
-                return
-            _bring_to_one_point(other, name, following)
+            _catch_up(other, following)
+            with _log_held_still(holder):
+                _catch_up(other, following)
+                connection.rollback()
+                row = connection.execute(query, identity).fetchone()
+                if row is not None and row["shards"] == 0:
+                    return
+            time.sleep(LOOK_SECONDS)
     raise NeverAtOnePoint(f"the generations of {name} were never up to the same event")
 
 
-def _bring_to_one_point(
-    connection: Connection[DictRow], name: str, following: Sequence[Generation]
-) -> None:
-    """Nobody else moves them meanwhile, and whoever waits to needs longer for it than the look at
-    them that comes next."""
+@contextmanager
+def _log_held_still(connection: Connection[DictRow]) -> Iterator[None]:
+    """Nobody appends, for the milliseconds that it takes to bring two readers to its end. If that
+    cannot be had soon, it is done without."""
+    with connection.transaction():
+        connection.execute(LOCK_TIMEOUT)
+        with suppress(errors.LockNotAvailable), connection.transaction():
+            connection.execute(HOLD_HEADS)
+        yield
+
+
+def _catch_up(connection: Connection[DictRow], following: Sequence[Generation]) -> None:
     for each in following:
         catch_up(connection, each)
-    with suppress(errors.LockNotAvailable, errors.DeadlockDetected), connection.transaction():
-        connection.execute(LOCK_TIMEOUT)
-        hold_alone(connection, name)
-        if is_inline(name):
-            for table in read_model(name).TABLES:
-                connection.execute(
-                    sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(
-                        sql.Identifier("public", table)
-                    )
-                )
-        heads = heads_of_the_log(connection)
-        for each in following:
-            catch_up(connection, each, heads)
 
 
 def _rows_that_differ(connection: Connection[DictRow], table: str) -> Iterator[Difference]:

@@ -48,7 +48,7 @@ FETCHED_AT_ONCE: Final = 5_000
 LOOK_SECONDS: Final = 0.2
 # Readers and writers wait behind a lock that is waited for, so none is waited for long.
 LOCK_TIMEOUT: Final[LiteralString] = "SET LOCAL lock_timeout = '300ms'"
-SWAP_TRIES: Final = 20
+SWAP_TRIES: Final = 10
 # Where another follower is always quicker, nothing is left to be caught up with for long.
 TIMES_OVERTAKEN: Final = 1_000
 
@@ -76,6 +76,11 @@ LOCK_SHARD: Final[LiteralString] = """
 SHARD_IS_DONE: Final[LiteralString] = """
     INSERT INTO public.projection_positions (name, generation, shard, position)
     VALUES (%(name)s, %(generation)s, %(shard)s, %(position)s)
+"""
+EMPTY_SHARDS_ARE_DONE: Final[LiteralString] = """
+    INSERT INTO public.projection_positions (name, generation, shard, position)
+    SELECT %(name)s, %(generation)s, shard, 0 FROM public.shard_heads WHERE position = 0
+    ON CONFLICT (name, generation, shard) DO NOTHING
 """
 # One builder of a read model at a time: a lock that ends with its connection.
 LOCK_BUILDER: Final[LiteralString] = (
@@ -156,6 +161,8 @@ def _build_shards(
     progress: Progress,
     workers: int,
 ) -> None:
+    identity = {"name": generation.name, "generation": generation.generation}
+    connection.execute(EMPTY_SHARDS_ARE_DONE, identity)
     heads = connection.execute(HEADS).fetchall()
     total = sum(row["position"] for row in heads)
     done = {row["shard"]: row["position"] for row in _done(connection, generation)}

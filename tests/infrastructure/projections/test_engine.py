@@ -1,0 +1,269 @@
+"""All followers of all workers: one runner for each generation, whatever the database does."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, LiteralString
+
+import pytest
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from infrastructure.database import Pool, open_pool
+from infrastructure.embedded_postgres import EmbeddedPostgres
+from infrastructure.migrations import migrate
+from infrastructure.projections.engine import ProjectionEngine
+from infrastructure.projections.generations import Slot, set_paused
+from projections.registry import FOLLOWING, read_model
+from tests.builders import Story
+from tests.infrastructure.projections.a_log import (
+    FOLLOWING_NAMES,
+    append,
+    connect,
+    generation_of,
+    rebuilt,
+    replayed_rows,
+    rows,
+)
+
+PATIENCE_SECONDS: Final = 30
+POLL_SECONDS: Final = 0.01
+
+OWNERS: Final[LiteralString] = """
+    SELECT name, owner FROM projection_generations
+    WHERE owner IS NOT NULL AND owned_until > clock_timestamp() ORDER BY name
+"""
+TAKE_LEASE: Final[LiteralString] = """
+    UPDATE projection_generations
+    SET owner = gen_random_uuid(), owned_until = clock_timestamp() + make_interval(secs => 0.5)
+    WHERE name = 'balances'
+"""
+BEHIND: Final[LiteralString] = """
+    SELECT count(*) AS shards FROM projection_positions p JOIN shard_heads h ON h.shard = p.shard
+    WHERE p.name = %(name)s AND p.generation = %(generation)s AND p.position < h.position
+"""
+KILL_ALL: Final[LiteralString] = """
+    SELECT count(pg_terminate_backend(pid)) AS killed FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'counterfoil'
+"""
+# Whoever takes in an entry of the balances needs this much longer for it.
+SLOW: Final[LiteralString] = """
+    CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_sleep(0.003);
+        RETURN NULL;
+    END
+    $$;
+    CREATE TRIGGER slow AFTER INSERT ON entries FOR EACH ROW EXECUTE FUNCTION be_slow()
+"""
+UNKNOWN_MODEL: Final[LiteralString] = """
+    INSERT INTO projection_generations (name, generation, slot, status, code_version)
+    VALUES ('from_the_future', 1, 'live', 'live', 1)
+"""
+OTHER_CODE: Final[LiteralString] = """
+    UPDATE projection_generations SET code_version = code_version + 1 WHERE name = 'customers'
+"""
+
+
+@pytest.fixture
+def pool(database_url: str) -> Iterator[Pool]:
+    with open_pool(database_url, size=8) as pool:
+        yield pool
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection[DictRow]]:
+    with connect(database_url) as connection:
+        yield connection
+
+
+@contextmanager
+def engines(*pools: Pool) -> Iterator[list[threading.Event]]:
+    """An engine for each pool, as in a process of its own; what stops each."""
+    with ExitStack() as stack:
+        stops = []
+        for pool in pools:
+            stopping = threading.Event()
+            engine = ProjectionEngine(pool, time.monotonic)
+            thread = threading.Thread(target=engine.run, args=(stopping,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(stopping.set)
+            stops.append(stopping)
+        yield stops
+
+
+def poll_for(holds: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < give_up_at
+        time.sleep(POLL_SECONDS)
+
+
+def pay(pool: Pool, number: int = 1) -> None:
+    append(pool, *[Story().authorized().captured().payment for _ in range(number)])
+
+
+def is_current(
+    connection: Connection[DictRow], name: str = "balances", slot: Slot = Slot.LIVE
+) -> bool:
+    generation = generation_of(connection, name, slot)
+    identity = {"name": name, "generation": generation.generation}
+    return connection.execute(BEHIND, identity).fetchone() == {"shards": 0}
+
+
+def all_current(connection: Connection[DictRow]) -> bool:
+    return all(is_current(connection, name) for name in FOLLOWING_NAMES)
+
+
+def owners(connection: Connection[DictRow]) -> dict[str, Any]:
+    return {row["name"]: row["owner"] for row in connection.execute(OWNERS).fetchall()}
+
+
+def test_each_generation_has_one_runner_among_all_engines(
+    pool: Pool, connection: Connection[DictRow], database_url: str
+) -> None:
+    pay(pool, 20)
+    with open_pool(database_url, size=8) as other_pool, engines(pool, other_pool) as stops:
+        poll_for(lambda: all_current(connection))
+        before = owners(connection)
+        assert sorted(before) == sorted(FOLLOWING_NAMES)
+
+        stops[0].set()  # what it had, the other takes up
+        poll_for(lambda: len(set(owners(connection).values())) == 1)
+        pay(pool, 5)
+        poll_for(lambda: all_current(connection) and len(owners(connection)) == len(FOLLOWING))
+
+    for model in FOLLOWING:
+        assert rows(connection, model) == replayed_rows(connection, model.name)
+
+
+def test_an_engine_that_ends_gives_its_leases_back(
+    pool: Pool, connection: Connection[DictRow]
+) -> None:
+    with engines(pool):
+        poll_for(lambda: len(owners(connection)) == len(FOLLOWING))
+
+    assert owners(connection) == {}
+
+
+def test_the_lease_of_one_who_was_killed_is_taken_over_when_it_is_over(
+    pool: Pool, connection: Connection[DictRow]
+) -> None:
+    connection.execute(TAKE_LEASE)
+    killed = owners(connection)["balances"]
+    pay(pool)
+
+    with engines(pool):
+        poll_for(lambda: is_current(connection, "customers"))
+        poll_for(lambda: owners(connection).get("balances") not in (killed, None))
+        poll_for(lambda: is_current(connection))
+
+
+def test_what_is_paused_stays_as_it_is_until_it_is_resumed(
+    pool: Pool, connection: Connection[DictRow]
+) -> None:
+    with engines(pool):
+        poll_for(lambda: len(owners(connection)) == len(FOLLOWING))
+        set_paused(connection, "balances", paused=True)
+        poll_for(lambda: "balances" not in owners(connection))
+        pay(pool)
+        poll_for(lambda: is_current(connection, "customers"))
+        assert not is_current(connection)
+
+        set_paused(connection, "balances", paused=False)
+        poll_for(lambda: is_current(connection))
+
+
+def test_followers_go_on_when_their_connections_are_killed(
+    pool: Pool, connection: Connection[DictRow]
+) -> None:
+    with engines(pool):
+        for _ in range(3):
+            poll_for(lambda: all_current(connection))
+            connection.execute(KILL_ALL)
+            pay_when_possible(pool)
+        poll_for(lambda: all_current(connection))
+
+    for model in FOLLOWING:
+        assert rows(connection, model) == replayed_rows(connection, model.name)
+
+
+def pay_when_possible(pool: Pool) -> None:
+    """The pool of the test was killed too, and says so once for each connection."""
+    story = Story().authorized().captured()
+
+    def paid() -> bool:
+        try:
+            append(pool, story.payment)
+        except Exception:  # noqa: BLE001 - whatever a killed connection says
+            return False
+        return True
+
+    poll_for(paid)
+
+
+def test_followers_go_on_when_the_database_was_restarted(tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("restarted")
+    postgres = EmbeddedPostgres(folder / "postgres", durable=False)
+    url = postgres.start()
+    try:
+        migrate(url)
+        with open_pool(url, size=8) as pool, engines(pool):
+            pay(pool)
+            with connect(url) as connection:
+                poll_for(lambda: all_current(connection))
+            postgres.stop()
+            assert postgres.start() == url
+            pay_when_possible(pool)
+            with connect(url) as connection:
+                poll_for(lambda: all_current(connection))
+                for model in FOLLOWING:
+                    assert rows(connection, model) == replayed_rows(connection, model.name)
+    finally:
+        postgres.remove()
+
+
+def test_new_generations_are_found_and_followed(
+    pool: Pool, connection: Connection[DictRow], database_url: str
+) -> None:
+    with engines(pool):
+        poll_for(lambda: len(owners(connection)) == len(FOLLOWING))
+        for name in ("receipts", "customers"):
+            rebuilt(database_url, name)
+        pay(pool)
+        for name in ("receipts", "customers"):
+            poll_for(lambda name=name: is_current(connection, name, Slot.BESIDE))  # type: ignore[misc]
+
+    for name in ("receipts", "customers"):
+        model = read_model(name)
+        poll_for(lambda: is_current(connection, "customers"))
+        assert rows(connection, model) == rows(connection, model, "beside")
+
+
+def test_a_step_that_takes_too_long_is_taken_in_smaller_ones(
+    pool: Pool, connection: Connection[DictRow], database_url: str
+) -> None:
+    """Else one that is far behind would be behind for ever."""
+    connection.execute(SLOW)
+    pay(pool, 60)
+
+    with open_pool(database_url, size=8, statement_timeout=150) as hurried, engines(hurried):
+        poll_for(lambda: is_current(connection))
+
+    assert rows(connection, read_model("balances")) == replayed_rows(connection, "balances")
+
+
+def test_what_this_code_does_not_know_or_did_not_make_is_left_to_others(
+    pool: Pool, connection: Connection[DictRow]
+) -> None:
+    connection.execute(UNKNOWN_MODEL)
+    connection.execute(OTHER_CODE)
+    pay(pool)
+
+    with engines(pool):
+        poll_for(lambda: is_current(connection) and is_current(connection, "operations"))
+        poll_for(lambda: set(owners(connection)) == {"balances", "operations"})
+
+    assert not is_current(connection, "customers")

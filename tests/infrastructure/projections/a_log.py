@@ -180,11 +180,11 @@ def balances_of(payments: Iterable[Payment]) -> dict[tuple[str, str, str, str], 
             "refunded": -payment.refunded_minor,
             "cardholder": payment.refunded_minor - payment.captured_minor - held,
         }
-        for customer_id in (payment.customer_id, EVERYONE):
+        for customer_id in {payment.customer_id or EVERYONE, EVERYONE}:
             key = (
                 payment.tenant.merchant_id,
                 payment.tenant.mode.value,
-                customer_id or EVERYONE,
+                customer_id,
                 payment.money.currency,
             )
             for name, amount in moved.items():

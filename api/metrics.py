@@ -23,6 +23,7 @@ from psycopg_pool import PoolTimeout
 from api.http import Answer
 from domain.payment import ReviewReason
 from infrastructure.database import Pool
+from infrastructure.projections.generations import lags
 
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 REQUESTS: Final = Counter(
@@ -84,6 +85,36 @@ class Unresolved(Collector):
         yield needing
 
 
+class ReadModels(Collector):
+    """How far behind the log each read model is, and what it could not take in."""
+
+    GAUGES: Final = {
+        "lag_events": "Events that the read model has not taken in.",
+        "lag_seconds": "Age of the oldest of them.",
+        "quarantined": "Payments that it could not take in.",
+        "paused": "Whether it is to stay as it is.",
+    }
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing, while the database is out of reach."""
+        try:
+            with self._pool.connection() as connection:
+                rows = lags(connection)
+        except (psycopg.Error, PoolTimeout):
+            return
+        for field, meaning in self.GAUGES.items():
+            gauge = GaugeMetricFamily(
+                f"counterfoil_projection_{field}", meaning, labels=["name", "slot"]
+            )
+            for row in rows:
+                # Clocks of two hosts may disagree, but nothing is ahead of the log.
+                gauge.add_metric([row["name"], row["slot"]], max(float(row[field]), 0.0))
+            yield gauge
+
+
 def metrics(pool: Pool) -> Answer:
     """All of it, in Prometheus' text format."""
     registry = CollectorRegistry()
@@ -93,6 +124,7 @@ def metrics(pool: Pool) -> Answer:
     else:
         registry.register(REGISTRY)
     registry.register(Unresolved(pool))
+    registry.register(ReadModels(pool))
     return Answer(status=200, body=generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -9,7 +9,7 @@ from infrastructure.database import Pool, unavailability_named
 WAIT_SECONDS: Final = 1.0
 # How long it is waited between looks, at first and at most.
 LOOK_SECONDS: Final = 0.005
-LONGEST_LOOK_SECONDS: Final = 0.05
+LONGEST_LOOK_SECONDS: Final = 0.02
 
 HEADS: Final[LiteralString] = """
     SELECT array_agg(h.position ORDER BY h.shard) AS heads FROM shard_heads h

@@ -46,6 +46,7 @@ from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
 from infrastructure.logs import configure_logs
 from infrastructure.migrations import MigrationChanged, migrate, pending_migrations
+from infrastructure.projections.generations import to_rebuild
 from infrastructure.settings import read_settings
 from infrastructure.vault import new_key
 from projections.receipts import Receipts
@@ -212,6 +213,9 @@ def migrate_command() -> None:
             names = migrate(url)
         except MigrationChanged as error:
             refuse(str(error), NOT_DONE)
+        with open_pool(url, size=COMMAND_CONNECTIONS) as pool, pool.connection() as connection:
+            for name in to_rebuild(connection):
+                click.echo(f"to do: counterfoil projections rebuild {name} --promote", err=True)
     click.echo("\n".join(f"applied {name}" for name in names) or "the schema is up to date")
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 import psycopg
+import structlog
 from psycopg_pool import PoolTimeout
 
 from infrastructure.checkpoint_keys import SigningKeyUnusable, check_signing_key
@@ -22,6 +23,11 @@ from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
 WRONG_SETTING = 2
 NOT_DONE = 1
 COMMAND_CONNECTIONS = 4
+
+
+def log_to_stderr() -> None:
+    """What a command prints is what it was asked for; what is logged on the way is not."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def refuse(sentence: str, status: int = WRONG_SETTING) -> NoReturn:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from domain.ids import MalformedId, Prefix, decode, encode
 from infrastructure.projections import rebuild as rebuilding
 from infrastructure.projections.differences import NeverAtOnePoint, differences
-from infrastructure.projections.follower import Follower
+from infrastructure.projections.follower import Follower, Overtaken
 from infrastructure.projections.generations import (
     Generation,
     NoSuchGeneration,
@@ -32,6 +33,7 @@ from scripts.console import (
     NOT_DONE,
     connected,
     database,
+    log_to_stderr,
     print_rows,
     refuse,
     settings_or_exit,
@@ -48,6 +50,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True)
 @click.group()
 def projections() -> None:
     """Read models: list, rebuild, diff, promote, roll back, pause, retry what failed."""
+    log_to_stderr()
 
 
 @projections.command("list")
@@ -219,8 +222,13 @@ def retry_command(name: str, payment: str | None) -> None:
     with connected(settings_or_exit()) as pool, pool.connection() as connection:
         for slot in Slot:
             generation: Generation | None = in_slot(connection, name, slot)
-            if generation is not None:
-                still += Follower(generation).retry(connection, payment_id)
+            if generation is None:
+                continue
+            follower = Follower(generation)
+            if generation.is_of_this_code:
+                still += follower.retry(connection, payment_id)
+            else:
+                still += len(follower.quarantine(connection, payment_id))
     click.echo(f"{name}: {still} payments still cannot be taken in")
     sys.exit(NOT_DONE if still else 0)
 
@@ -258,3 +266,7 @@ def told_in_one_line() -> Iterator[None]:
         refuse("somebody is rebuilding this read model; wait for them", NOT_DONE)
     except (NoSuchGeneration, NotSwapped, NeverAtOnePoint) as error:
         refuse(str(error), NOT_DONE)
+    except Overtaken as error:
+        refuse(f"somebody else moved {error} meanwhile; nothing is lost, run it again", NOT_DONE)
+    except BrokenProcessPool:
+        refuse("a process of the rebuild was killed; run it again, it goes on there", NOT_DONE)

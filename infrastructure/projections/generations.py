@@ -62,6 +62,12 @@ class Generation:
         return known.get(self.name) == self.code_version
 
 
+# The version of no code: a model that is written with the events, and began among them.
+INCOMPLETE: Final = 0
+# More than a follower takes in while one waits for it; a rebuild is many times faster.
+FAR_BEHIND_EVENTS: Final = 100_000
+
+
 class NoSuchGeneration(Exception):
     """There is no generation that this could be done to. One line that says why."""
 
@@ -159,10 +165,14 @@ def create_missing(connection: Connection[DictRow]) -> list[str]:
     """Makes the tables of read models that the database does not know yet; their names."""
     known = {each.name for each in all_generations(connection)}
     missing = [model for model in READ_MODELS if model.name not in known]
+    row = connection.execute(HEADS_TOTAL).fetchone()
+    is_first = row is not None and not row["events"]
     for model in missing:
         connection.execute(model.CREATE)
         connection.execute(model.INDEXES)
-        generation = _insert(connection, model, Slot.LIVE, Status.LIVE)
+        lacks_the_past = is_inline(model.name) and not is_first
+        version = INCOMPLETE if lacks_the_past else model.version
+        generation = _insert(connection, model, Slot.LIVE, Status.LIVE, version)
         if not is_inline(model.name):
             start_at_zero(connection, model.name, generation)
     return [model.name for model in missing]
@@ -174,12 +184,24 @@ def missing_models(connection: Connection[DictRow]) -> list[str]:
     return [model.name for model in READ_MODELS if model.name not in known]
 
 
+def to_rebuild(connection: Connection[DictRow]) -> list[str]:
+    """The names of the read models that only a rebuild makes right, or that one makes right sooner."""
+    live = {each.name: each for each in all_generations(connection) if each.slot is Slot.LIVE}
+    far = {
+        row["name"]
+        for row in lags(connection)
+        if row["slot"] == Slot.LIVE and row["lag_events"] > FAR_BEHIND_EVENTS
+    }
+    names = [model.name for model in READ_MODELS if model.name in live]
+    return [name for name in names if name in far or not live[name].is_of_this_code]
+
+
 def create_beside(connection: Connection[DictRow], model: ReadModel) -> Generation:
     """Makes empty tables beside the live ones, without their indexes, which come after the rows."""
     with connection.transaction():
         use(connection, Slot.BESIDE)
         connection.execute(model.CREATE)
-        _insert(connection, model, Slot.BESIDE, Status.BUILDING)
+        _insert(connection, model, Slot.BESIDE, Status.BUILDING, model.version)
     made = in_slot(connection, model.name, Slot.BESIDE)
     assert made is not None
     return made
@@ -242,14 +264,16 @@ def set_paused(connection: Connection[DictRow], name: str, *, paused: bool) -> N
     connection.execute(SET_PAUSED, {"name": name, "paused": paused})
 
 
-def _insert(connection: Connection[DictRow], model: ReadModel, slot: Slot, status: Status) -> int:
+def _insert(
+    connection: Connection[DictRow], model: ReadModel, slot: Slot, status: Status, version: int
+) -> int:
     row = connection.execute(
         INSERT,
         {
             "name": model.name,
             "slot": slot.value,
             "status": status.value,
-            "code_version": model.version,
+            "code_version": version,
             "built_at": None,
         },
     ).fetchone()

@@ -571,7 +571,7 @@ class Payment(Aggregate):
         match answer:
             case Approved(bank_id=bank_id):
                 self.trigger_event(self.Captured, bank_capture_id=bank_id, timestamp=at)
-            case AlreadyDone() if maybe_ours and not self._was_left_in_doubt(self.VoidDeclined):
+            case AlreadyDone() if maybe_ours:
                 self.trigger_event(self.Captured, bank_capture_id=None, timestamp=at)
                 self._need_review(ReviewReason.CAPTURE_ID_UNKNOWN, at)
             case _:
@@ -592,7 +592,7 @@ class Payment(Aggregate):
         match answer:
             case Approved(bank_id=bank_id):
                 self.trigger_event(released, bank_void_id=bank_id, timestamp=at)
-            case AlreadyDone() if maybe_ours and not self._was_left_in_doubt(self.CaptureDeclined):
+            case AlreadyDone() if maybe_ours:
                 self.trigger_event(released, bank_void_id=None, timestamp=at)
             case _:
                 self.trigger_event(self.VoidDeclined, code=_code_of(answer), timestamp=at)
@@ -636,14 +636,6 @@ class Payment(Aggregate):
         replayed = isinstance(answer, Approved) and answer.replayed
         if running.amount_minor < self.captured_minor and unanswered_before > replayed:
             self._need_review(ReviewReason.REFUND_ID_UNKNOWN, at)
-
-    def _was_left_in_doubt(self, refused: type[CaptureDeclined | VoidDeclined]) -> bool:
-        """Whether a hold that is over may be so by an earlier operation of the other kind, which was
-        taken to have been refused. The bank uses one word for both."""
-        return any(
-            isinstance(event, refused) and event.code != AUTHORIZATION_EXPIRED
-            for event in self.history
-        )
 
     # --- what the bank's records say -----------------------------------------------------------
 

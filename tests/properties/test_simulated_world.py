@@ -111,16 +111,19 @@ class SimulatedWorldMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 30.0]))
     def the_banks_database_goes_down(self, seconds: float) -> None:
+        self.world.happened("bank_database_down")
         self.world.bank.is_down = True
         self.world.scheduler.after(seconds, lambda: setattr(self.world.bank, "is_down", False))
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 30.0]))
     def our_database_goes_down(self, seconds: float) -> None:
+        self.world.happened("store_down")
         self.world.wire.is_down = True
         self.world.scheduler.after(seconds, lambda: setattr(self.world.wire, "is_down", False))
 
     @rule()
     def the_bank_is_restarted(self) -> None:
+        self.world.happened("bank_restarts")
         self.world.bank.restart()
 
     @rule(place=st.integers(0, 3))
@@ -128,6 +131,7 @@ class SimulatedWorldMachine(RuleBasedStateMachine):
         processes = [*self.world.deployment.apis, *self.world.deployment.workers]
         host = processes[place].host
         if host.is_alive:
+            self.world.happened("process_dies")
             self.world.deployment.kill(host)
 
     def teardown(self) -> None:

@@ -24,6 +24,8 @@ TRIES: Final = 20
 LOOK_SECONDS: Final = 0.1
 FETCHED_AT_ONCE: Final = 1_000
 
+# For all heads together; the first of them are held while the last are waited for.
+HOLD_HEADS_TIMEOUT: Final[LiteralString] = "SET LOCAL statement_timeout = '500ms'"
 # In this order, as whoever else needs several.
 HOLD_HEADS: Final[LiteralString] = "SELECT shard FROM public.shard_heads ORDER BY shard FOR UPDATE"
 POSITIONS_DIFFER: Final[LiteralString] = """
@@ -99,7 +101,8 @@ def _log_held_still(connection: Connection[DictRow]) -> Iterator[None]:
     cannot be had soon, it is done without."""
     with connection.transaction():
         connection.execute(LOCK_TIMEOUT)
-        with suppress(errors.LockNotAvailable), connection.transaction():
+        with suppress(errors.LockNotAvailable, errors.QueryCanceled), connection.transaction():
+            connection.execute(HOLD_HEADS_TIMEOUT)
             connection.execute(HOLD_HEADS)
         yield
 

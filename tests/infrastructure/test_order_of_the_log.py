@@ -22,6 +22,7 @@ from domain.commands import Cause
 from infrastructure.database import Pool, open_pool
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder
 from tests.builders import Story, a_payment, an_id
+from tests.infrastructure.projections.a_log import poll_until
 
 SEEDS: Final = range(5)
 STEPS: Final = 100
@@ -33,7 +34,6 @@ WAITS_FOR_A_LOCK: Final[LiteralString] = """
     SELECT count(*) AS backends FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
-POLLS: Final = 2_000
 
 mapper = FlatMapper(FlatJSON())
 Row = dict[str, Any]
@@ -326,10 +326,3 @@ def backends_that_wait(connection: Connection[Row]) -> int:
     assert row is not None
     count: int = row["backends"]
     return count
-
-
-def poll_until(holds: Callable[[], bool]) -> None:
-    for _ in range(POLLS):
-        if holds():
-            return
-    raise AssertionError("it never came to that")

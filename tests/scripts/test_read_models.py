@@ -29,6 +29,7 @@ from tests.infrastructure.projections.a_log import (
     connect,
     follow,
     follower_of,
+    poll_until,
     replayed_rows,
     rows,
 )
@@ -179,6 +180,8 @@ def test_tables_in_use_are_told_in_one_line(
     with connection.transaction():
         connection.execute("SELECT count(*) FROM balances")
         assert_refused(run("promote", "balances"), 1, "in use", "nothing was changed")
+
+    assert done(run("promote", "balances")) == "balances: version 2 is live\n"
 
 
 def test_pausing_and_resuming_is_for_what_follows_the_log(run: Callable[..., Any]) -> None:
@@ -340,7 +343,7 @@ def test_a_worker_that_is_told_to_end_ends_though_it_follows(
     append(pool, a_captured_payment())
     with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as worker:
         try:
-            poll_for(lambda: positions(connection) == 4 * len(FOLLOWING_NAMES))
+            poll_until(lambda: positions(connection) == 4 * len(FOLLOWING_NAMES))
             began = time.monotonic()
             worker.send_signal(signal.SIGTERM)
 
@@ -362,10 +365,3 @@ def positions(connection: Connection[DictRow]) -> int:
     assert row is not None
     total: int = row["n"]
     return total
-
-
-def poll_for(holds: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)

@@ -1,5 +1,6 @@
 """A log with payments in it, generations that follow it, and what their rows are."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,9 @@ from projections.registry import FOLLOWING, READ_MODELS, read_model
 
 NAMES: Final = [model.name for model in READ_MODELS]
 FOLLOWING_NAMES: Final = [model.name for model in FOLLOWING]
-# What one event holds open for is looked at often, and never for longer than this many times.
-POLLS: Final = 4_000
+PATIENCE_SECONDS: Final = 30
+POLL_SECONDS: Final = 0.005
+MOST_STEPS: Final = 4_000
 
 Rows = dict[str, list[dict[str, Any]]]
 mapper = FlatMapper(FlatJSON())
@@ -108,7 +110,7 @@ def follower_of(
 
 def follow(connection: Connection[DictRow], follower: Follower, batch: int = 2_000) -> int:
     """To the end of the log; how many steps."""
-    for steps in range(POLLS):
+    for steps in range(MOST_STEPS):
         try:
             if follower.step(connection, batch=batch) == 0:
                 return steps
@@ -156,10 +158,11 @@ def backends_that_wait(connection: Connection[DictRow]) -> int:
 
 
 def poll_until(holds: Callable[[], bool]) -> None:
-    for _ in range(POLLS):
-        if holds():
-            return
-    raise AssertionError("it never came to that")
+    """Bounded by a time that is long enough on a machine that has other things to do."""
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < give_up_at, "it never came to that"
+        time.sleep(POLL_SECONDS)
 
 
 # --- what the rows are, from the payments themselves -------------------------------------------

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, LiteralString
 
@@ -22,13 +22,11 @@ from tests.infrastructure.projections.a_log import (
     append,
     connect,
     generation_of,
+    poll_until,
     rebuilt,
     replayed_rows,
     rows,
 )
-
-PATIENCE_SECONDS: Final = 30
-POLL_SECONDS: Final = 0.01
 
 OWNERS: Final[LiteralString] = """
     SELECT name, owner FROM projection_generations
@@ -94,13 +92,6 @@ def engines(*pools: Pool) -> Iterator[list[threading.Event]]:
         yield stops
 
 
-def poll_for(holds: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < give_up_at
-        time.sleep(POLL_SECONDS)
-
-
 def pay(pool: Pool, number: int = 1) -> None:
     append(pool, *[Story().authorized().captured().payment for _ in range(number)])
 
@@ -126,14 +117,14 @@ def test_each_generation_has_one_runner_among_all_engines(
 ) -> None:
     pay(pool, 20)
     with open_pool(database_url, size=8) as other_pool, engines(pool, other_pool) as stops:
-        poll_for(lambda: all_current(connection))
+        poll_until(lambda: all_current(connection))
         before = owners(connection)
         assert sorted(before) == sorted(FOLLOWING_NAMES)
 
         stops[0].set()  # what it had, the other takes up
-        poll_for(lambda: len(set(owners(connection).values())) == 1)
+        poll_until(lambda: len(set(owners(connection).values())) == 1)
         pay(pool, 5)
-        poll_for(lambda: all_current(connection) and len(owners(connection)) == len(FOLLOWING))
+        poll_until(lambda: all_current(connection) and len(owners(connection)) == len(FOLLOWING))
 
     for model in FOLLOWING:
         assert rows(connection, model) == replayed_rows(connection, model.name)
@@ -143,7 +134,7 @@ def test_an_engine_that_ends_gives_its_leases_back(
     pool: Pool, connection: Connection[DictRow]
 ) -> None:
     with engines(pool):
-        poll_for(lambda: len(owners(connection)) == len(FOLLOWING))
+        poll_until(lambda: len(owners(connection)) == len(FOLLOWING))
 
     assert owners(connection) == {}
 
@@ -156,35 +147,35 @@ def test_the_lease_of_one_who_was_killed_is_taken_over_when_it_is_over(
     pay(pool)
 
     with engines(pool):
-        poll_for(lambda: is_current(connection, "customers"))
-        poll_for(lambda: owners(connection).get("balances") not in (killed, None))
-        poll_for(lambda: is_current(connection))
+        poll_until(lambda: is_current(connection, "customers"))
+        poll_until(lambda: owners(connection).get("balances") not in (killed, None))
+        poll_until(lambda: is_current(connection))
 
 
 def test_what_is_paused_stays_as_it_is_until_it_is_resumed(
     pool: Pool, connection: Connection[DictRow]
 ) -> None:
     with engines(pool):
-        poll_for(lambda: len(owners(connection)) == len(FOLLOWING))
+        poll_until(lambda: len(owners(connection)) == len(FOLLOWING))
         set_paused(connection, "balances", paused=True)
-        poll_for(lambda: "balances" not in owners(connection))
+        poll_until(lambda: "balances" not in owners(connection))
         pay(pool)
-        poll_for(lambda: is_current(connection, "customers"))
+        poll_until(lambda: is_current(connection, "customers"))
         assert not is_current(connection)
 
         set_paused(connection, "balances", paused=False)
-        poll_for(lambda: is_current(connection))
+        poll_until(lambda: is_current(connection))
 
 
 def test_followers_go_on_when_their_connections_are_killed(
     pool: Pool, connection: Connection[DictRow]
 ) -> None:
     with engines(pool):
-        for _ in range(3):
-            poll_for(lambda: all_current(connection))
+        for _ in range(2):
+            poll_until(lambda: all_current(connection))
             connection.execute(KILL_ALL)
             pay_when_possible(pool)
-        poll_for(lambda: all_current(connection))
+        poll_until(lambda: all_current(connection))
 
     for model in FOLLOWING:
         assert rows(connection, model) == replayed_rows(connection, model.name)
@@ -201,7 +192,7 @@ def pay_when_possible(pool: Pool) -> None:
             return False
         return True
 
-    poll_for(paid)
+    poll_until(paid)
 
 
 def test_followers_go_on_when_the_database_was_restarted(tmp_path_factory: Any) -> None:
@@ -213,12 +204,12 @@ def test_followers_go_on_when_the_database_was_restarted(tmp_path_factory: Any) 
         with open_pool(url, size=8) as pool, engines(pool):
             pay(pool)
             with connect(url) as connection:
-                poll_for(lambda: all_current(connection))
+                poll_until(lambda: all_current(connection))
             postgres.stop()
             assert postgres.start() == url
             pay_when_possible(pool)
             with connect(url) as connection:
-                poll_for(lambda: all_current(connection))
+                poll_until(lambda: all_current(connection))
                 for model in FOLLOWING:
                     assert rows(connection, model) == replayed_rows(connection, model.name)
     finally:
@@ -229,16 +220,16 @@ def test_new_generations_are_found_and_followed(
     pool: Pool, connection: Connection[DictRow], database_url: str
 ) -> None:
     with engines(pool):
-        poll_for(lambda: len(owners(connection)) == len(FOLLOWING))
+        poll_until(lambda: len(owners(connection)) == len(FOLLOWING))
         for name in ("receipts", "customers"):
             rebuilt(database_url, name)
         pay(pool)
         for name in ("receipts", "customers"):
-            poll_for(lambda name=name: is_current(connection, name, Slot.BESIDE))  # type: ignore[misc]
+            poll_until(lambda name=name: is_current(connection, name, Slot.BESIDE))  # type: ignore[misc]
 
     for name in ("receipts", "customers"):
         model = read_model(name)
-        poll_for(lambda: is_current(connection, "customers"))
+        poll_until(lambda: is_current(connection, "customers"))
         assert rows(connection, model) == rows(connection, model, "beside")
 
 
@@ -247,10 +238,10 @@ def test_a_step_that_takes_too_long_is_taken_in_smaller_ones(
 ) -> None:
     """Else one that is far behind would be behind for ever."""
     connection.execute(SLOW)
-    pay(pool, 60)
+    pay(pool, 40)
 
     with open_pool(database_url, size=8, statement_timeout=150) as hurried, engines(hurried):
-        poll_for(lambda: is_current(connection))
+        poll_until(lambda: is_current(connection))
 
     assert rows(connection, read_model("balances")) == replayed_rows(connection, "balances")
 
@@ -263,7 +254,7 @@ def test_what_this_code_does_not_know_or_did_not_make_is_left_to_others(
     pay(pool)
 
     with engines(pool):
-        poll_for(lambda: is_current(connection) and is_current(connection, "operations"))
-        poll_for(lambda: set(owners(connection)) == {"balances", "operations"})
+        poll_until(lambda: is_current(connection) and is_current(connection, "operations"))
+        poll_until(lambda: set(owners(connection)) == {"balances", "operations"})
 
     assert not is_current(connection, "customers")

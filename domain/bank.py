@@ -131,6 +131,9 @@ class Bank(Protocol):
         """Whether a new authorization may be begun now. No while the bank is down, but for a few, by
         which it is found to be back. Nothing else is ever held up."""
 
+    def was_not_begun(self) -> None:
+        """What `admits` let through was not begun after all, and will tell nothing of the bank."""
+
     def perform(self, request: BankRequest) -> Answer:
         """Carries out `request`, retrying what may be retried within its time. Never raises for what
         the bank or the network does."""

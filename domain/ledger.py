@@ -150,7 +150,11 @@ class PaymentLedger(Application[UUID]):
         slot = TakeOrderSlot(
             tenant=command.tenant, order_id=command.order_id, payment_id=payment.id
         )
-        call = self._begin(payment, command, slot, card=command.card)
+        try:
+            call = self._begin(payment, command, slot, card=command.card)
+        except Exception:
+            self.bank.was_not_begun()
+            raise
         return self._finish(payment, call, command, card=command.card)
 
     def capture(self, command: CapturePayment) -> Reply:

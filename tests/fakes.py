@@ -201,6 +201,7 @@ class FakeBank:
         self._misfortunes: deque[Misfortune] = deque()
         self._remembered: dict[tuple[Operation, str], tuple[Approved, datetime]] = {}
         self._successes_wanted = 0
+        self.not_begun = 0
         self._numbers = count(1)
 
     def will_answer(self, *answers: Answer) -> None:
@@ -225,6 +226,9 @@ class FakeBank:
 
     def admits(self) -> bool:
         return self._successes_wanted == 0
+
+    def was_not_begun(self) -> None:
+        self.not_begun += 1
 
     def deposit(self, card_number: str, amount_minor: int) -> None:
         account = self.accounts[card_number]

@@ -20,8 +20,8 @@ from prometheus_client import Counter, Gauge
 # once in 0.05^8 = 3.9e-11 of them: at 300 requests a second, once in two and a half years, and then
 # for seconds. A bank that is down makes two payments' worth of them.
 FAILURES_IN_A_ROW: Final = 8
-# How long nothing new is begun, and then how many may try in each such time. Nothing is to be given
-# back: a probe that is refused for another reason was one of these, and the next time has others.
+# How long nothing new is begun, and then how many may try in each such time. One that dies on its way
+# to the bank was one of these, and the next time has others.
 PAUSE_SECONDS: Final = 5.0
 PROBES: Final = 3
 # More than one, since a bank that is about to fall over answers now and then.
@@ -64,6 +64,12 @@ class Breaker:
         if not admitted:
             SHED.inc()
         return admitted
+
+    def give_back(self) -> None:
+        """One that was admitted never went to the bank. Those who ask again for what was begun are
+        the most while the bank is down: they are not to use up what the new ones are let through by."""
+        with self._lock:
+            self._probes = min(self._probes + 1, PROBES)
 
     def failed(self) -> None:
         """The bank was not reached, was silent, or said that it cannot."""

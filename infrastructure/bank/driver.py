@@ -150,6 +150,10 @@ class BankDriver:
         """By what this process heard of the bank last."""
         return self._breaker.admits()
 
+    def was_not_begun(self) -> None:
+        """Another may be let through instead."""
+        self._breaker.give_back()
+
     def perform(self, request: BankRequest) -> Answer:
         """Carries out `request` within its time."""
         answer = _Call(self, request).run()

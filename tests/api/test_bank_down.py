@@ -207,3 +207,23 @@ def test_every_refusal_of_the_bank_that_is_down_says_when_to_come_back(
 
     assert json.loads(response.data)["error"]["code"] == "bank_unavailable"
     assert int(response.headers["Retry-After"]) > 0
+
+
+def test_who_asks_again_for_what_was_begun_keeps_no_new_one_from_the_bank_that_is_back(
+    shared_database_url: str, mortal_bank: MortalBank
+) -> None:
+    url = f"http://127.0.0.1:{mortal_bank.port}"
+    with an_api(shared_database_url, BANK_URL=url, BANK_TIMEOUT_SECONDS="1") as api:
+        merchant = api.merchant()
+        body, key = an_authorization(), fresh("key")
+        shaped(ReceiptOut, merchant.post("/v1/authorizations", body, key=key), 201)
+        mortal_bank.dies()
+        asked_until(merchant, 503)
+        mortal_bank.lives()
+        deadline, statuses = time.monotonic() + PAUSE_SECONDS + 1, [503]
+        while statuses[-1] == 503 and time.monotonic() < deadline:
+            for _ in range(20 * PROBES):
+                shaped(ReceiptOut, merchant.post("/v1/authorizations", body, key=key), 201)
+            statuses.append(merchant.authorize().status_code)
+
+    assert statuses[-1] == 201

@@ -216,6 +216,9 @@ class BankOfTheSimulatedWorld:
     def admits(self) -> bool:
         return self._process.ledger.bank.admits()
 
+    def was_not_begun(self) -> None:
+        self._process.ledger.bank.was_not_begun()
+
     def goes_down(self) -> None:
         request = a_bank_request(Operation.VOID, bank_id="auth_1", seconds_left=2.0)
         for _ in range(FAILURES_IN_A_ROW):

@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 
 from domain.bank import Operation, Unknown
-from domain.errors import BankUnavailable, CardRefused, CurrencyUnsupported
+from domain.commands import AuthorizePayment
+from domain.errors import (
+    BankUnavailable,
+    CardRefused,
+    CurrencyUnsupported,
+    KeyAlreadyClaimed,
+    OrderAlreadyPaid,
+)
 from domain.ledger import LEASE_SECONDS, REPEATED_FOR_SECONDS, Pending, Settled
 from domain.money import Money
 from domain.payment import Payment, ReviewReason, Status
@@ -142,6 +149,26 @@ def test_a_new_authorization_is_not_begun_while_the_bank_is_down() -> None:
     assert ledger.fake_bank.requests == []
     tables = ledger.store.tables
     assert (tables.events, tables.claims, tables.calls, tables.slots) == ({}, {}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("again", "refusal"),
+    [
+        (authorize("key-1", order_id="ORD-2"), KeyAlreadyClaimed),
+        (authorize("key-2", order_id="ORD-1"), OrderAlreadyPaid),
+    ],
+)
+def test_what_the_bank_was_never_asked_is_given_back(
+    again: AuthorizePayment, refusal: type[Exception]
+) -> None:
+    ledger = InMemoryLedger()
+    ledger.authorize(authorize("key-1", order_id="ORD-1"))
+    before = ledger.fake_bank.not_begun
+
+    with pytest.raises(refusal):
+        ledger.authorize(again)
+
+    assert (before, ledger.fake_bank.not_begun) == (0, 1)
 
 
 @pytest.mark.parametrize("operation", [Operation.CAPTURE, Operation.VOID, Operation.REFUND])

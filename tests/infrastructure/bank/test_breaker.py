@@ -118,6 +118,21 @@ def test_probes_that_come_to_nothing_do_not_use_it_up_for_ever(
     assert breaker.admits()
 
 
+def test_a_probe_that_was_not_begun_is_left_to_another(
+    breaker: Breaker, clock: SteppableClock
+) -> None:
+    opened(breaker)
+    breaker.give_back()
+    in_the_pause = breaker.admits()
+    clock.advance(PAUSE_SECONDS)
+    for _ in range(PROBES + 5):
+        assert breaker.admits()
+        breaker.give_back()
+
+    assert not in_the_pause
+    assert sum(breaker.admits() for _ in range(PROBES + 5)) == PROBES
+
+
 def test_of_many_threads_that_try_at_once_a_few_are_let_through(
     breaker: Breaker, clock: SteppableClock
 ) -> None:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"  # as in pyproject.toml
 WORKER_CONNECTIONS = 20
 WORKER_BANK_CONNECTIONS = 64
+LONGEST_ACTOR = 100
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -314,10 +316,21 @@ def resolve_command(payment: str, *, actor: str | None, as_json: bool, **found: 
     click.echo(json.dumps(receipt) if as_json else said)
 
 
+class Rate(click.FloatRange):
+    """A number in a range; what is no number is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As it does, but for NaN, which no comparison catches."""
+        number = super().convert(value, param, ctx)
+        if isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 @main.command("reconcile")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=Rate(0.01, 1000),
     default=10.0,
     show_default=True,
     help="Questions to the bank, a second.",
@@ -401,9 +414,9 @@ def moment_or_exit(text: str | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last day there are have no UTC
         refuse(f"--since must be a day or a time, not {text!r}")
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 @contextmanager
@@ -438,8 +451,8 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 def actor_or_exit(given: str | None) -> str:
     """Who runs the command."""
     actor = login_name() if given is None else given.strip()
-    if not actor or not actor.isprintable():
-        refuse("--actor must be a name")
+    if not actor or len(actor) > LONGEST_ACTOR or not actor.isprintable():
+        refuse(f"--actor must be a name of at most {LONGEST_ACTOR} characters")
     return actor
 
 

@@ -383,7 +383,12 @@ def test_a_run_that_is_asked_to_stop_can_be_gone_on_with_at_once(
     ("arguments", "word"),
     [
         (["--since", "yesterday"], "--since"),
+        (["--since", "0001-01-01T00:00:00+14:00"], "--since"),
+        (["--since", "9999-12-31T23:59:59-14:00"], "--since"),
         (["--rate", "0"], "--rate"),
+        (["--rate", "1e-300"], "--rate"),
+        (["--rate", "nan"], "--rate"),
+        (["--actor", "a" * 101], "--actor"),
         (["--actor", " "], "--actor"),
         ([], "the bank is not well"),
     ],

@@ -84,8 +84,10 @@ EMPTY_SHARDS_ARE_DONE: Final[LiteralString] = """
 """
 # One builder of a read model at a time: a lock that ends with its connection.
 LOCK_BUILDER: Final[LiteralString] = (
-    "SELECT pg_try_advisory_lock(hashtext('counterfoil rebuild'), hashtext(%(name)s)) AS is_ours"
+    "SELECT pg_advisory_lock(hashtext('counterfoil rebuild'), hashtext(%(name)s))"
 )
+# The server may need a moment to notice that the one before has ended.
+BUILDER_TIMEOUT: Final[LiteralString] = "SET LOCAL lock_timeout = '500ms'"
 SWAP_SLOTS: Final[LiteralString] = """
     UPDATE public.projection_generations SET
         slot = CASE slot WHEN 'live' THEN 'beside' ELSE 'live' END,
@@ -138,9 +140,13 @@ def rebuild(
 
 
 def _be_the_builder(connection: Connection[DictRow], name: str) -> None:
-    row = connection.execute(LOCK_BUILDER, {"name": name}).fetchone()
-    if row is None or not row["is_ours"]:
-        raise BuilderAtWork(name)
+    """For as long as the connection lasts."""
+    try:
+        with connection.transaction():
+            connection.execute(BUILDER_TIMEOUT)
+            connection.execute(LOCK_BUILDER, {"name": name})
+    except errors.LockNotAvailable as error:
+        raise BuilderAtWork(name) from error
 
 
 def _begun(connection: Connection[DictRow], model: ReadModel, *, restart: bool) -> Generation:

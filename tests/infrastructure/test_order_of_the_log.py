@@ -91,13 +91,14 @@ class OurLog:
 class NaiveLog:
     """One sequence, and a cursor that is the last id that was seen."""
 
-    CREATE: LiteralString = (
-        "CREATE TABLE naive_log (id bigserial PRIMARY KEY, event_id uuid NOT NULL)"
-    )
+    CREATE: LiteralString = """
+        CREATE TABLE naive_log (id bigserial PRIMARY KEY, event_id uuid NOT NULL);
+        GRANT SELECT ON naive_log TO PUBLIC
+    """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, database_url: str) -> None:
         self.cursor = 0
-        with pool.connection() as connection:
+        with psycopg.connect(database_url) as connection:
             connection.execute(self.CREATE)
 
     def append(self, connection: Connection[Row], shard: int) -> UUID:
@@ -148,9 +149,10 @@ class Writer:
         self._connection.rollback()
         self.open = None
 
-    def be_killed(self, by: Connection[Row]) -> None:
+    def be_killed(self) -> None:
         backend = self._connection.info.backend_pid
-        by.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+        with self._connect() as by:
+            by.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
         self._connection.close()
         self._connection, self.open = self._connect(), None
 
@@ -204,7 +206,7 @@ def run(seed: int, database_url: str, pool: Pool, log: Log) -> tuple[list[UUID],
             elif fate < 0.97:
                 writer.roll_back()
             else:
-                writer.be_killed(connection)
+                writer.be_killed()
         committed += [writer.commit() for writer in all_of_them if writer.open is not None]
         witness.read()
     return committed, witness
@@ -222,7 +224,7 @@ def test_who_has_read_to_a_cursor_has_read_everything_up_to_it(
 
 
 def test_the_same_schedules_make_a_bare_sequence_lose_events(database_url: str, pool: Pool) -> None:
-    log = NaiveLog(pool)
+    log = NaiveLog(database_url)
 
     lost = [len(run(seed, database_url, pool, log)[1].lost) for seed in SEEDS]
 
@@ -246,23 +248,23 @@ def test_what_commits_late_is_read_late_and_read(database_url: str, pool: Pool) 
     assert witness.lost == set()
 
 
-def commits(writer: Writer, _: Connection[Row]) -> list[UUID]:
+def commits(writer: Writer) -> list[UUID]:
     return [writer.commit()]
 
 
-def rolls_back(writer: Writer, _: Connection[Row]) -> list[UUID]:
+def rolls_back(writer: Writer) -> list[UUID]:
     writer.roll_back()
     return []
 
 
-def is_killed(writer: Writer, by: Connection[Row]) -> list[UUID]:
-    writer.be_killed(by)
+def is_killed(writer: Writer) -> list[UUID]:
+    writer.be_killed()
     return []
 
 
 @pytest.mark.parametrize("ending", [commits, rolls_back, is_killed])
 def test_one_who_holds_a_head_delays_its_shard_only(
-    ending: Callable[[Writer, Connection[Row]], list[UUID]], database_url: str, pool: Pool
+    ending: Callable[[Writer], list[UUID]], database_url: str, pool: Pool
 ) -> None:
     """However it ends, those who waited for the head follow without a gap."""
     log = OurLog(pool)
@@ -287,7 +289,7 @@ def test_one_who_holds_a_head_delays_its_shard_only(
         witness.read()
         assert witness.seen == [elsewhere]
 
-        first = ending(holder, connection)
+        first = ending(holder)
         others = {future.result() for future in waiting}
         witness.read()
 

@@ -237,6 +237,7 @@ class SimulatedBank:
         self._keys_kept_seconds = keys_kept_seconds
         self._remembered: dict[tuple[Operation, str], tuple[float, Json]] = {}
         self._at_work: dict[tuple[Operation, str], list[Exchange]] = {}
+        self._on_their_way = 0
         self._work: dict[Operation, Callable[[str, Json, float], Json]] = {
             Operation.AUTHORIZATION: self.books.authorize,
             Operation.CAPTURE: self.books.capture,
@@ -246,7 +247,17 @@ class SimulatedBank:
 
     @property
     def is_idle(self) -> bool:
-        return not self._at_work
+        return not self._at_work and self._on_their_way == 0
+
+    def will_receive(self, exchange: Exchange, seconds: float) -> None:
+        """For so long a request is somewhere between us and the bank."""
+        self._on_their_way += 1
+
+        def arrive() -> None:
+            self._on_their_way -= 1
+            self.receive(exchange)
+
+        self._world.scheduler.after(seconds, arrive)
 
     def restart(self) -> None:
         """What is being worked on is dropped; whatever was committed stays."""
@@ -447,7 +458,7 @@ class SimulatedClient(BankClient):
         elif world.befalls("bank_request_strays"):
             exchange.is_astray = True
             seconds = choices.between(*STRAY_SECONDS)
-        world.scheduler.after(seconds, lambda: world.bank.receive(exchange))
+        world.bank.will_receive(exchange, seconds)
 
     def is_healthy(self) -> bool:
         """As the real one."""

@@ -5,6 +5,7 @@ key, until there is one.
 """
 
 import json
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +41,7 @@ class Merchants:
         self._world = world
         self._numbers = count(1)
         self.at_work = 0
+        self.on_their_way = 0  # requests, and copies of them
         self.cards: list[ShopperCard] = []
 
     def order(self, seconds: float) -> None:
@@ -55,6 +57,16 @@ class Merchants:
 
     def left(self) -> None:
         self.at_work -= 1
+
+    def on_its_way(self, seconds: float, arrive: Callable[[], None]) -> None:
+        """For so long a request is somewhere between them and us."""
+        self.on_their_way += 1
+
+        def end() -> None:
+            self.on_their_way -= 1
+            arrive()
+
+        self._world.scheduler.after(seconds, end)
 
     def a_card(self, number: int) -> ShopperCard:
         card = ShopperCard.numbered(number)
@@ -204,7 +216,7 @@ class Order:
         self._post(lambda api: api.answer(asked), letter)
         if self._befalls("request_duplicated"):
             seconds = world.choices.between(*STRAY_SECONDS)
-            world.scheduler.after(
+            self._merchants.on_its_way(
                 seconds, lambda: self._post(lambda api: api.answer(asked), Signal())
             )
         world.scheduler.wait_for(letter, patience)
@@ -231,7 +243,7 @@ class Order:
             if api.host.is_alive:
                 api.spawn(work)
 
-        world.scheduler.after(world.choices.between(*TRANSIT_SECONDS), arrive)
+        self._merchants.on_its_way(world.choices.between(*TRANSIT_SECONDS), arrive)
 
     # --- and all that goes with it -------------------------------------------------------------
 

@@ -185,6 +185,7 @@ class World:
     def _is_quiet(self) -> bool:
         return (
             self.merchants.at_work == 0
+            and self.merchants.on_their_way == 0
             and not self.store.tables.calls
             and self.bank.is_idle
             and not any(api.host.tasks for api in self.deployment.apis)

@@ -13,6 +13,7 @@ from uuid import UUID
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 SUFFIX_LENGTH: Final = 26
 _VALUES: Final = {character: value for value, character in enumerate(ALPHABET)}
+_PAIRS: Final = tuple(high + low for high in ALPHABET for low in ALPHABET)
 _UUID_LIMIT: Final = 1 << 128
 
 
@@ -35,11 +36,11 @@ class MalformedId(ValueError):
 @lru_cache(maxsize=4096)
 def encode(prefix: Prefix, value: UUID) -> str:
     """The public id of `value`, for example `pay_01jd3xk5v8e2m9q4w7r6t0y1b2`."""
-    number, digits = value.int, []
-    for _ in range(SUFFIX_LENGTH):
-        number, digit = divmod(number, 32)
-        digits.append(ALPHABET[digit])
-    return prefix + "".join(reversed(digits))
+    number, pairs = value.int, []
+    for _ in range(SUFFIX_LENGTH // 2):
+        number, pair = divmod(number, len(_PAIRS))
+        pairs.append(_PAIRS[pair])
+    return prefix + "".join(reversed(pairs))
 
 
 def decode(prefix: Prefix, text: str) -> UUID:

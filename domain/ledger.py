@@ -8,7 +8,7 @@ What Tx 1 wrote is enough for anyone to finish the job after any crash. `complet
 request that asked runs it, and so does the worker.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -238,7 +238,9 @@ class PaymentLedger(Application[UUID]):
     def payment(self, payment_id: UUID, tenant: Tenant, *, version: int | None = None) -> Payment:
         """The payment as of `version`, or as it is. Raises PaymentNotFound, also for another's."""
         try:
-            payment: Payment = self.repository.get(payment_id, version=version)
+            payment: Payment = self.repository.get(
+                payment_id, version=version, projector_func=_replayed
+            )
         except AggregateNotFoundError as error:
             raise PaymentNotFound("There is no such payment.", param="payment_id") from error
         if payment.tenant != tenant:
@@ -373,6 +375,14 @@ class PaymentLedger(Application[UUID]):
         # As `save` does, without its checks of what kind of aggregate this is, and its snapshots.
         events = payment.collect_events()
         self.events.put(events, cause=cause, history=payment.history, beside=beside, tries=tries)
+
+
+def _replayed(payment: Payment | None, history: Iterable[Payment.Event]) -> Payment | None:
+    """The payment after `history`. As the library's own projector, which asks of every event whether
+    it is one, at twice the price of all the rest."""
+    for event in history:
+        payment = event.mutate(payment)
+    return payment
 
 
 def _bank_key(payment: Payment, running: RunningOperation) -> str:

@@ -68,16 +68,20 @@ class UnknownEventVersion(Exception):
     """The stored event was written by newer code, and would be misread by this."""
 
 
+# Made once, since to make one takes as long as to use it.
+COMPACT: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
+
 class FlatJSON(Transcoder):
     """Event state as compact JSON with sorted keys: the same event is the same bytes."""
 
     def encode(self, obj: Any) -> bytes:
-        return json.dumps(
-            obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).encode()
+        return COMPACT.encode(obj).encode()
 
     def decode(self, data: bytes) -> Any:
-        return json.loads(data)
+        return json.loads(str(data, "utf-8"))  # it need not find out how it is encoded
 
 
 class FlatMapper(Mapper[UUID]):
@@ -99,18 +103,30 @@ class FlatMapper(Mapper[UUID]):
         )
 
     def to_domain_event(self, stored_event: StoredEvent) -> Any:
-        event_class: Any = resolve_topic(stored_event.topic)
-        state = self.transcoder.decode(stored_event.state)
+        """The event as it was. Raises UnknownEventVersion."""
+        return self.domain_event(
+            stored_event.originator_id,
+            stored_event.originator_version,
+            stored_event.topic,
+            stored_event.state,
+        )
+
+    def domain_event(
+        self, originator_id: UUID | str, originator_version: int, topic: str, stored_state: bytes
+    ) -> Any:
+        """The same, of the columns of the log."""
+        event_class: Any = resolve_topic(topic)
+        state = self.transcoder.decode(stored_state)
         stored, known = state.pop("class_version", 1), getattr(event_class, "class_version", 1)
         if stored > known:
             raise UnknownEventVersion(
-                f"{stored_event.topic} version {stored} is newer than {known}, the newest known here"
+                f"{topic} version {stored} is newer than {known}, the newest known here"
             )
         for version in range(stored, known):
             getattr(event_class, f"upcast_v{version}_v{version + 1}")(state)
         state["timestamp"] = datetime.fromisoformat(state.pop("at"))
-        state["originator_id"] = stored_event.originator_id
-        state["originator_version"] = stored_event.originator_version
+        state["originator_id"] = originator_id
+        state["originator_version"] = originator_version
         event = object.__new__(event_class)
         object.__setattr__(event, "__dict__", state)
         return event
@@ -195,9 +211,7 @@ def event_digest(
         state,
         cause,
     ]
-    return hashlib.sha256(
-        json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
-    ).digest()
+    return hashlib.sha256(COMPACT.encode(fields).encode()).digest()
 
 
 def cause_text(cause: Cause) -> str:
@@ -208,7 +222,7 @@ def cause_text(cause: Cause) -> str:
         "idempotency_key": cause.idempotency_key,
     }
     known = {name: value for name, value in fields.items() if value is not None}
-    return json.dumps(known, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return COMPACT.encode(known)
 
 
 class ShardedRecorder(ApplicationRecorder):

@@ -172,7 +172,7 @@ class Balances:
         if not rows:
             return []
         return [
-            Write(self.INSERT_ENTRIES, columns(rows)),
+            Write(self.INSERT_ENTRIES, columns(rows), into="entries"),
             Write(self.ADD, columns(_sums(rows))),
         ]
 

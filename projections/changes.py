@@ -20,10 +20,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A statement and its parameters."""
+    """A statement and its parameters.
+
+    `into`: the table whose columns the parameters are, each a list, where the statement puts rows
+    into one table: to this they can be copied as they are while none of them can be there yet.
+    """
 
     sql: LiteralString
     parameters: Mapping[str, Any]
+    into: LiteralString | None = None
 
 
 class ReadModel(Protocol):

@@ -280,7 +280,7 @@ class Receipts:
     def writes(self, changes: Sequence[Change]) -> list[Write]:
         """The receipts of the payments that went on."""
         rows = [row for change in changes for row in self.rows(change.shard, change.history)]
-        return [Write(self.UPSERT_MANY, columns(rows))] if rows else []
+        return [Write(self.UPSERT_MANY, columns(rows), into=NAME)] if rows else []
 
     def by_id(
         self, connection: Connection[Any], shard: int, payment_id: UUID, tenant: Tenant

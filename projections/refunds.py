@@ -171,7 +171,7 @@ class Refunds:
     def writes(self, changes: Sequence[Change]) -> list[Write]:
         """The refunds of the payments that went on."""
         rows = [row for change in changes for row in self.rows(change.shard, change.history)]
-        return [Write(self.UPSERT_MANY, columns(rows))] if rows else []
+        return [Write(self.UPSERT_MANY, columns(rows), into=NAME)] if rows else []
 
     def by_id(
         self, connection: Connection[Any], refund_id: UUID, tenant: Tenant

@@ -18,7 +18,6 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from eventsourcing.persistence import StoredEvent
 from psycopg import Connection, errors
 from psycopg.rows import DictRow
 
@@ -26,7 +25,7 @@ from domain.ids import Prefix, encode
 from domain.payment import Payment
 from infrastructure.event_store import FlatJSON, FlatMapper
 from infrastructure.projections.generations import Generation, hold
-from projections.changes import Change, ReadModel
+from projections.changes import Change, ReadModel, Write
 from projections.registry import read_model
 
 # How many events a step takes in: enough to be quick, and little to do again.
@@ -271,7 +270,7 @@ class Follower:
         try:
             with connection.transaction():
                 for write in self._model.writes(changes):
-                    connection.execute(write.sql, write.parameters)
+                    self.write(connection, write)
         except LIMITS as error:
             return error
         except psycopg.OperationalError:
@@ -279,6 +278,10 @@ class Follower:
         except Exception as error:  # noqa: BLE001 - it is kept with what it is about
             return error
         return None
+
+    def write(self, connection: Connection[DictRow], write: Write) -> None:
+        """Carries it out."""
+        connection.execute(write.sql, write.parameters)
 
     def _quarantined(
         self, connection: Connection[DictRow], rows: Sequence[dict[str, Any]]
@@ -292,13 +295,8 @@ class Follower:
         return {row["originator_id"] for row in found}
 
     def _event(self, row: dict[str, Any]) -> Payment.Event:
-        event: Payment.Event = self._mapper.to_domain_event(
-            StoredEvent(
-                originator_id=row["originator_id"],
-                originator_version=row["originator_version"],
-                topic=row["topic"],
-                state=bytes(row["state"]),
-            )
+        event: Payment.Event = self._mapper.domain_event(
+            row["originator_id"], row["originator_version"], row["topic"], row["state"]
         )
         return event
 

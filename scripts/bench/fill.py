@@ -1,0 +1,336 @@
+"""A store with a past: `python -m scripts.bench.fill --events 1000000`.
+
+Made-up lives of payments (scripts/bench/lives.py) as the recorder would have written them, event by
+event: versions, gapless positions, digests and chain, and beside them the order slots and the
+idempotency keys that would be left. By COPY, a shard a transaction, in several processes; then the
+read models by the real rebuild. The same seed and end make the same store.
+"""
+
+import hashlib
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
+from random import Random
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+import click
+import psycopg
+from eventsourcing.persistence import StoredEvent
+from psycopg.sql import SQL, Identifier, Literal
+from psycopg.types.json import Jsonb
+
+from api.answers import FamilyAnswers
+from domain.commands import Audience
+from domain.ids import uuid7
+from domain.payment import Payment, rfc3339
+from domain.records import BankCall, StoredAnswer
+from infrastructure.event_store import FlatJSON, FlatMapper, cause_text, event_digest
+from infrastructure.idempotency import KEPT_DAYS
+from infrastructure.projections.rebuild import promote, rebuild, retire
+from infrastructure.shards import SHARDS
+from projections.registry import READ_MODELS
+from scripts.bench.lives import Life, Past, events_of_shard
+from scripts.bench.report import as_json_option, show
+from scripts.bench.store import a_cluster
+from scripts.bench.system import BenchFailed
+
+PROCESSES: Final = 2
+
+COPY_EVENTS: Final[LiteralString] = """
+    COPY events (
+        shard, position, originator_id, originator_version, event_id, topic, state, cause,
+        recorded_at, digest, chain_hash
+    ) FROM STDIN (FORMAT BINARY)
+"""
+EVENT_TYPES: Final = (
+    "int2", "int8", "uuid", "int8", "uuid", "text", "bytea", "text", "timestamptz", "bytea", "bytea"
+)  # fmt: skip
+COPY_SLOTS: Final[LiteralString] = """
+    COPY order_slots (merchant_id, mode, order_id, payment_id) FROM STDIN (FORMAT BINARY)
+"""
+SLOT_TYPES: Final = ("text", "text", "text", "uuid")
+COPY_KEYS: Final[LiteralString] = """
+    COPY idempotency_keys (
+        merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at, status, headers,
+        body
+    ) FROM STDIN (FORMAT BINARY)
+"""
+KEY_TYPES: Final = (
+    "text", "text", "text", "bytea", "text", "uuid", "timestamptz", "int2", "jsonb", "bytea"
+)  # fmt: skip
+QUARTERS: Final[LiteralString] = """
+    SELECT to_char(quarter AT TIME ZONE 'UTC', '"events_"YYYY"_q"Q'), least_id_at(quarter),
+           least_id_at(quarter + interval '3 months')
+    FROM generate_series(date_trunc('quarter', %s::timestamptz, 'UTC'), %s, '3 months') AS quarter
+"""
+HEAD: Final[LiteralString] = "SELECT hash FROM shard_heads WHERE shard = %s AND position = 0"
+SET_HEAD: Final[LiteralString] = (
+    "UPDATE shard_heads SET position = %(position)s, hash = %(hash)s WHERE shard = %(shard)s"
+)
+VACUUM: Final[LiteralString] = "VACUUM (ANALYZE) events, order_slots, idempotency_keys"
+CHECKPOINT: Final[LiteralString] = "CHECKPOINT"
+
+# An ask and its answer have the same.
+CAUSE_TEXT: Final = lru_cache(maxsize=1024)(cause_text)
+
+Row = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Shard:
+    """One shard's past, as it is being written."""
+
+    past: Past
+    shard: int
+    hash: bytes
+    position: int = 0
+    slots: dict[UUID, Row] = field(default_factory=dict)
+    keys: list[Row] = field(default_factory=list)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of `events`, in order; what else is to be written is kept until they are."""
+        mapper = FlatMapper(FlatJSON())
+        rng = Random(f"{self.past.seed}/{self.shard}/events")  # noqa: S311 - made up, not secret
+        remembered_from = self.past.until - timedelta(days=KEPT_DAYS)
+        histories: dict[UUID, list[Payment.Event]] = {}
+        for life, place in events_of_shard(self.past, self.shard):
+            step = life.steps[place]
+            stored = stored_event(life, place)
+            if life.steps[-1].at >= remembered_from:
+                event = mapper.to_domain_event(stored)
+                history = histories.setdefault(life.payment_id, [])
+                history.append(event)
+                if step.at >= remembered_from and step.cause.idempotency_key and not step.asks:
+                    self.keys.append(_key(life, place, history, rng))
+            self._keep_slot(life, place)
+            if place + 1 == len(life.steps):
+                histories.pop(life.payment_id, None)
+            yield self._row(stored, life.steps[place], rng)
+
+    def _row(self, stored: StoredEvent, step: Any, rng: Random) -> Row:
+        milliseconds = int(step.at.timestamp() * 1000)
+        event_id = uuid7(unix_milliseconds=milliseconds, random_bits=rng.getrandbits(74))
+        assert isinstance(stored.originator_id, UUID)
+        cause = CAUSE_TEXT(step.cause)
+        digest = event_digest(
+            event_id=event_id,
+            originator_id=stored.originator_id,
+            originator_version=stored.originator_version,
+            topic=stored.topic,
+            recorded_at=rfc3339(step.at),
+            state=stored.state.decode(),
+            cause=cause,
+        )
+        self.position += 1
+        self.hash = hashlib.sha256(self.hash + digest).digest()
+        return (
+            self.shard,
+            self.position,
+            stored.originator_id,
+            stored.originator_version,
+            event_id,
+            stored.topic,
+            stored.state,
+            cause,
+            step.at,
+            digest,
+            self.hash,
+        )
+
+    def _keep_slot(self, life: Life, place: int) -> None:
+        """An order's slot is taken by what is live, and freed by what is not."""
+        match life.steps[place].topic:
+            case "payment.authorization_requested":
+                tenant = life.tenant
+                row = (tenant.merchant_id, tenant.mode.value, life.order_id, life.payment_id)
+                self.slots[life.payment_id] = row
+            case "payment.authorization_declined" | "payment.voided" | "payment.expired":
+                del self.slots[life.payment_id]
+            case "payment.refunded" if _is_refunded(life, place):
+                del self.slots[life.payment_id]
+
+
+def _is_refunded(life: Life, place: int) -> bool:
+    """In full."""
+    amounts: Counter[str] = Counter()
+    for step in life.steps[: place + 1]:
+        if step.topic in {"payment.capture_requested", "payment.refund_requested"}:
+            amounts[step.topic] += step.state["amount_minor"]
+    return amounts["payment.capture_requested"] == amounts["payment.refund_requested"]
+
+
+def stored_event(life: Life, place: int) -> StoredEvent:
+    """One step of a life as the log has it."""
+    step = life.steps[place]
+    return StoredEvent(
+        originator_id=life.payment_id,
+        originator_version=place + 1,
+        topic=step.topic,
+        state=FlatJSON().encode({**step.state, "at": rfc3339(step.at)}),
+    )
+
+
+def _key(life: Life, place: int, history: Sequence[Payment.Event], rng: Random) -> Row:
+    """The idempotency key of the command that was just answered, with its answer."""
+    step, tenant = life.steps[place], life.tenant
+    call = BankCall(
+        payment_id=life.payment_id,
+        tenant=tenant,
+        operation=step.operation,
+        bank_key="",
+        cause=step.cause,
+        audience=Audience(family="gateway"),
+    )
+    answer: StoredAnswer = FamilyAnswers().settled(history, call)
+    return (
+        tenant.merchant_id,
+        tenant.mode.value,
+        step.cause.idempotency_key,
+        rng.randbytes(32),
+        step.cause.request_id,
+        life.payment_id,
+        life.steps[place - 1].at,
+        answer.status,
+        Jsonb(dict(answer.headers)),
+        answer.body,
+    )
+
+
+# --- into the database ----------------------------------------------------------------------------
+
+
+def fill(url: str, past: Past, *, processes: int = PROCESSES) -> int:
+    """Fills a migrated store that is empty; how many events there are. Raises BenchFailed."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        make_partitions_of_the_past(connection, past)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        events = sum(pool.map(partial(fill_shard, url, past), range(SHARDS)))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(VACUUM)
+        connection.execute(CHECKPOINT)
+    return events
+
+
+def make_partitions_of_the_past(connection: psycopg.Connection[Any], past: Past) -> None:
+    """Those that the quarters would have had, as the migration makes the present one's."""
+    since = past.until - timedelta(days=past.days)
+    for name, least, end in connection.execute(QUARTERS, [since, past.until]).fetchall():
+        connection.execute(
+            SQL("CREATE TABLE IF NOT EXISTS {} PARTITION OF events FOR VALUES FROM ({}) TO ({})")
+            .format(Identifier(name), Literal(least), Literal(end))
+        )  # fmt: skip
+
+
+def fill_shard(url: str, past: Past, shard: int) -> int:
+    """One shard, in one transaction; how many events it has. Raises BenchFailed."""
+    with psycopg.connect(url) as connection:
+        connection.execute("SET LOCAL synchronous_commit = off")  # a checkpoint ends it all
+        found = connection.execute(HEAD, [shard]).fetchone()
+        if found is None:
+            raise BenchFailed("only an empty store can be filled")
+        made = Shard(past, shard, found[0])
+        _copy(connection, COPY_EVENTS, EVENT_TYPES, made.rows())
+        _copy(connection, COPY_SLOTS, SLOT_TYPES, made.slots.values())
+        _copy(connection, COPY_KEYS, KEY_TYPES, made.keys)
+        head = {"position": made.position, "hash": made.hash, "shard": shard}
+        connection.execute(SET_HEAD, head)
+    return made.position
+
+
+def _copy(
+    connection: psycopg.Connection[Any],
+    sql: LiteralString,
+    types: Sequence[str],
+    rows: Iterable[Row],
+) -> None:
+    with connection.cursor() as cursor, cursor.copy(sql) as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
+
+
+def build_read_models(
+    url: str, names: Iterable[str], *, processes: int = PROCESSES
+) -> dict[str, float]:
+    """By the real rebuild, each in the place of the empty one; the seconds that each took."""
+    seconds = {}
+    for name in names:
+        began = time.perf_counter()
+        rebuild(url, name, lambda _done, _of: None, workers=processes)
+        promote(url, name)
+        seconds[name] = round(time.perf_counter() - began, 2)
+        retire(url, name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM")
+        connection.execute(CHECKPOINT)
+    return seconds
+
+
+def midnight() -> datetime:
+    """The last one, in UTC."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@click.command()
+@click.option("--events", type=click.IntRange(SHARDS), default=1_000_000, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--days", type=float, default=365.0, show_default=True, help="That they took.")
+@click.option("--until", type=click.DateTime(), help="When they ended.  [default: midnight, UTC]")
+@click.option("--processes", type=click.IntRange(1, 64), default=PROCESSES, show_default=True)
+@click.option("--database-url", help="A migrated store to fill, and leave; else one to throw away.")
+@as_json_option
+def main(*, database_url: str | None, as_json: bool, **options: Any) -> None:
+    """Fill a store, build its read models, and say how long both took."""
+    until = options.pop("until")
+    processes = options.pop("processes")
+    past = Past(until=midnight() if until is None else until.replace(tzinfo=UTC), **options)
+    with ExitStack() as at_end:
+        facts = {}
+        if database_url is None:
+            cluster = at_end.enter_context(a_cluster())
+            facts, database_url = cluster.facts(), cluster.store("filled")
+        began = time.perf_counter()
+        try:
+            events = fill(database_url, past, processes=processes)
+        except BenchFailed as error:
+            raise click.ClickException(str(error)) from error
+        seconds = time.perf_counter() - began
+        took = build_read_models(
+            database_url, [model.name for model in READ_MODELS], processes=processes
+        )
+    result = {
+        "machine": facts,
+        "events": events,
+        "fill": {"seconds": round(seconds, 2), "events_per_second": round(events / seconds)},
+        "read_models": {
+            name: {"seconds": each, "events_per_second": round(events / each)}
+            for name, each in took.items()
+        },
+    }
+    show(result, table(result), as_json=as_json)
+
+
+def table(result: dict[str, Any]) -> str:
+    """What a person wants to know."""
+    rows = {"fill": result["fill"], **result["read_models"]}
+    return "\n".join(
+        [
+            f"{result['events']:,} events",
+            *(
+                f"  {name:<12}{it['seconds']:>9.1f} s{it['events_per_second']:>10,} events a second"
+                for name, it in rows.items()
+            ),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

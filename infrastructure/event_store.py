@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final, LiteralString, NoReturn
 from uuid import UUID
 
@@ -146,12 +148,14 @@ INSERT: Final[LiteralString] = """
         recorded_at, digest, chain_hash
     )
     SELECT
-        %(shard)s, head.base + e.place, %(originator_id)s, e.version, e.event_id, e.topic, e.state,
+        %(shard)s, head.base + e.place, e.originator_id, e.version, e.event_id, e.topic, e.state,
         %(cause)s, e.recorded_at, e.digest, head.hash
     FROM unnest(
-        %(versions)s::bigint[], %(event_ids)s::uuid[], %(topics)s::text[], %(states)s::bytea[],
-        %(recorded_at)s::timestamptz[], %(each_digest)s::bytea[]
-    ) WITH ORDINALITY AS e (version, event_id, topic, state, recorded_at, digest, place),
+        %(originator_ids)s::uuid[], %(versions)s::bigint[], %(event_ids)s::uuid[],
+        %(topics)s::text[], %(states)s::bytea[], %(recorded_at)s::timestamptz[],
+        %(each_digest)s::bytea[]
+    ) WITH ORDINALITY
+        AS e (originator_id, version, event_id, topic, state, recorded_at, digest, place),
     head
 """
 # The same for one event, which most appends are of, and without arrays.
@@ -193,7 +197,7 @@ MAX_VERSION: Final = 2**62
 def event_digest(
     *,
     event_id: UUID,
-    originator_id: UUID,
+    originator_id: UUID | str,
     originator_version: int,
     topic: str,
     recorded_at: str,
@@ -243,8 +247,9 @@ class ShardedRecorder(ApplicationRecorder):
         tries: int = 1,
         **_: Any,
     ) -> None:
-        """Appends the events of one aggregate, and with them `beside` and the rows that `history`,
-        all of the aggregate's events, has in the inline read models. All of it, or none.
+        """Appends events of one aggregate, or of several in one shard, and with them `beside` and the
+        rows that `history`, all events of each aggregate, has in the inline read models. All of it,
+        or none.
 
         `tries`: how often, while the store fails at once. Raises ConcurrentChange,
         KeyAlreadyClaimed, OrderAlreadyPaid, LeaseLost, StoreUnavailable.
@@ -280,10 +285,8 @@ class ShardedRecorder(ApplicationRecorder):
         # key, which comes first in `beside`, is the first to say no. Nothing but the choice between
         # two refusals hangs on it.
         parts = [_part(record) for record in reversed(beside)]
-        for projection in self._inline:
-            every = projection.rows(batch["shard"], history)
-            rows = [row for row in every if row["version"] >= batch["version"]]
-            parts.extend(Part(projection.name, projection.UPSERT, row) for row in rows)
+        for originator_id, of_one in groupby(history, key=attrgetter("originator_id")):
+            parts += self._rows(batch, originator_id, list(of_one))
         last = INSERT_ONE if batch["count"] == 1 else INSERT
         if any(part.name == "ended" for part in parts):
             parts.append(Part("held", HELD, {}))
@@ -291,18 +294,31 @@ class ShardedRecorder(ApplicationRecorder):
         head = {name: batch[name] for name in ("count", "digests", "shard")}
         return compose([*parts, Part("head", HEAD, head)], last, batch)
 
+    def _rows(
+        self, batch: dict[str, Any], originator_id: UUID, history: Sequence[Payment.Event]
+    ) -> Iterator[Part]:
+        """The rows that the new events of one aggregate change."""
+        since = batch["since"].get(originator_id)
+        for projection in self._inline if since is not None else ():
+            for row in projection.rows(batch["shard"], history):
+                if row["version"] >= since:
+                    yield Part(projection.name, projection.UPSERT, row)
+
     def _batch(self, stored_events: Sequence[StoredEvent], cause: Cause) -> dict[str, Any]:
-        originator_id = stored_events[0].originator_id
-        assert isinstance(originator_id, UUID)
-        if any(event.originator_id != originator_id for event in stored_events):
-            raise NotSupportedError("one append is of one aggregate: shards share no transaction")
+        since: dict[UUID, int] = {}
+        for event in stored_events:
+            assert isinstance(event.originator_id, UUID)
+            since.setdefault(event.originator_id, event.originator_version)
+        shards = {shard_of(originator_id) for originator_id in since}
+        if len(shards) > 1:
+            raise NotSupportedError("one append is to one shard: shards share no transaction")
         text = cause_text(cause)
         event_ids = [self._ids.new() for _ in stored_events]
         recorded_at = [json.loads(event.state)["at"] for event in stored_events]
         digests = [
             event_digest(
                 event_id=event_id,
-                originator_id=originator_id,
+                originator_id=event.originator_id,
                 originator_version=event.originator_version,
                 topic=event.topic,
                 recorded_at=at,
@@ -312,9 +328,11 @@ class ShardedRecorder(ApplicationRecorder):
             for event_id, event, at in zip(event_ids, stored_events, recorded_at, strict=True)
         ]
         return {
-            "shard": shard_of(originator_id),
+            "shard": shards.pop(),
+            "since": since,
             "count": len(stored_events),
-            "originator_id": originator_id,
+            "originator_ids": [event.originator_id for event in stored_events],
+            "originator_id": stored_events[-1].originator_id,
             "cause": text,
             "versions": [event.originator_version for event in stored_events],
             "event_ids": event_ids,

@@ -52,6 +52,11 @@ NEW: Final[LiteralString] = """
             WHERE shard = r.shard AND position > r.after AND position <= r.upto
             ORDER BY position LIMIT %(limit)s
         ) AS e
+        WHERE NOT EXISTS (
+            SELECT FROM public.projection_quarantine AS q
+            WHERE q.name = %(name)s AND q.generation = %(generation)s
+              AND q.shard = r.shard AND q.originator_id = e.originator_id
+        )
         GROUP BY r.shard, e.originator_id
     )
     SELECT n.shard, n.originator_id, n.since, h.originator_version, h.topic, h.state
@@ -79,14 +84,6 @@ ADVANCE: Final[LiteralString] = """
          AS r (shard, after, upto)
     WHERE p.name = %(name)s AND p.generation = %(generation)s
       AND p.shard = r.shard AND p.position = r.after
-"""
-# Of the payments of this step only: there may be any number in all.
-QUARANTINED: Final[LiteralString] = """
-    SELECT q.originator_id
-    FROM unnest(%(shards)s::smallint[], %(ids)s::uuid[]) AS p (shard, originator_id)
-    JOIN public.projection_quarantine q
-      ON q.name = %(name)s AND q.generation = %(generation)s AND q.shard = p.shard
-     AND q.originator_id = p.originator_id
 """
 QUARANTINE: Final[LiteralString] = """
     INSERT INTO public.projection_quarantine AS old (
@@ -176,23 +173,50 @@ class Follower:
             "after": [row["after"] for row in behind],
             "upto": [min(row["head"], row["after"] + share) for row in behind],
         }
-        with connection.transaction():
-            self.hold(connection)
-            # First, so that whoever retries what was set aside comes before all this or after it.
-            advanced = connection.execute(ADVANCE, {**ranges, **self._identity}).rowcount
-            if advanced != len(behind):
-                raise Overtaken(self._generation.name)
-            rows = connection.execute(NEW, {**ranges, "limit": share}).fetchall()
-            aside = self._quarantined(connection, rows)
-            new = (row for row in rows if row["originator_id"] not in aside)
-            self.take_in(connection, list(self.read(new)))
+        try:
+            self._take_in_new(connection, ranges, share, at_once=True)
+        except LIMITS:
+            self._take_in_new(connection, ranges, share, at_once=False)
+        except (psycopg.OperationalError, Overtaken):
+            raise
+        except Exception:  # noqa: BLE001 - it comes up again, and is kept with what it is about
+            self._take_in_new(connection, ranges, share, at_once=False)
         taken: int = sum(ranges["upto"]) - sum(ranges["after"])
         return taken
+
+    def _take_in_new(
+        self,
+        connection: Connection[DictRow],
+        ranges: Mapping[str, Sequence[int]],
+        share: int,
+        *,
+        at_once: bool,
+    ) -> None:
+        """In one transaction. `at_once`: without looking for what cannot be taken in, of which all of
+        it fails. On a busy machine each wait for the database is a wait for a turn, so that as little
+        as can be is waited for."""
+        with connection.pipeline() as pipeline, connection.transaction():
+            held = hold(connection, self._generation)
+            # First, so that whoever retries what was set aside comes before all this or after it.
+            advanced = connection.execute(ADVANCE, {**ranges, **self._identity})
+            new = connection.execute(NEW, {**ranges, **self._identity, "limit": share})
+            pipeline.sync()
+            if held.fetchone() is None or advanced.rowcount != len(ranges["shards"]):
+                raise Overtaken(self._generation.name)
+            read = list(self.read(new))
+            if not at_once:
+                self.take_in(connection, read)
+                return
+            for each in read:
+                if isinstance(each, Unreadable):
+                    raise each.error
+            for write in self._model.writes([each for each in read if isinstance(each, Change)]):
+                self.write(connection, write)
 
     def hold(self, connection: Connection[DictRow]) -> None:
         """Until the transaction ends, the generation's tables stay where they are, and are what is
         written. Raises Overtaken."""
-        if hold(connection, self._generation) is None:
+        if hold(connection, self._generation).fetchone() is None:
             raise Overtaken(self._generation.name)
 
     def read(self, rows: Iterable[dict[str, Any]]) -> Iterator[Change | Unreadable]:
@@ -282,17 +306,6 @@ class Follower:
     def write(self, connection: Connection[DictRow], write: Write) -> None:
         """Carries it out."""
         connection.execute(write.sql, write.parameters)
-
-    def _quarantined(
-        self, connection: Connection[DictRow], rows: Sequence[dict[str, Any]]
-    ) -> set[UUID]:
-        """Which of the payments in `rows` are set aside."""
-        payments = {row["originator_id"]: row["shard"] for row in rows}
-        found = connection.execute(
-            QUARANTINED,
-            {**self._identity, "shards": list(payments.values()), "ids": list(payments)},
-        ).fetchall()
-        return {row["originator_id"] for row in found}
 
     def _event(self, row: dict[str, Any]) -> Payment.Event:
         event: Payment.Event = self._mapper.domain_event(

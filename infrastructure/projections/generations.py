@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, LiteralString
 
-from psycopg import Connection, sql
+from psycopg import Connection, Cursor, sql
 from psycopg.rows import DictRow
 
 from infrastructure.shards import SHARDS
@@ -115,9 +115,16 @@ SET_PATH: Final[dict[Slot, LiteralString]] = {
 }
 # Where the tables are, for as long as the transaction lasts: nobody can move or drop them meanwhile.
 # The weakest lock that says so: a lease can be taken over and a model paused whoever has it.
+# What a crash of the server takes back is taken in again, rows and positions together, so that no
+# commit waits for the disk.
 HOLD: Final[LiteralString] = """
-    SELECT slot FROM public.projection_generations
-    WHERE name = %(name)s AND generation = %(generation)s FOR KEY SHARE
+    SELECT slot, set_config(
+        'search_path', CASE slot WHEN 'live' THEN 'public' ELSE 'beside' END, true
+    ), set_config('synchronous_commit', 'off', true)
+    FROM (
+        SELECT slot FROM public.projection_generations
+        WHERE name = %(name)s AND generation = %(generation)s FOR KEY SHARE
+    ) AS held
 """
 HOLD_ALONE: Final[LiteralString] = """
     SELECT generation FROM public.projection_generations WHERE name = %(name)s
@@ -229,16 +236,11 @@ def start_at_zero(connection: Connection[DictRow], name: str, generation: int) -
     connection.execute(START_AT_ZERO, parameters)
 
 
-def hold(connection: Connection[DictRow], generation: Generation) -> Slot | None:
+def hold(connection: Connection[DictRow], generation: Generation) -> Cursor[DictRow]:
     """Until the transaction ends the generation's tables stay where they are, which is what unnamed
-    tables are from here on. None: it is no more."""
+    tables are from here on. No row: it is no more."""
     identity = {"name": generation.name, "generation": generation.generation}
-    row = connection.execute(HOLD, identity).fetchone()
-    if row is None:
-        return None
-    slot = Slot(row["slot"])
-    use(connection, slot)
-    return slot
+    return connection.execute(HOLD, identity)
 
 
 def hold_alone(connection: Connection[DictRow], name: str) -> None:

@@ -305,13 +305,8 @@ class ShardedRecorder(ApplicationRecorder):
                     yield Part(projection.name, projection.UPSERT, row)
 
     def _batch(self, stored_events: Sequence[StoredEvent], cause: Cause) -> dict[str, Any]:
-        since: dict[UUID, int] = {}
-        for event in stored_events:
-            assert isinstance(event.originator_id, UUID)
-            since.setdefault(event.originator_id, event.originator_version)
-        shards = {shard_of(originator_id) for originator_id in since}
-        if len(shards) > 1:
-            raise NotSupportedError("one append is to one shard: shards share no transaction")
+        since = _since(stored_events)
+        (shard,) = {shard_of(originator_id) for originator_id in since}
         text = cause_text(cause)
         event_ids = [self._ids.new() for _ in stored_events]
         recorded_at = [json.loads(event.state)["at"] for event in stored_events]
@@ -328,7 +323,7 @@ class ShardedRecorder(ApplicationRecorder):
             for event_id, event, at in zip(event_ids, stored_events, recorded_at, strict=True)
         ]
         return {
-            "shard": shards.pop(),
+            "shard": shard,
             "since": since,
             "count": len(stored_events),
             "originator_ids": [event.originator_id for event in stored_events],
@@ -446,6 +441,17 @@ class PostgresPaymentLedger(PaymentLedger):
     def construct_mapper(self) -> FlatMapper:
         """Plain JSON."""
         return FlatMapper(FlatJSON())
+
+
+def _since(stored_events: Sequence[StoredEvent]) -> dict[UUID, int]:
+    """The first new version of each aggregate. Raises NotSupportedError unless one shard has them."""
+    since: dict[UUID, int] = {}
+    for event in stored_events:
+        assert isinstance(event.originator_id, UUID)
+        since.setdefault(event.originator_id, event.originator_version)
+    if len({shard_of(originator_id) for originator_id in since}) > 1:
+        raise NotSupportedError("one append is to one shard: shards share no transaction")
+    return since
 
 
 def _part(record: Record) -> Part:

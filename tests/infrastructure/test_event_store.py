@@ -169,11 +169,40 @@ def test_of_many_who_want_one_order_at_once_one_gets_it(pool: Pool) -> None:
     assert done.count(True) == 1
 
 
-def test_one_append_is_of_one_aggregate(pool: Pool) -> None:
-    two = stored(a_payment()) + stored(a_payment())
+def test_one_append_is_to_one_shard(pool: Pool) -> None:
+    two = stored(a_payment_in(7)) + stored(a_payment_in(8))
 
     with pytest.raises(NotSupportedError):
         ShardedRecorder(pool).insert_events(two)
+
+    assert rows(pool, 7) == rows(pool, 8) == []
+
+
+def test_aggregates_of_one_shard_are_appended_together_or_not_at_all(pool: Pool) -> None:
+    recorder = ShardedRecorder(pool)
+    known, one, other, late = (Story(a_payment_in(7)).authorized().payment for _ in range(4))
+    append(recorder, known)
+
+    recorder.insert_events(
+        stored(one) + stored(other)[:1],
+        history=[*known.history, *one.history, *other.history[:1]],
+    )
+    with pytest.raises(ConcurrentChange):
+        recorder.insert_events(
+            stored(late) + stored(one)[1:], history=[*late.history, *one.history]
+        )
+
+    written = rows(pool, 7)
+    assert [row["position"] for row in written] == [1, 2, 3, 4, 5]
+    assert [row["originator_id"] for row in written[2:]] == [one.id, one.id, other.id]
+    assert [row["originator_version"] for row in written[2:]] == [1, 2, 1]
+    with pool.connection() as connection:
+        found = connection.execute("SELECT payment_id, version FROM receipts").fetchall()
+    assert {row["payment_id"]: row["version"] for row in found} == {
+        known.id: 2,
+        one.id: 2,
+        other.id: 1,
+    }
 
 
 def test_the_log_offers_no_single_sequence(pool: Pool) -> None:

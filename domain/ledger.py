@@ -15,7 +15,16 @@ from uuid import UUID
 
 from eventsourcing.application import AggregateNotFoundError, Application
 
-from domain.bank import Bank, BankRequest, Contradicted, Operation, Outcome, Unknown
+from domain.bank import (
+    Answer,
+    Bank,
+    BankRequest,
+    Contradicted,
+    Declined,
+    Operation,
+    Outcome,
+    Unknown,
+)
 from domain.cards import Card
 from domain.commands import (
     AuthorizePayment,
@@ -46,6 +55,7 @@ from domain.records import (
     BankCall,
     BeginCall,
     ClaimKey,
+    ContinueCall,
     EndCall,
     FreeOrderSlot,
     Record,
@@ -257,13 +267,17 @@ class PaymentLedger(Application[UUID]):
         `deadline`: monotonic seconds. `card`: where the caller has it at hand; else it is unsealed.
         Raises LeaseLost when another took the call over, and nothing was changed.
         """
-        answer = self.bank.perform(self._bank_request(payment, call, deadline, card))
-        if isinstance(answer, Unknown):
-            if not answer.contradicts or call.contradictions < CONTRADICTIONS_HEARD_OUT:
-                self.bank_calls.park(call, answer)
-                return Pending(call=call, history=payment.history)
-            answer = Contradicted(reason=answer.reason)
-        return self._end(payment, call, answer)
+        while True:
+            answer = self._answer(payment, call, deadline, card)
+            if isinstance(answer, Unknown):
+                if not answer.contradicts or call.contradictions < CONTRADICTIONS_HEARD_OUT:
+                    self.bank_calls.park(call, answer)
+                    return Pending(call=call, history=payment.history)
+                answer = Contradicted(reason=answer.reason)
+            ended = self._end(payment, call, answer)
+            if isinstance(ended, Settled):
+                return ended
+            call, card = ended, None
 
     def resume(self, call: BankCall, *, deadline: float) -> Reply:
         """Takes up a call that its own request did not finish. Raises LeaseLost where another did."""
@@ -336,6 +350,13 @@ class PaymentLedger(Application[UUID]):
             sealed_card=None if card is None else self.vault.seal(card, payment.id),
         )
 
+    def _answer(
+        self, payment: Payment, call: BankCall, deadline: float, card: Card | None
+    ) -> Answer:
+        if payment.test_outcome is not None and call.operation == Operation.AUTHORIZATION:
+            return Declined(code=payment.test_outcome)
+        return self.bank.perform(self._bank_request(payment, call, deadline, card))
+
     def _bank_request(
         self, payment: Payment, call: BankCall, deadline: float, card: Card | None
     ) -> BankRequest:
@@ -355,8 +376,8 @@ class PaymentLedger(Application[UUID]):
             seconds_left=deadline - RESERVED_SECONDS - self.clock.monotonic(),
         )
 
-    def _end(self, payment: Payment, call: BankCall, answer: Outcome) -> Settled:
-        """Tx 2."""
+    def _end(self, payment: Payment, call: BankCall, answer: Outcome) -> Settled | BankCall:
+        """Tx 2; the call that follows by itself, where one does."""
         was_live = payment.status in LIVE
         payment.settle(
             answer,
@@ -364,10 +385,33 @@ class PaymentLedger(Application[UUID]):
             unanswered_before=call.unanswered,
             at=self.clock.now(),
         )
+        settled = len(payment.history)
+        payment.go_on(self.bank.capabilities, at=self.clock.now())
+        if payment.running is not None:
+            following = self._following(payment, call)
+            beside: list[Record] = [
+                ContinueCall(call=call, following=following, lease_seconds=self.lease_seconds)
+            ]
+            self._record_payment(payment, call.cause, beside, tries=OUTCOME_TRIES)
+            return following
+        assert settled == len(payment.history), "what goes on asks the bank"
         stored = self.answers.settled(payment.history, call)
         beside = [*_ended(call, stored), *_freed_slot(payment, was_live=was_live)]
         self._record_payment(payment, call.cause, beside, tries=OUTCOME_TRIES)
         return Settled(answer=stored, history=payment.history)
+
+    def _following(self, payment: Payment, call: BankCall) -> BankCall:
+        """The next call of the same request. It has everything but the card."""
+        assert payment.running is not None
+        return BankCall(
+            payment_id=payment.id,
+            tenant=payment.tenant,
+            operation=payment.running.operation,
+            bank_key=_bank_key(payment, payment.running),
+            cause=call.cause,
+            audience=call.audience,
+            fence=call.fence + 1,
+        )
 
     def _record_payment(
         self, payment: Payment, cause: Cause, beside: Sequence[Record], tries: int = 1

@@ -122,6 +122,33 @@ AUTHORIZATION_EXPIRED: Final = "authorization_expired"
 BANK_PROTOCOL_ERROR: Final = "bank_protocol_error"
 
 
+class CaptureMethod(StrEnum):
+    """Who decides when a hold is taken: the bank's yes to it, or a command."""
+
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a payment is an attempt of, and how it goes on by itself.
+
+    `intent_id` and `payment_method_id`: public ids. `card_fingerprint`: a keyed hash, the same for the
+    same card. `test_outcome`: `failure` to be declined without asking the bank, in test mode.
+    """
+
+    intent_id: str | None = None
+    payment_method_id: str | None = None
+    card_fingerprint: str | None = None
+    capture_method: CaptureMethod = CaptureMethod.MANUAL
+    description: str | None = None
+    test_outcome: str | None = None
+
+
+BY_COMMAND: Final = Origin()
+"""A payment that was asked for as such, and is captured when that is asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningOperation:
     """An ask to the bank without an outcome. `amount_minor`: what it would move or hold."""
@@ -147,12 +174,18 @@ class Payment(Aggregate):
         customer_id: str | None,
         amount_minor: int,
         currency: str,
+        intent_id: str | None,
+        capture_method: str,
+        test_outcome: str | None,
     ) -> None:
         """The state after the first event, whose fields these are."""
         self.tenant = Tenant(merchant_id, Mode(mode))
         self.order_id = order_id
         self.customer_id = customer_id
         self.money = Money(amount_minor, currency)
+        self.intent_id = intent_id
+        self.capture_method = CaptureMethod(capture_method)
+        self.test_outcome = test_outcome
         self.status = Status.PENDING
         self.running: RunningOperation | None = RunningOperation(
             operation=Operation.AUTHORIZATION,
@@ -187,6 +220,7 @@ class Payment(Aggregate):
         """The bank is about to be asked for a hold. The card's number is not here, nor its CVC."""
 
         TOPIC = "payment.authorization_requested"
+        class_version = 2
         merchant_id: str
         mode: str
         order_id: str | None
@@ -198,6 +232,24 @@ class Payment(Aggregate):
         card_exp_month: int
         card_exp_year: int
         metadata: Metadata
+        intent_id: str | None
+        payment_method_id: str | None
+        card_fingerprint: str | None
+        capture_method: str
+        description: str | None
+        test_outcome: str | None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Before there were intents, every payment was asked for as such."""
+            state.update(
+                intent_id=None,
+                payment_method_id=None,
+                card_fingerprint=None,
+                capture_method=CaptureMethod.MANUAL.value,
+                description=None,
+                test_outcome=None,
+            )
 
         def mutate(self, aggregate: Any) -> Any:
             payment = AggregateCreated.mutate(self, aggregate)
@@ -415,6 +467,7 @@ class Payment(Aggregate):
         card: CardFace,
         metadata: Metadata,
         at: datetime,
+        origin: Origin = BY_COMMAND,
     ) -> Self:
         """A new payment that is about to ask the bank for a hold of `money`."""
         return cls._create(
@@ -432,6 +485,12 @@ class Payment(Aggregate):
             card_exp_month=card.exp_month,
             card_exp_year=card.exp_year,
             metadata=dict(metadata),
+            intent_id=origin.intent_id,
+            payment_method_id=origin.payment_method_id,
+            card_fingerprint=origin.card_fingerprint,
+            capture_method=origin.capture_method.value,
+            description=origin.description,
+            test_outcome=origin.test_outcome,
         )
 
     def request_capture(
@@ -450,6 +509,21 @@ class Payment(Aggregate):
                 f"The bank captures full amounts only: {held}.", param="amount"
             )
         self.trigger_event(self.CaptureRequested, amount_minor=amount, timestamp=at)
+
+    def go_on(self, bank: BankCapabilities, *, at: datetime) -> None:
+        """Decides what follows by itself from what was recorded last: a hold that is to be captured
+        automatically is, and one that the bank will not capture is released."""
+        if self.capture_method is not CaptureMethod.AUTOMATIC or self.running is not None:
+            return
+        if self.status is not Status.AUTHORIZED or ReviewReason.BANK_DISAGREES in self.reviews:
+            return
+        match next(event for event in reversed(self.history) if not isinstance(event, REMARKS)):
+            case self.Authorized():
+                self.request_capture(None, bank, at=at)
+            case self.CaptureDeclined():
+                self.request_void(at=at)
+            case _:
+                pass
 
     def request_void(self, *, at: datetime) -> None:
         """Decides to release the hold. Raises PaymentStateConflict."""

@@ -12,11 +12,16 @@ from domain.commands import Audience, Cause, Claim, Tenant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimKey:
-    """The idempotency key is taken; raises KeyAlreadyClaimed when it was."""
+    """The idempotency key is taken; raises KeyAlreadyClaimed when it was.
+
+    `payment_id`: of the payment whose outcome is the answer, or of what the request made. `answer`:
+    where it is known already.
+    """
 
     claim: Claim
     payment_id: UUID
     request_id: str
+    answer: "StoredAnswer | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +89,12 @@ class BankCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginCall:
-    """The call is outstanding, and leased to us for `lease_seconds`."""
+    """The call is outstanding, and leased to us for `lease_seconds`; or, when it is not `ours`, left to
+    a worker, which takes it up after so long."""
 
     call: BankCall
     lease_seconds: float
+    ours: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,4 +104,14 @@ class EndCall:
     call: BankCall
 
 
-Record = ClaimKey | AnswerKey | TakeOrderSlot | FreeOrderSlot | BeginCall | EndCall
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContinueCall:
+    """The call has its outcome, and what follows by itself is outstanding in its place, leased to us
+    for `lease_seconds`; raises LeaseLost when it is not ours to end."""
+
+    call: BankCall
+    following: BankCall
+    lease_seconds: float
+
+
+Record = ContinueCall | ClaimKey | AnswerKey | TakeOrderSlot | FreeOrderSlot | BeginCall | EndCall

@@ -11,7 +11,7 @@ from uuid import UUID
 from domain.bank import Operation, Unknown
 from domain.commands import Audience, Cause, Mode, Tenant
 from domain.errors import LeaseLost
-from domain.records import BankCall, BeginCall, EndCall
+from domain.records import BankCall, BeginCall, ContinueCall, EndCall
 from infrastructure.database import Pool, unavailability_named
 from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
@@ -33,12 +33,23 @@ BEGIN: Final[LiteralString] = """
     ) VALUES (
         %(shard)s, %(payment_id)s, %(merchant_id)s, %(mode)s, %(operation)s, %(bank_key)s,
         %(request_id)s, %(idempotency_key)s, %(actor)s, %(family)s, %(dialect)s, %(sealed_card)s,
-        0, 0, 0, false, true, false, %(fence)s,
+        0, 0, 0, false, %(ours)s, false, %(fence)s,
         clock_timestamp() + make_interval(secs => %(lease_seconds)s), clock_timestamp()
     )
 """
 END: Final[LiteralString] = """
     DELETE FROM bank_calls
+    WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
+      AND fence = %(fence)s
+    RETURNING fence
+"""
+# One call in the place of another, which has its outcome.
+CONTINUE: Final[LiteralString] = """
+    UPDATE bank_calls
+    SET operation = %(operation)s, bank_key = %(next_key)s, sealed_card = NULL, attempts = 0,
+        unanswered = 0, contradictions = 0, reached = false, in_flight = true, parked = false,
+        fence = %(next_fence)s, reason = NULL, since = clock_timestamp(),
+        due_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
       AND fence = %(fence)s
     RETURNING fence
@@ -107,6 +118,23 @@ def begin(record: BeginCall) -> Part:
             "dialect": call.audience.dialect,
             "sealed_card": call.sealed_card,
             "fence": call.fence,
+            "lease_seconds": record.lease_seconds,
+            "ours": record.ours,
+        },
+    )
+
+
+def go_on(record: ContinueCall) -> Part:
+    """Returns one row, or none when the call is not ours."""
+    following = record.following
+    return Part(
+        "ended",
+        CONTINUE,
+        _identity(record.call)
+        | {
+            "operation": following.operation.value,
+            "next_key": following.bank_key,
+            "next_fence": following.fence,
             "lease_seconds": record.lease_seconds,
         },
     )

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
@@ -52,6 +52,7 @@ from domain.records import (
     AnswerKey,
     BeginCall,
     ClaimKey,
+    ContinueCall,
     EndCall,
     FreeOrderSlot,
     Record,
@@ -284,7 +285,7 @@ class ShardedRecorder(ApplicationRecorder):
         # Postgres carries out what nothing refers to from the last to the first: so the idempotency
         # key, which comes first in `beside`, is the first to say no. Nothing but the choice between
         # two refusals hangs on it.
-        parts = [_part(record) for record in reversed(beside)]
+        parts = [PARTS[type(record)](record) for record in reversed(beside)]
         for originator_id, of_one in groupby(history, key=attrgetter("originator_id")):
             parts += self._rows(batch, originator_id, list(of_one))
         last = INSERT_ONE if batch["count"] == 1 else INSERT
@@ -454,21 +455,16 @@ def _since(stored_events: Sequence[StoredEvent]) -> dict[UUID, int]:
     return since
 
 
-def _part(record: Record) -> Part:
-    """What the owner of the record's table writes."""
-    match record:
-        case ClaimKey():
-            return idempotency.claim(record)
-        case AnswerKey():
-            return idempotency.answer(record)
-        case TakeOrderSlot():
-            return order_slots.take(record)
-        case FreeOrderSlot():
-            return order_slots.free(record)
-        case BeginCall():
-            return bank_calls.begin(record)
-        case EndCall():
-            return bank_calls.end(record)
+# What the owner of each record's table writes.
+PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
+    ClaimKey: idempotency.claim,
+    AnswerKey: idempotency.answer,
+    TakeOrderSlot: order_slots.take,
+    FreeOrderSlot: order_slots.free,
+    BeginCall: bank_calls.begin,
+    ContinueCall: bank_calls.go_on,
+    EndCall: bank_calls.end,
+}
 
 
 def _may_be_recorded(error: StoreUnavailable | ConcurrentChange, *, is_late: bool) -> bool:

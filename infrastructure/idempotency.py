@@ -20,10 +20,11 @@ KEPT_DAYS: Final = 30
 
 CLAIM: Final[LiteralString] = """
     INSERT INTO idempotency_keys (
-        merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at
+        merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at,
+        status, headers, body
     ) VALUES (
         %(merchant_id)s, %(mode)s, %(key)s, %(fingerprint)s, %(request_id)s, %(payment_id)s,
-        clock_timestamp()
+        clock_timestamp(), %(status)s, %(headers)s, %(body)s
     )
 """
 ANSWER: Final[LiteralString] = """
@@ -61,6 +62,7 @@ def claim(record: ClaimKey) -> Part:
             "fingerprint": record.claim.fingerprint,
             "request_id": record.request_id,
             "payment_id": record.payment_id,
+            **_columns(record.answer),
         },
     )
 
@@ -72,11 +74,19 @@ def answer(record: AnswerKey) -> Part:
         ANSWER,
         {
             **_identity(record.tenant, record.key),
-            "status": record.answer.status,
-            "headers": Jsonb(dict(record.answer.headers)),
-            "body": record.answer.body,
+            **_columns(record.answer),
         },
     )
+
+
+def _columns(answer: StoredAnswer | None) -> dict[str, Any]:
+    if answer is None:
+        return {"status": None, "headers": None, "body": None}
+    return {
+        "status": answer.status,
+        "headers": Jsonb(dict(answer.headers)),
+        "body": answer.body,
+    }
 
 
 class IdempotencyKeys:

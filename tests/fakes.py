@@ -51,6 +51,7 @@ from domain.records import (
     BankCall,
     BeginCall,
     ClaimKey,
+    ContinueCall,
     EndCall,
     FreeOrderSlot,
     Record,
@@ -564,12 +565,18 @@ class InMemoryStore:
             case FreeOrderSlot(tenant=tenant, order_id=order_id, payment_id=payment_id):
                 if draft.slots.get((tenant, order_id)) == payment_id:
                     del draft.slots[tenant, order_id]
-            case BeginCall(call=call, lease_seconds=lease_seconds):
+            case ContinueCall(call=call, following=following, lease_seconds=lease_seconds):
+                held_by(draft, call)
+                now = self.clock.monotonic()
+                draft.calls[call.payment_id] = Outstanding(
+                    call=following, due_at=now + lease_seconds, since=now
+                )
+            case BeginCall(call=call, lease_seconds=lease_seconds, ours=ours):
                 if call.payment_id in draft.calls:
                     raise ConcurrentChange(call.bank_key)
                 now = self.clock.monotonic()
                 draft.calls[call.payment_id] = Outstanding(
-                    call=call, due_at=now + lease_seconds, since=now
+                    call=call, due_at=now + lease_seconds, since=now, in_flight=ours
                 )
             case EndCall(call=call):
                 held_by(draft, call)
@@ -583,6 +590,8 @@ def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot) -> None:
             if (claim.tenant, claim.key) in draft.claims:
                 raise KeyAlreadyClaimed(claim.key)
             draft.claims[claim.tenant, claim.key] = record
+            if record.answer is not None:
+                draft.answers[claim.tenant, claim.key] = record.answer
         case TakeOrderSlot(tenant=tenant, order_id=order_id, payment_id=payment_id):
             if (tenant, order_id) in draft.slots:
                 raise OrderAlreadyPaid("The order has a live payment.", param="order_id")

@@ -6,9 +6,10 @@ changed event is a new class version with a file of its own; no file here is eve
 
 import inspect
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import pytest
@@ -22,6 +23,21 @@ from tests.builders import Story
 EVENTS = sorted((Path(__file__).parent / "events").glob("*.json"))
 
 mapper = FlatMapper(FlatJSON())
+
+
+# What later class versions have and earlier files cannot: the fields that are added when one is loaded.
+ADDED: Final[Mapping[str, Mapping[int, Mapping[str, object]]]] = {
+    "payment.authorization_requested": {
+        2: {
+            "intent_id": None,
+            "payment_method_id": None,
+            "card_fingerprint": None,
+            "capture_method": "manual",
+            "description": None,
+            "test_outcome": None,
+        }
+    }
+}
 
 
 def golden(path: Path) -> dict[str, Any]:
@@ -59,6 +75,8 @@ def class_version(event_class: type[Any]) -> int:
 def test_a_stored_event_loads_as_it_always_did(path: Path) -> None:
     document = golden(path)
     expected = dict(document["loads_as"])
+    for version, added in ADDED.get(document["topic"], {}).items():
+        expected |= added if version > document["class_version"] else {}
 
     event = mapper.to_domain_event(stored(document))
 
@@ -140,10 +158,10 @@ def test_topics_are_the_events_own_and_never_a_module_path() -> None:
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
 def test_an_event_of_a_newer_class_version_is_refused(path: Path) -> None:
     document = golden(path)
-    newer = document["class_version"] + 1
+    newest = class_version(type(mapper.to_domain_event(stored(document))))
 
     with pytest.raises(UnknownEventVersion):
-        mapper.to_domain_event(stored(document, class_version=newer))
+        mapper.to_domain_event(stored(document, class_version=newest + 1))
 
 
 class Renamed:

@@ -74,7 +74,7 @@ class BelievesEverything(BankDriver):
 class ForgetsSilence(SimulatedLedger):
     """Settles as if every attempt had been answered."""
 
-    def _end(self, payment: Payment, call: BankCall, answer: Outcome) -> Settled:
+    def _end(self, payment: Payment, call: BankCall, answer: Outcome) -> Settled | BankCall:
         return super()._end(payment, replace(call, unanswered=0), answer)
 
 

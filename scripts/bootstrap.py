@@ -293,7 +293,8 @@ def install_project() -> None:
         "import sys\n\n"
         f"sys.path[0] = {str(ROOT)!r}\n\n"
         "from scripts.cli import main\n\n"
-        "sys.exit(main())\n"
+        'if __name__ == "__main__":  # a process that it spawns reads this file as well\n'
+        "    sys.exit(main())\n"
     )
     unfinished.chmod(0o755)
     unfinished.replace(command)

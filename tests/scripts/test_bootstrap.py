@@ -18,6 +18,16 @@ sys.version_info = (3, 10, 13, "final", 0)
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
+A_CLI_WITH_A_PROCESS = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+def main():
+    print("begun", flush=True)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        print(pool.submit(abs, -4).result())
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -65,6 +75,15 @@ def test_two_set_ups_at_once_both_end_well_and_a_third_has_nothing_to_do(project
 
     assert [each.returncode for each in (*both, third)] == [0, 0, 0]
     assert (project / ".venv" / "pyvenv.cfg").stat().st_mtime_ns == made
+
+
+def test_a_process_that_the_command_spawns_does_not_run_the_command_again(project: Path) -> None:
+    (project / "scripts" / "cli.py").write_text(A_CLI_WITH_A_PROCESS)
+    assert bootstrap(project).returncode == 0
+
+    done = run([str(project / ".venv" / "bin" / "counterfoil")])
+
+    assert (done.returncode, done.stdout) == (0, "begun\n4\n"), done.stderr
 
 
 def test_a_lock_that_cannot_be_installed_is_refused_in_one_line(project: Path) -> None:

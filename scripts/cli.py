@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import isnan
 from pathlib import Path
@@ -48,7 +49,6 @@ from infrastructure.database import Pool, open_pool
 from infrastructure.logs import configure_logs
 from infrastructure.migrations import MigrationChanged, migrate, pending_migrations
 from infrastructure.projections.generations import to_rebuild
-from infrastructure.settings import read_settings
 from infrastructure.vault import new_key
 from projections.receipts import Receipts
 from scripts.console import (
@@ -107,6 +107,10 @@ def serve(port: int | None, workers: int, threads: int) -> None:
         refuse_old_schema(url)
         os.environ["DATABASE_URL"] = url
         os.environ["PORT"] = str(settings.port)
+        os.environ["BANK_URL"], os.environ["BANK_PROFILE"] = (
+            settings.bank_url,
+            settings.bank_profile,
+        )
         if settings.api_key is not None:
             with open_pool(url, size=COMMAND_CONNECTIONS) as pool:
                 keys_in(pool).accept(settings.api_key, DEMO_MERCHANT)
@@ -156,7 +160,7 @@ def work() -> None:
     with database(settings) as url:
         refuse_old_schema(url)
         services = build_services(
-            read_settings(given={"DATABASE_URL": url}),
+            replace(settings, database_url=url),
             answers=FamilyAnswers(),
             connections=WORKER_CONNECTIONS,
             bank_connections=WORKER_BANK_CONNECTIONS,
@@ -372,7 +376,7 @@ def reconcile_command(
             refuse(f"a run {error} is not finished: give the same --since, or --restart")
         except BankNotWell:
             refuse(
-                "the bank is not well; what was done is kept, and the next run goes on from there"
+                f"the bank at {services.settings.bank_url} is not well; the next run goes on there"
             )
         except StoreUnavailable:
             refuse("the database is out of reach; the next run goes on from there", NOT_DONE)
@@ -474,7 +478,7 @@ def operated() -> Iterator["Services"]:
     with database(settings) as url:
         refuse_old_schema(url)
         services = build_services(
-            read_settings(given={"DATABASE_URL": url}),
+            replace(settings, database_url=url),
             answers=FamilyAnswers(),
             connections=COMMAND_CONNECTIONS,
             bank_connections=WORKER_BANK_CONNECTIONS,

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -17,12 +18,13 @@ from infrastructure.checkpoint_keys import SigningKeyUnusable, check_signing_key
 from infrastructure.database import Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
-from infrastructure.settings import Settings, SettingsError, read_settings
+from infrastructure.settings import DEFAULT_BANK_URL, Settings, SettingsError, read_settings
 from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
 
 WRONG_SETTING = 2
 NOT_DONE = 1
 COMMAND_CONNECTIONS = 4
+BANK_URL_FILE = "bank.url"
 
 
 def log_to_stderr() -> None:
@@ -40,7 +42,7 @@ def settings_or_exit(**given: Any) -> Settings:
     """The settings, with the command's own options above the environment."""
     options = {name: str(value) for name, value in given.items() if value is not None}
     try:
-        settings = read_settings(given=options)
+        settings = with_bank_beside(read_settings(given=options))
         FernetVault(settings.vault_keys or (new_key(),))
         if settings.checkpoint_key is not None:
             check_signing_key(settings.checkpoint_key)
@@ -48,6 +50,15 @@ def settings_or_exit(**given: Any) -> Settings:
         refuse(str(error))
     if settings.redis_url is not None and importlib.util.find_spec("redis") is None:
         refuse("REDIS_URL needs the redis package: .venv/bin/python -m pip install redis")
+    return settings
+
+
+def with_bank_beside(settings: Settings) -> Settings:
+    """The private Postgres goes with the bank that `./scripts/up` runs beside it, unless one is set."""
+    file = settings.data_dir / BANK_URL_FILE
+    nothing_is_set = settings.database_url is None and settings.bank_url == DEFAULT_BANK_URL
+    if nothing_is_set and file.exists():
+        return replace(settings, bank_url=file.read_text().strip())
     return settings
 
 

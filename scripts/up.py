@@ -19,6 +19,7 @@ from dotenv import load_dotenv
 
 from infrastructure import processes
 from infrastructure.embedded_postgres import EmbeddedPostgres, PostgresUnavailable
+from scripts.console import BANK_URL_FILE
 from scripts.demo import Api, DemoFailed, show_a_payment
 from scripts.supervisor import POLL_SECONDS, GaveUp, Program, Register, Supervisor, last_line
 
@@ -54,6 +55,10 @@ class Folder:
     @property
     def pid_file(self) -> Path:
         return self.path / "up.pid"
+
+    @property
+    def bank_url(self) -> Path:
+        return self.path / BANK_URL_FILE
 
     @property
     def register(self) -> Register:
@@ -162,6 +167,10 @@ def run(folder: Folder, port: int, bank_port: int | None, *, demo: bool) -> None
     )
     supervisor = Supervisor(folder.register, say)
     with contextlib.ExitStack() as at_end:
+        folder.bank_url.unlink(missing_ok=True)
+        if system.bank_port:
+            at_end.callback(folder.bank_url.unlink, missing_ok=True)
+            folder.bank_url.write_text(f"http://127.0.0.1:{system.bank_port}\n")
         database_url = os.environ.get("DATABASE_URL") or own_postgres(folder, supervisor, at_end)
         at_end.callback(supervisor.stop)
         start_programs(system, supervisor, environment_for(system, database_url))

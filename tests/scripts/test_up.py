@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from infrastructure.settings import read_settings
+from scripts.console import with_bank_beside
 from scripts.up import Folder
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +51,17 @@ def test_down_says_when_nothing_runs(tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert done.stderr == "counterfoil: nothing runs\n"
+
+
+def test_a_command_asks_the_bank_that_up_runs_unless_another_is_named(tmp_path: Path) -> None:
+    environ = {"DATA_DIR": str(tmp_path)}
+    assert with_bank_beside(read_settings(environ)).bank_url == "http://127.0.0.1:8787"
+    Folder(tmp_path).bank_url.write_text("http://127.0.0.1:4711\n")
+
+    assert with_bank_beside(read_settings(environ)).bank_url == "http://127.0.0.1:4711"
+    for name, url in (("BANK_URL", "http://b:1"), ("DATABASE_URL", "postgresql:///another")):
+        settings = read_settings({**environ, name: url})
+        assert with_bank_beside(settings) == settings
 
 
 def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -17,5 +17,7 @@ def moment(text: str) -> datetime:
     except (ValueError, OverflowError, OSError):
         at = None
     if at is None or at.tzinfo is None:
-        raise invalid("invalid_param", "as_of must be RFC 3339 with an offset.", "as_of")
+        raise invalid(
+            "invalid_param", "as_of must be RFC 3339 with an offset, or Unix seconds.", "as_of"
+        )
     return at

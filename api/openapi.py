@@ -138,10 +138,22 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
         inner = definitions.get(field.get("$ref"), {}).get("properties")
         fields = {f"{name}[{key}]": value for key, value in inner.items()} if inner else None
         for full_name, value in (fields or {name: field}).items():
+            said = _description(value)
             parameters.append(
-                {"name": full_name, "in": "query", "schema": _plain(value, definitions)}
+                {
+                    "name": full_name,
+                    "in": "query",
+                    **({"description": said} if said else {}),
+                    "schema": _plain(value, definitions),
+                }
             )
     return parameters
+
+
+def _description(field: dict[str, Any]) -> str | None:
+    """What its own declaration says of a parameter."""
+    said = [each.get("description") for each in (field, *field.get("anyOf", []))]
+    return next(filter(None, said), None)
 
 
 def _plain(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -207,4 +207,4 @@ class Workshop:
 
 
 if __name__ == "__main__":
-    mutants()
+    mutants(prog_name="./scripts/mutants")

@@ -42,14 +42,21 @@ from scripts.console import (
 
 SHOWN_DIFFERENCES = 20
 
-one_of_them = click.argument("name", type=click.Choice([model.name for model in READ_MODELS]))
-one_that_follows = click.argument("name", type=click.Choice([model.name for model in FOLLOWING]))
+one_of_them = click.argument(
+    "name", metavar="NAME", type=click.Choice([model.name for model in READ_MODELS])
+)
+one_that_follows = click.argument(
+    "name", metavar="NAME", type=click.Choice([model.name for model in FOLLOWING])
+)
 as_json_option = click.option("--json", "as_json", is_flag=True)
 
 
 @click.group()
 def projections() -> None:
-    """Read models: list, rebuild, diff, promote, roll back, pause, retry what failed."""
+    """Read models: list, rebuild, diff, promote, roll back, retire, pause, retry what failed.
+
+    NAME is one of receipts, refunds, balances, customers and operations.
+    """
     log_to_stderr()
 
 
@@ -78,15 +85,24 @@ def shown_generation(row: dict[str, Any]) -> dict[str, Any]:
 
 @projections.command("rebuild")
 @one_of_them
-@click.option("--promote", is_flag=True, help="Put it in the live one's place when it is done.")
+@click.option(
+    "--promote",
+    is_flag=True,
+    help="Put it in the live one's place when it is done, without a look at `diff`.",
+)
 @click.option("--restart", is_flag=True, help="Begin anew, whatever was built before.")
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=os.cpu_count() or 1, show_default="all cores"
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=os.cpu_count() or 1,
+    show_default="as many as cores",
+    help="Processes that build.",
 )
 def rebuild_command(name: str, *, promote: bool, restart: bool, workers: int) -> None:
     """Make a read model again from the log, beside the one that is read and written meanwhile.
 
-    A rebuild that was killed goes on where it was.
+    A rebuild that was killed goes on where it was. Nothing reads the new version until `promote`,
+    and `diff` says what that would change.
     """
     with database(settings_or_exit()) as url, told_in_one_line():
         with tqdm(desc=name, unit=" events", unit_scale=True, file=sys.stderr, disable=None) as bar:
@@ -175,7 +191,10 @@ def retire_command(name: str) -> None:
 @projections.command("pause")
 @one_that_follows
 def pause_command(name: str) -> None:
-    """Leave a read model as it is, within a second. What reads it is told 503."""
+    """Leave a read model as it is, within a second. What reads it is told 503 once it is behind.
+
+    NAME: balances, customers or operations; the others are written with the events.
+    """
     with connected(settings_or_exit()) as pool, pool.connection() as connection:
         set_paused(connection, name, paused=True)
     click.echo(f"{name} is paused")
@@ -184,7 +203,7 @@ def pause_command(name: str) -> None:
 @projections.command("resume")
 @one_that_follows
 def resume_command(name: str) -> None:
-    """Let a paused read model go on where it was."""
+    """Let a paused read model go on where it was. NAME: as for `pause`."""
     with connected(settings_or_exit()) as pool, pool.connection() as connection:
         set_paused(connection, name, paused=False)
     click.echo(f"{name} goes on")

@@ -276,4 +276,4 @@ def told(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    chaos()
+    chaos(prog_name="./scripts/chaos")

@@ -172,4 +172,4 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(prog_name="scripts/soak")
+    main(prog_name="./scripts/soak")

@@ -231,7 +231,10 @@ def migrate_command() -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True)
 def stuck(*, as_json: bool) -> None:
-    """Operations without an outcome, and payments that need review."""
+    """Operations without an outcome, and payments that need review.
+
+    Not operations that somebody may still be at work on: after a crash, for 30 seconds by default.
+    """
     with connected(settings_or_exit()) as pool:
         calls = PostgresBankCalls(pool).stuck()
         with pool.connection() as connection:

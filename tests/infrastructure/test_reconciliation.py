@@ -390,7 +390,7 @@ def test_a_run_that_is_asked_to_stop_can_be_gone_on_with_at_once(
         (["--rate", "nan"], "--rate"),
         (["--actor", "a" * 101], "--actor"),
         (["--actor", " "], "--actor"),
-        ([], "the bank is not well"),
+        ([], "is not well"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line_and_status_2(

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from infrastructure.migrations import MigrationChanged, migrate
 from projections.registry import READ_MODELS
@@ -18,6 +19,14 @@ APPLIED: LiteralString = "SELECT name, checksum, applied_at FROM schema_migratio
 FORGET: LiteralString = """
     DROP SCHEMA public, beside, swapping CASCADE;
     CREATE SCHEMA public
+"""
+QUARTERS: LiteralString = """
+    SELECT relname, pg_get_expr(relpartbound, oid) FROM pg_class
+    WHERE relispartition AND relname LIKE 'events%' AND relkind = 'r' ORDER BY relname
+"""
+OVERLAPPING: LiteralString = """
+    CREATE TABLE events_overlapping PARTITION OF events
+    FOR VALUES FROM (least_id_at('2031-12-31Z')) TO (least_id_at('2032-01-02Z'))
 """
 EDIT: LiteralString = "UPDATE schema_migrations SET checksum = 'of another text'"
 
@@ -81,6 +90,31 @@ def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
         migrate(empty_url)
 
     assert {row[0] for row in query(empty_url, TABLES)} == {"api_keys"}
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "Pacific/Apia"])
+def test_quarters_are_of_utc_wherever_the_database_is(
+    empty_url: str, database_url: str, databases: Databases, zone: str
+) -> None:
+    with databases.clone() as in_utc:
+        expected = query(in_utc, QUARTERS)
+    in_zone = make_conninfo(empty_url, options=f"-c timezone={zone}")
+
+    migrate(in_zone)
+
+    assert len(expected) > 8
+    assert query(empty_url, QUARTERS) == expected
+
+
+def test_a_quarter_that_overlaps_another_is_left_to_other_times(database_url: str) -> None:
+    """Of partitions that were once made in another time zone."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(OVERLAPPING)
+        connection.execute("SELECT extend_events('2033-01-01Z')")
+
+    made = {row[0] for row in query(database_url, QUARTERS)}
+    assert {"events_2031_q3", "events_2032_q2"} <= made
+    assert not {"events_2031_q4", "events_2032_q1"} & made
 
 
 def test_the_tests_template_is_the_migrated_schema(databases: Databases, database_url: str) -> None:

@@ -255,7 +255,14 @@ BEGIN
         RETURN;
     END IF;
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-        EXECUTE format('GRANT counterfoil_serving TO %I', current_user);
+        BEGIN
+            EXECUTE format('GRANT counterfoil_serving TO %I', current_user);
+        EXCEPTION WHEN insufficient_privilege THEN
+            -- It was made by somebody else, for another database of this server.
+            IF NOT pg_has_role(current_user, 'counterfoil_serving', 'MEMBER') THEN
+                RETURN;
+            END IF;
+        END;
     END IF;
     GRANT USAGE ON SCHEMA public, beside TO counterfoil_serving;
     GRANT SELECT, INSERT, UPDATE, DELETE ON

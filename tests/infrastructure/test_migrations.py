@@ -1,5 +1,6 @@
 """The schema: made once, by however many come at once, and never changed behind our back."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import LiteralString
 from urllib.parse import urlsplit
@@ -7,8 +8,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
 
-from infrastructure.migrations import MigrationChanged, migrate
+from infrastructure.database import open_pool
+from infrastructure.migrations import DID_THE_SAME, MigrationChanged, migrate
 from projections.registry import READ_MODELS
 from tests.conftest import Databases
 
@@ -23,6 +26,10 @@ FORGET: LiteralString = """
 QUARTERS: LiteralString = """
     SELECT relname, pg_get_expr(relpartbound, oid) FROM pg_class
     WHERE relispartition AND relname LIKE 'events%' AND relkind = 'r' ORDER BY relname
+"""
+SCHEMAS: LiteralString = """
+    SELECT DISTINCT table_schema::text FROM information_schema.tables
+    WHERE table_schema NOT IN ('pg_catalog', 'information_schema')
 """
 OVERLAPPING: LiteralString = """
     CREATE TABLE events_overlapping PARTITION OF events
@@ -115,6 +122,63 @@ def test_a_quarter_that_overlaps_another_is_left_to_other_times(database_url: st
     made = {row[0] for row in query(database_url, QUARTERS)}
     assert {"events_2031_q3", "events_2032_q2"} <= made
     assert not {"events_2031_q4", "events_2032_q1"} & made
+
+
+def test_what_is_made_is_made_in_public(empty_url: str) -> None:
+    """Though the database would look in a schema with the user's name first."""
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("CREATE SCHEMA AUTHORIZATION CURRENT_USER")
+
+    migrate(empty_url)
+
+    assert query(empty_url, SCHEMAS) == [("public",)]
+
+
+def test_a_former_text_that_did_the_same_is_not_applied_again(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        for name, checksum in DID_THE_SAME.items():
+            connection.execute(
+                "UPDATE schema_migrations SET checksum = %s WHERE name = %s", [checksum, name]
+            )
+
+    assert migrate(database_url) == []
+
+
+@pytest.fixture
+def owned_url(databases: Databases) -> Iterator[str]:
+    """An empty database of somebody who may make no roles, on a server with the role that serves."""
+    name = f"{databases.prefix}_owner"
+    owner, execute = Identifier(name), databases.connection.execute
+    execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'owner'").format(owner))
+    execute(SQL("CREATE DATABASE {0} OWNER {0}").format(owner))
+    try:
+        yield make_conninfo(databases.url, user=name, password="owner", dbname=name)
+    finally:
+        execute(SQL("DROP DATABASE {} WITH (FORCE)").format(owner))
+        execute(SQL("DROP ROLE {}").format(owner))
+
+
+def test_an_owner_who_may_not_use_the_serving_role_serves_without_it(owned_url: str) -> None:
+    migrate(owned_url)
+
+    assert migrate(owned_url) == []
+    with open_pool(owned_url, size=1) as pool, pool.connection() as connection:
+        row = connection.execute("SELECT current_user = session_user AS is_owner").fetchone()
+    assert row == {"is_owner": True}
+
+
+def test_an_owner_who_was_given_the_serving_role_takes_it_on(
+    owned_url: str, databases: Databases
+) -> None:
+    databases.connection.execute(
+        SQL("GRANT counterfoil_serving TO {}").format(Identifier(f"{databases.prefix}_owner"))
+    )
+
+    migrate(owned_url)
+
+    with open_pool(owned_url, size=1) as pool, pool.connection() as connection:
+        row = connection.execute("SELECT current_user::text AS name").fetchone()
+    assert row == {"name": "counterfoil_serving"}
 
 
 def test_the_tests_template_is_the_migrated_schema(databases: Databases, database_url: str) -> None:

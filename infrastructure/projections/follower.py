@@ -166,7 +166,8 @@ class Follower:
             behind = [row for row in known if row["after"] < row["head"]]
         if not behind:
             return 0
-        behind = behind[:batch]
+        # In one order, so that of two who do this at once neither waits for the other.
+        behind = sorted(behind[:batch], key=itemgetter("shard"))
         share = batch // len(behind)
         ranges = {
             "shards": [row["shard"] for row in behind],

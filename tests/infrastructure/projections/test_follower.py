@@ -81,6 +81,10 @@ ASKED: LiteralString = """
     WHERE outcome = 'requested' GROUP BY operation
 """
 
+HOLD_SHARD_FIVE: LiteralString = """
+    SELECT FROM projection_positions WHERE name = 'balances' AND shard = 5 FOR UPDATE
+"""
+
 each_that_follows = pytest.mark.parametrize("name", FOLLOWING_NAMES)
 
 
@@ -303,6 +307,30 @@ def test_many_followers_of_one_generation_double_nothing(
     follow(connection, follower_of(connection, "customers"))
 
     assert taken_in_once(connection, "customers")
+
+
+def test_two_followers_of_one_generation_never_wait_for_each_other(
+    pool: Pool, connection: Connection[DictRow], database_url: str
+) -> None:
+    """Though not the same shard is furthest behind when each of them looks."""
+    append(pool, *(a_payment(payment_id=an_id(shard=shard)) for shard in (*range(20), 19)))
+    follower = follower_of(connection, "balances")
+    with (
+        ThreadPoolExecutor(2) as threads,
+        connect(database_url) as a,
+        connect(database_url) as b,
+        connect(database_url) as holder,
+    ):
+        with holder.transaction():
+            holder.execute(HOLD_SHARD_FIVE)
+            first = threads.submit(follower.step, a)
+            poll_until(lambda: backends_that_wait(connection) == 1)
+            append(pool, *(a_payment(payment_id=an_id(shard=10)) for _ in range(3)))
+            second = threads.submit(follower.step, b)
+            poll_until(lambda: backends_that_wait(connection) == 2)
+        assert first.result() == 21
+        with pytest.raises(Overtaken):
+            second.result()
 
 
 # --- what cannot be taken in ---

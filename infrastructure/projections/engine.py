@@ -38,7 +38,8 @@ LARGER: Final = 2
 LEASE: Final[LiteralString] = """
     UPDATE projection_generations
     SET owner = %(owner)s, owned_until = clock_timestamp() + make_interval(secs => %(seconds)s)
-    WHERE name = %(name)s AND generation = %(generation)s AND NOT paused
+    WHERE name = %(name)s AND generation = %(generation)s AND code_version = %(code_version)s
+      AND NOT paused
       AND status <> 'building' AND (slot = 'beside' OR NOT %(is_inline)s)
       AND (owner IS NULL OR owner = %(owner)s OR owned_until < clock_timestamp())
 """
@@ -135,6 +136,7 @@ class ProjectionEngine:
     def _lease(self, generation: Generation) -> bool:
         with self._pool.connection() as connection:
             parameters = _identity(generation, self._owner) | {
+                "code_version": generation.code_version,
                 "is_inline": is_inline(generation.name),
                 "seconds": LEASE_SECONDS,
             }

@@ -114,6 +114,7 @@ SET_PATH: Final[dict[Slot, LiteralString]] = {
     Slot.BESIDE: "SET LOCAL search_path = beside",
 }
 # Where the tables are, for as long as the transaction lasts: nobody can move or drop them meanwhile.
+# A number may come again, with rows that other code makes: to whoever follows by this code, it is gone.
 # The weakest lock that says so: a lease can be taken over and a model paused whoever has it.
 # What a crash of the server takes back is taken in again, rows and positions together, so that no
 # commit waits for the disk.
@@ -123,7 +124,8 @@ HOLD: Final[LiteralString] = """
     ), set_config('synchronous_commit', 'off', true)
     FROM (
         SELECT slot FROM public.projection_generations
-        WHERE name = %(name)s AND generation = %(generation)s FOR KEY SHARE
+        WHERE name = %(name)s AND generation = %(generation)s AND code_version = %(code_version)s
+        FOR KEY SHARE
     ) AS held
 """
 HOLD_ALONE: Final[LiteralString] = """
@@ -239,7 +241,11 @@ def start_at_zero(connection: Connection[DictRow], name: str, generation: int) -
 def hold(connection: Connection[DictRow], generation: Generation) -> Cursor[DictRow]:
     """Until the transaction ends the generation's tables stay where they are, which is what unnamed
     tables are from here on. No row: it is no more."""
-    identity = {"name": generation.name, "generation": generation.generation}
+    identity = {
+        "name": generation.name,
+        "generation": generation.generation,
+        "code_version": generation.code_version,
+    }
     return connection.execute(HOLD, identity)
 
 

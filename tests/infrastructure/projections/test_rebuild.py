@@ -527,6 +527,22 @@ def test_what_is_retired_while_it_is_followed_stops_nobody(
     assert follower.step(connection) == 0
 
 
+def test_a_follower_of_other_code_does_not_go_on_in_what_is_made_in_its_place(
+    database_url: str, pool: Pool, connection: Connection[DictRow]
+) -> None:
+    """Though it has the number of the one that it followed."""
+    rebuilt(database_url, "customers")
+    connection.execute("UPDATE projection_generations SET code_version = 99 WHERE generation = 2")
+    others = follower_of(connection, "customers", Slot.BESIDE)
+    assert rebuilt(database_url, "customers").generation.generation == 2
+    append(pool, a_refunded_payment())
+
+    with pytest.raises(Overtaken):
+        others.step(connection)
+
+    assert rows(connection, read_model("customers"), "beside") == {"customer_totals": []}
+
+
 @pytest.mark.parametrize("status", [Status.READY, Status.PREVIOUS])
 def test_what_other_code_made_is_made_again_and_never_put_in_place(
     status: Status, database_url: str, connection: Connection[DictRow]

@@ -238,7 +238,11 @@ def retry_command(name: str, payment: str | None) -> None:
     """Take in what was set aside: all of it, or one PAYMENT. Exit 1 if some still cannot be."""
     payment_id = None if payment is None else payment_uuid(payment)
     still = 0
-    with connected(settings_or_exit()) as pool, pool.connection() as connection:
+    with (
+        told_in_one_line(),
+        connected(settings_or_exit()) as pool,
+        pool.connection() as connection,
+    ):
         for slot in Slot:
             generation: Generation | None = in_slot(connection, name, slot)
             if generation is None:

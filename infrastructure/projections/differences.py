@@ -88,6 +88,8 @@ def _reach_one_point(connection: Connection[DictRow], database_url: str, name: s
             with _log_held_still(holder):
                 _catch_up(other, following)
                 connection.rollback()
+                if [in_slot(connection, name, slot) for slot in Slot] != [live, beside]:
+                    raise NoSuchGeneration(f"the generations of {name} were changed meanwhile")
                 row = connection.execute(query, identity).fetchone()
                 if row is not None and row["shards"] == 0:
                     return

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, LiteralString
 
 import pytest
@@ -18,17 +19,20 @@ from domain.payment import Payment
 from infrastructure.database import Pool, open_pool
 from infrastructure.migrations import migrate
 from infrastructure.projections.engine import LEASE_SECONDS
+from infrastructure.projections.generations import Slot, drop_beside, hold_alone
 from infrastructure.projections.rebuild import LOCK_BUILDER
-from projections.registry import INLINE, READ_MODELS
+from projections.registry import INLINE, READ_MODELS, read_model
 from tests.builders import NOON, Story, a_payment, an_id
 from tests.infrastructure.projections.a_log import (
     FOLLOWING_NAMES,
     NAMES,
     append,
     append_unreadable,
+    backends_that_wait,
     connect,
     follow,
     follower_of,
+    generation_of,
     poll_until,
     replayed_rows,
     rows,
@@ -265,6 +269,25 @@ def test_what_other_code_made_is_not_retried_by_this(
 
     (row,) = json.loads(done(run("quarantine", "balances", "--json")))
     assert row["attempts"] == 1
+
+
+def test_what_is_retired_while_it_is_retried_is_told_in_one_line(
+    run: Callable[..., Any], pool: Pool, connection: Connection[DictRow], database_url: str
+) -> None:
+    bad = a_captured_payment()
+    append(pool, bad)
+    append_unreadable(connection, bad, "payment.invented")
+    rebuild(run, "balances")
+
+    with ThreadPoolExecutor(1) as threads, connect(database_url) as other:
+        with other.transaction():
+            hold_alone(other, "balances")
+            retried = threads.submit(run, "retry", "balances")
+            poll_until(lambda: backends_that_wait(connection) == 1)
+            drop_beside(
+                other, read_model("balances"), generation_of(other, "balances", Slot.BESIDE)
+            )
+        assert_refused(retried.result(), 1, "balances", "run it again")
 
 
 # --- operations ---

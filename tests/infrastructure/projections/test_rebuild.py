@@ -610,6 +610,23 @@ def test_what_is_not_finished_is_not_compared(
         next(differences(database_url, "balances"))
 
 
+def test_generations_that_change_while_they_are_to_be_compared_are_not_compared(
+    database_url: str, pool: Pool, connection: Connection[DictRow]
+) -> None:
+    """Of those that were looked up nothing could be said any more, and of others nobody asked."""
+    rebuilt(database_url, "balances")
+
+    with ThreadPoolExecutor(1) as threads, connect(database_url) as other:
+        with other.transaction():
+            other.execute("LOCK TABLE shard_heads IN ACCESS EXCLUSIVE MODE")
+            compared = threads.submit(list, differences(database_url, "balances"))
+            poll_until(lambda: backends_that_wait(connection) == 1)
+            gone = generation_of(other, "balances", Slot.BESIDE)
+            drop_beside(other, read_model("balances"), gone)
+        with pytest.raises(NoSuchGeneration, match="meanwhile"):
+            compared.result()
+
+
 def test_one_who_holds_a_head_is_not_waited_for_long_when_generations_are_compared(
     database_url: str, pool: Pool, connection: Connection[DictRow]
 ) -> None:

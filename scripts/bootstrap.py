@@ -292,8 +292,8 @@ def install_project() -> None:
         "' '''\n"
         "import sys\n\n"
         f"sys.path[0] = {str(ROOT)!r}\n\n"
-        "from scripts.cli import main\n\n"
-        'if __name__ == "__main__":  # a process that it spawns reads this file as well\n'
+        "if __name__ == '__main__':  # which it is not in the processes of a rebuild\n"
+        "    from scripts.cli import main\n\n"
         "    sys.exit(main())\n"
     )
     unfinished.chmod(0o755)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final, LiteralString
 
 import pytest
@@ -158,6 +159,27 @@ def test_a_difference_is_shown_field_by_field_and_is_status_one(
     assert for_people.stdout.splitlines()[1:] == ["  entries: 9 -> 2"]
     done(run("promote", "balances"))
     assert rows(connection, READ_MODELS[2]) == replayed_rows(connection, "balances")
+
+
+def test_the_command_that_is_installed_rebuilds_in_several_processes(
+    pool: Pool, database_url: str
+) -> None:
+    """Each of them begins by reading the file that the command is in."""
+    append(pool, a_captured_payment())
+    command = [str(Path(sys.executable).with_name("counterfoil")), "projections"]
+    environ = {"DATABASE_URL": database_url, "PATH": os.environ["PATH"]}
+
+    built = subprocess.run(
+        [*command, "rebuild", "balances", "--workers", "2", "--promote"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+    assert built.returncode == 0, built.stderr
+    assert built.stdout.endswith("balances: version 2 is live\n")
 
 
 @pytest.mark.parametrize("command", ["promote", "rollback", "retire", "diff"])

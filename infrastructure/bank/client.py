@@ -112,13 +112,13 @@ class BankClient:
         prepared.headers["Idempotency-Key"] = key
         return prepared
 
-    def is_healthy(self) -> bool:
+    def is_healthy(self, *, timeout_seconds: float = HEALTH_TIMEOUT_SECONDS) -> bool:
         """Whether the bank says so of itself; no answer is no."""
         try:
-            with answered_before(time.monotonic() + HEALTH_TIMEOUT_SECONDS):
+            with answered_before(time.monotonic() + timeout_seconds):
                 response = self._session.get(
                     self._base_url + "/health",
-                    timeout=HEALTH_TIMEOUT_SECONDS,
+                    timeout=timeout_seconds,
                     allow_redirects=False,
                     stream=True,
                 )

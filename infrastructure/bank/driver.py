@@ -31,7 +31,13 @@ from domain.bank import (
 )
 from domain.ports import Clock
 from infrastructure.bank.breaker import Breaker
-from infrastructure.bank.client import BankClient, NoReply, NotSent, Reply
+from infrastructure.bank.client import (
+    HEALTH_TIMEOUT_SECONDS,
+    BankClient,
+    NoReply,
+    NotSent,
+    Reply,
+)
 from infrastructure.fault_points import reached
 
 # Longer than the bank takes when it is well; an attempt that cannot wait so long is not begun again.
@@ -211,9 +217,10 @@ class BankDriver:
             seconds = self._clock.monotonic() - began
             SECONDS.labels(request.operation.value, result).observe(seconds)
 
-    def is_healthy(self) -> bool:
-        """Whether the bank says that it is well."""
-        healthy = self._client.is_healthy()
+    def is_healthy(self, *, seconds_left: float) -> bool:
+        """Whether the bank says that it is well, and says so in time."""
+        timeout = max(SHORTEST_TIMEOUT_SECONDS, min(HEALTH_TIMEOUT_SECONDS, seconds_left))
+        healthy = self._client.is_healthy(timeout_seconds=timeout)
         if not healthy:  # that it says so is no proof of the contrary
             self._breaker.failed()
         return healthy
@@ -329,12 +336,15 @@ class _Call:
     def _remembered_if_well(self) -> Answer | None:
         """What the bank remembers under the key; None if it is well and remembers nothing. Its word
         that it knows nothing counts for nothing while it is not well: it says so then of any key."""
-        if not self._driver.is_healthy():
+        if not self._is_well():
             return Unknown(reason="the bank is not well", unanswered=False)
         remembered = self._remembered()
-        if remembered is None and not self._driver.is_healthy():
+        if remembered is None and not self._is_well():
             return Unknown(reason="the bank is not well", unanswered=False)
         return remembered
+
+    def _is_well(self) -> bool:
+        return self._driver.is_healthy(seconds_left=self._seconds_left())
 
     def _remembered(self) -> Answer | None:
         """Asks without a body, which does nothing under a key that the bank does not know."""

@@ -460,11 +460,12 @@ class SimulatedClient(BankClient):
             seconds = choices.between(*STRAY_SECONDS)
         world.bank.will_receive(exchange, seconds)
 
-    def is_healthy(self) -> bool:
+    def is_healthy(self, *, timeout_seconds: float = HEALTH_TIMEOUT_SECONDS) -> bool:
         """As the real one."""
         world = self._world
         world.cross("bank health", "")
         lost = world.befalls("bank_reply_lost") or world.befalls("bank_unreachable")
         seconds = world.choices.between(*TRANSIT_SECONDS)
-        world.scheduler.pause(HEALTH_TIMEOUT_SECONDS if lost else seconds)
-        return not lost and not world.bank.is_down
+        is_late = lost or seconds > timeout_seconds
+        world.scheduler.pause(timeout_seconds if is_late else seconds)
+        return not is_late and not world.bank.is_down

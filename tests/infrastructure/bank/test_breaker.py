@@ -255,7 +255,7 @@ def test_a_bank_that_says_that_it_is_not_well_is_down(bank: BadBank, clock: Step
     bank.health_will(*[says(503, {"status": "unhealthy"})] * FAILURES_IN_A_ROW)
 
     for _ in range(FAILURES_IN_A_ROW):
-        driver.is_healthy()
+        driver.is_healthy(seconds_left=1.0)
 
     assert not driver.admits()
 

@@ -1,6 +1,7 @@
 """When the bank is asked again, and when it must not be."""
 
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,7 @@ from tests.infrastructure.bank.test_classify import APPROVALS, BANK_IDS
 FAILS = refuses(500, "internal_error")
 PLAIN_400 = says(400, b"invalid request body")
 UNWELL = says(503, {"status": "unhealthy"})
+WELL = says(200, {"status": "healthy"})
 NOT_AGAIN_SECONDS = 2.0  # not enough to ask a second time
 
 
@@ -406,6 +408,20 @@ def test_a_failure_at_the_question_is_no_word_about_the_key(
     assert isinstance(answer, Unknown)
     assert not answer.unanswered
     assert len(bank.posts) == 1
+
+
+@pytest.mark.parametrize("well_before", [0, 1])
+def test_a_bank_that_does_not_say_whether_it_is_well_takes_no_more_time_than_there_is(
+    bank: BadBank, well_before: int
+) -> None:
+    bank.health_will(*[WELL] * well_before, is_silent)
+    bank.will(PLAIN_400)
+    began = time.monotonic()
+
+    answer = perform(bank.url, ask_first=True, attempts_before=1, seconds_left=0.3)
+
+    assert isinstance(answer, Unknown)
+    assert time.monotonic() - began < 1.0
 
 
 # --- asking only, after so long that the bank may have forgotten ---

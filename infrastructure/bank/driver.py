@@ -101,6 +101,9 @@ CONTRADICTIONS: Final = NOT_FOUND.union(
     *ALREADY.values(), *(DECLINES[each] for each in Operation if each != Operation.AUTHORIZATION)
 )
 INTERNAL_ERROR: Final = "internal_error"
+# With a 500 the bank says that it failed, or what it says with any status. Another word is of somebody
+# between us and the bank, which may not be done with it.
+WORDS_OF_A_FAILURE: Final = CONTRADICTIONS | {INTERNAL_ERROR}
 # No proof that the bank works: what a bank says of good cards and ids when it is in trouble.
 SAID_IN_TROUBLE: Final = NOT_FOUND | {"invalid_card"}
 # In plain text: the request did not pass the bank's schema, or went to no route of its.
@@ -383,7 +386,7 @@ def _meaning(operation: Operation, code: str, status: int, attempts: int) -> Ans
         return Declined(code=code)
     return Unknown(
         reason=f"HTTP {status} {code}",
-        unanswered=False,
+        unanswered=status >= 500 and code not in WORDS_OF_A_FAILURE,
         contradicts=code in CONTRADICTIONS,
     )
 

@@ -285,6 +285,18 @@ def test_what_a_proxy_says_is_not_asked_again_at_once(bank: BadBank, status: int
     assert len(bank.heard) == 1
 
 
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_what_a_proxy_says_in_words_of_its_own_is_not_asked_again_at_once(
+    bank: BadBank, status: int
+) -> None:
+    bank.will(refuses(status, "upstream_timeout"), approves())
+
+    answer = perform(bank.url)
+
+    assert answer == Unknown(reason=f"HTTP {status} upstream_timeout", unanswered=True)
+    assert len(bank.heard) == 1
+
+
 # --- a card that the bank does not know ---
 
 

@@ -263,11 +263,11 @@ class ShardedRecorder(ApplicationRecorder):
         for tries_left in reversed(range(tries)):
             try:
                 self._append(statement, parameters)
-            except (StoreUnavailable, ConcurrentChange) as error:
+            except (StoreUnavailable, ConcurrentChange, LeaseLost) as error:
                 is_late = time.monotonic() > patient_until
                 if _may_be_recorded(error, is_late=is_late) and self._was_recorded(batch):
                     return
-                if is_late or tries_left == 0 or isinstance(error, ConcurrentChange):
+                if is_late or tries_left == 0 or not isinstance(error, StoreUnavailable):
                     raise
             else:
                 return
@@ -467,9 +467,12 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
 }
 
 
-def _may_be_recorded(error: StoreUnavailable | ConcurrentChange, *, is_late: bool) -> bool:
-    """Whether it is worth a look: perhaps only the acknowledgement was lost, now or a try before."""
-    if isinstance(error, ConcurrentChange):
+def _may_be_recorded(
+    error: StoreUnavailable | ConcurrentChange | LeaseLost, *, is_late: bool
+) -> bool:
+    """Whether it is worth a look: perhaps only the acknowledgement was lost, now or a try before, which
+    then is who changed the payment or ended the call."""
+    if not isinstance(error, StoreUnavailable):
         return True
     return not is_late and not nothing_was_written(error)
 

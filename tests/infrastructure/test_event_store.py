@@ -20,13 +20,14 @@ from domain.errors import (
     StoreUnavailable,
 )
 from domain.payment import Payment, rfc3339
-from domain.records import BeginCall, ClaimKey, TakeOrderSlot
+from domain.records import BeginCall, ClaimKey, EndCall, TakeOrderSlot
 from infrastructure.clock import RandomIds
 from infrastructure.database import Pool, open_pool
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder, event_digest
 from infrastructure.shards import SHARDS, shard_of
 from tests.builders import Story, a_bank_call, a_claim, a_payment, a_tenant, an_id
 from tests.infrastructure.postgres_proxy import Loss, PostgresProxy
+from tests.infrastructure.projections.a_log import backends_that_wait, connect, poll_until
 
 ROWS: LiteralString = """
     SELECT position, originator_id, originator_version, event_id, topic, state, cause, recorded_at,
@@ -416,6 +417,44 @@ def test_a_commit_that_was_lost_itself_is_an_error_and_leaves_nothing(
     assert proxy.struck == 1
     assert rows(pool, 21) == []
     assert head(pool, 21)["position"] == 0
+
+
+@pytest.mark.parametrize(
+    "busy",
+    ["SELECT FROM shard_heads WHERE shard = 23 FOR UPDATE", "SELECT FROM bank_calls FOR UPDATE"],
+)
+def test_a_commit_that_comes_after_we_tried_again_is_recognised_as_ours(
+    database_url: str, pool: Pool, busy: LiteralString
+) -> None:
+    payment = a_payment_in(23)
+    call = a_bank_call(payment)
+    begun = [BeginCall(call=call, lease_seconds=30)]
+    ShardedRecorder(pool).insert_events(stored(payment), history=payment.history, beside=begun)
+    outcome = Story(payment).authorized().payment
+
+    with (
+        PostgresProxy(database_url) as proxy,
+        open_pool(proxy.url, size=2) as shaky,
+        psycopg.connect(database_url) as somebody,
+        connect(database_url) as watching,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        shaky.wait()
+        somebody.execute(busy)
+        appended = executor.submit(
+            ShardedRecorder(shaky).insert_events,
+            stored(outcome)[-1:],
+            history=outcome.history,
+            beside=[EndCall(call=call)],
+            tries=3,
+        )
+        poll_until(lambda: backends_that_wait(watching) == 1)
+        proxy.hang_up_on_us()
+        poll_until(lambda: backends_that_wait(watching) == 2)
+        somebody.rollback()
+        appended.result()
+
+    assert [row["originator_version"] for row in rows(pool, 23)] == [1, 2]
 
 
 def test_anothers_events_are_not_taken_for_ours(database_url: str, pool: Pool) -> None:

@@ -91,6 +91,8 @@ class BankRecordsOverHTTP:
                 PATHS[operation], key, {}, timeout_seconds=self._timeout_seconds
             )
 
+        if not self.is_well():
+            return NotTold(reason="the bank is not well", bank_is_well=False)
         reply = self._answered(operation, ask)
         if isinstance(reply, NotTold):
             return reply

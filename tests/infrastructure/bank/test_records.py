@@ -74,7 +74,7 @@ def test_our_key_is_asked_for_without_a_body(bank: BadBank) -> None:
     bank.will(says(200, CAPTURE, X_Idempotent_Replayed="true"))
 
     assert remembered(bank) == RECORD
-    (heard,) = bank.heard
+    (heard,) = bank.posts
     assert (heard.method, heard.path, heard.key) == ("POST", "/api/v1/captures", "a-key")
     assert heard.body == {}
 
@@ -156,9 +156,12 @@ def test_a_key_that_is_not_known_to_a_well_bank_is_not_remembered(
     assert remembered(bank) == NoRecord()
 
 
-def test_what_a_bank_that_is_not_well_does_not_remember_is_not_told(bank: BadBank) -> None:
+@pytest.mark.parametrize("well_before", [0, 1])
+def test_what_a_bank_that_is_not_well_does_not_remember_is_not_told(
+    bank: BadBank, well_before: int
+) -> None:
     bank.will(refuses(400, "authorization_not_found"))
-    bank.health_will(UNWELL)
+    bank.health_will(*[WELL] * well_before, UNWELL)
 
     assert_not_told(remembered(bank), well=False)
 

@@ -10,6 +10,7 @@ from domain.commands import Cause, ResolvePayment
 from domain.errors import PaymentNotFound
 from domain.ids import Prefix, decode
 from domain.payment import Status
+from domain.resolution import BANK_ID
 from infrastructure.reconciliation import RATE_PER_SECOND
 from infrastructure.services import Services, bank_records
 from infrastructure.shards import shard_of
@@ -55,8 +56,8 @@ def resolve_payment(
 
 def _end_of_hold(services: Services, bank_id: str | None) -> datetime | None:
     """Without it the hold would not be released when it is past its time."""
-    if bank_id is None:
-        return None
+    if bank_id is None or not BANK_ID.fullmatch(bank_id):
+        return None  # what is no id of the bank's is refused, and is not put to it
     records = bank_records(services, RATE_PER_SECOND, threading.Event())
     told = records.look_up(Operation.AUTHORIZATION, bank_id)
     return told.expires_at if isinstance(told, BankRecord) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.errors import BankIdRefused
 from infrastructure.operators import resolve_payment
 from infrastructure.worker import Worker
 from tests.api.an_api import Api, Caller, an_api
@@ -75,3 +76,16 @@ def test_a_decision_needs_no_bank_to_be_there(api: Api, bank: Bank) -> None:
 
     receipt = merchant.receipt(payment_id)
     assert (receipt["status"], receipt["authorization_expires_at"]) == ("authorized", None)
+
+
+@pytest.mark.parametrize("bank_id", ["..", "auth_\udcff"])
+def test_what_is_no_id_of_the_banks_is_refused_and_the_bank_is_not_asked_about_it(
+    api: Api, bank: Bank, bank_id: str
+) -> None:
+    merchant = api.merchant()
+    payment_id, _ = forgotten_hold(merchant, bank)
+
+    with pytest.raises(BankIdRefused):
+        decide(api, payment_id, bank_id)
+
+    assert merchant.receipt(payment_id)["status"] == "pending"

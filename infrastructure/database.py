@@ -39,7 +39,12 @@ TAKE_ON_SERVING_ROLE: Final[LiteralString] = """
 """
 
 # Every way in which the database is not there, not in time, or cannot be written to.
-UNAVAILABLE: Final = (OperationalError, PoolTimeout, errors.ReadOnlySqlTransaction)
+UNAVAILABLE: Final = (
+    OperationalError,
+    PoolTimeout,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,  # we were stopped in the middle of one
+)
 
 
 class BoundedConnection(Connection[DictRow]):

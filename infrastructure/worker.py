@@ -13,10 +13,8 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-import psycopg
 import structlog
 from prometheus_client import Counter
-from psycopg_pool import PoolTimeout
 
 from domain.bank import Unknown
 from domain.commands import Audience, Cause, ExpireAuthorization, Tenant
@@ -29,6 +27,7 @@ from domain.errors import (
 from domain.ids import Prefix, encode
 from domain.ledger import Settled
 from domain.records import BankCall
+from infrastructure.database import UNAVAILABLE
 from infrastructure.fault_points import reached
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.rate_limiter import PostgresWindows
@@ -187,7 +186,7 @@ class Worker:
         """The worker outlives whatever happens to one piece of its work."""
         try:
             work()
-        except (psycopg.OperationalError, PoolTimeout, StoreUnavailable) as error:
+        except (*UNAVAILABLE, StoreUnavailable) as error:
             log.warning("the database is out of reach", error=type(error).__name__)
         except Exception:
             log.exception("a piece of work failed")

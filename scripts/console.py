@@ -12,10 +12,9 @@ from typing import Any, NoReturn
 import click
 import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
 from infrastructure.checkpoint_keys import SigningKeyUnusable, check_signing_key
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import UNAVAILABLE, Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
 from infrastructure.settings import DEFAULT_BANK_URL, Settings, SettingsError, read_settings
@@ -89,7 +88,7 @@ def reported_out_of_reach() -> Iterator[None]:
     """One line instead of a stack trace when there is no database."""
     try:
         yield
-    except (psycopg.OperationalError, PoolTimeout):
+    except UNAVAILABLE:
         refuse("the database is out of reach; check DATABASE_URL", NOT_DONE)
     except psycopg.errors.UndefinedTable:
         refuse("the database has no schema yet; run `counterfoil migrate`", NOT_DONE)

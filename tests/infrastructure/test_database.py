@@ -1,6 +1,7 @@
 """No wait for the database is longer than it may be, whatever has become of the server."""
 
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -62,3 +63,18 @@ def test_a_connection_that_died_while_it_was_idle_is_replaced_before_it_is_used(
 
     assert row == {"one": 1}
     assert backend_of(connection) != dead
+
+
+def test_a_transaction_that_was_left_open_too_long_is_the_database_out_of_reach(
+    pool: Pool,
+) -> None:
+    with pytest.raises(StoreUnavailable):
+        leave_a_transaction_open(pool)
+
+
+def leave_a_transaction_open(pool: Pool) -> None:
+    """Until the server has ended it."""
+    with unavailability_named(), pool.connection() as connection, connection.transaction():
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
+        select.select([connection.fileno()], [], [], MARGIN_SECONDS)
+        connection.execute("SELECT 1")

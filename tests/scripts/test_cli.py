@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
+from psycopg import sql
 from psycopg.rows import dict_row
 from werkzeug.test import TestResponse
 
@@ -26,6 +27,8 @@ from tests.fakes import FakeBank, SteppableClock
 
 NO_BANK = "http://127.0.0.1:9"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:9/nothing"
+READ_ONLY: LiteralString = "ALTER DATABASE {} SET default_transaction_read_only = on"
+WRITABLE: LiteralString = "ALTER DATABASE {} RESET default_transaction_read_only"
 EVERY_COMMAND: tuple[list[str], ...] = (
     [],
     ["serve"],
@@ -576,3 +579,18 @@ def test_a_payment_that_is_none_is_not_decided(
     assert_refused(
         run("resolve", payment, *options, DATABASE_URL=shared_database_url), status, payment
     )
+
+
+@pytest.mark.parametrize("command", [("reconcile",), ("keys", "create", "--merchant", "Shop")])
+def test_a_database_that_cannot_be_written_to_is_told_in_one_line(
+    database_url: str, command: tuple[str, ...]
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        database = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL(READ_ONLY).format(database))
+        try:
+            result = run(*command, DATABASE_URL=database_url)
+        finally:
+            connection.execute(sql.SQL(WRITABLE).format(database))
+
+    assert_refused(result, 1, "out of reach")

@@ -79,11 +79,16 @@ ONE_HISTORY: Final[LiteralString] = """
     ORDER BY e.originator_version
 """
 ADVANCE: Final[LiteralString] = """
+    WITH held AS (
+        SELECT shard, position FROM public.projection_positions
+        WHERE name = %(name)s AND generation = %(generation)s AND shard = ANY(%(shards)s::smallint[])
+        ORDER BY shard FOR NO KEY UPDATE
+    )
     UPDATE public.projection_positions p SET position = r.upto
-    FROM unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
-         AS r (shard, after, upto)
-    WHERE p.name = %(name)s AND p.generation = %(generation)s
-      AND p.shard = r.shard AND p.position = r.after
+    FROM held
+    JOIN unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
+         AS r (shard, after, upto) ON r.shard = held.shard AND r.after = held.position
+    WHERE p.name = %(name)s AND p.generation = %(generation)s AND p.shard = held.shard
 """
 QUARANTINE: Final[LiteralString] = """
     INSERT INTO public.projection_quarantine AS old (

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -88,10 +88,11 @@ def test_a_request_that_wakes_up_before_it_gives_up_does_not_give_up_what_anothe
     check_that_it_changes_nothing(impatient, silent, ("park.begun", 1))
 
 
-@pytest.mark.parametrize(("transaction", "told"), [(1, 503), (2, 202)])
+@pytest.mark.parametrize(("transaction", "told"), [(1, {202, 503}), (2, {202})])
 def test_a_request_that_wakes_up_in_a_transaction_does_not_know_and_the_same_key_tells(
-    impatient: World, passes: dict[str, list[str]], transaction: int, told: int
+    impatient: World, passes: dict[str, list[str]], transaction: int, told: set[int]
 ) -> None:
+    """Its first transaction was committed, or not in time, by whichever it sees first."""
     point = ("database.waited_for", waits_until_commit(passes["capture"], transaction))
 
     check_that_it_changes_nothing(impatient, capture(impatient), point, told)
@@ -104,7 +105,7 @@ def waits_until_commit(passed: list[str], transaction: int) -> int:
 
 
 def check_that_it_changes_nothing(
-    world: World, scene: Scene, point: Point, told: int = 201
+    world: World, scene: Scene, point: Point, told: Collection[int] = (201,)
 ) -> None:
     pid = stopped(world, scene, point)
     world.recover()
@@ -113,8 +114,10 @@ def check_that_it_changes_nothing(
 
     ended = let_go_on(world, pid)
 
-    assert (ended["status"], ended["said"]["code"]) == (0, told), ended
-    assert (ended["said"]["text"] == outcome.text) == (told == outcome.status_code)
+    assert ended["status"] == 0
+    assert ended["said"]["code"] in told, ended
+    is_outcome = ended["said"]["code"] == outcome.status_code
+    assert (ended["said"]["text"] == outcome.text) == is_outcome
     assert everything(world) == before
     world.check([scene])
 

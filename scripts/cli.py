@@ -151,7 +151,6 @@ def prepare_metrics(data_dir: Path) -> None:
 def work() -> None:
     """Run the worker: it finishes what requests did not, and sweeps. Run as many as you like."""
     settings = settings_or_exit()
-    configure_logs(settings.log_level, settings.log_format)
     prepare_metrics(settings.data_dir)
     from api.answers import FamilyAnswers  # after the metrics' folder is known
     from infrastructure.services import build_services
@@ -159,6 +158,7 @@ def work() -> None:
 
     with database(settings) as url:
         refuse_old_schema(url)
+        configure_logs(settings.log_level, settings.log_format)
         services = build_services(
             replace(settings, database_url=url),
             answers=FamilyAnswers(),
@@ -356,7 +356,7 @@ def reconcile_command(
     """
     after = moment_or_exit(since)
     cause = Cause(actor=actor_or_exit(actor))
-    configure_logs("ERROR", "text")  # what is found is in the report
+    configure_logs("ERROR", "text", for_good=False)  # what is found is in the report
     from infrastructure.bank.records import Stopped
     from infrastructure.reconciliation import BankNotWell
     from infrastructure.reconciliation_runs import AnotherRunUnfinished, RunLost, SomebodyIsAtIt

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import structlog
 from psycopg.sql import SQL, Identifier
 
 from infrastructure import processes
@@ -139,6 +140,16 @@ def the_environment_stays_as_it_was() -> Iterator[None]:
     before = environment()
     yield
     assert environment() == before
+
+
+@pytest.fixture(autouse=True)
+def logs_are_as_they_were() -> Iterator[None]:
+    """A command that was run in a test sets up the process's logs, which is this one."""
+    before = structlog.get_config()
+    yield
+    after = structlog.get_config()
+    structlog.configure(**before)
+    assert not after["cache_logger_on_first_use"], "loggers would keep to it for good"
 
 
 @pytest.fixture(scope="session")

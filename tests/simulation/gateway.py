@@ -287,4 +287,4 @@ class Deployment:
     def go_on(self) -> None:
         """Workers that are stopped go on; APIs that are remain so, and wake up when they do."""
         for worker in self.workers:
-            worker.host.stopped_until = 0.0
+            self._world.scheduler.go_on(worker.host)

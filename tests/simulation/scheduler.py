@@ -30,6 +30,7 @@ class Host:
         self.name = name
         self.is_alive = True
         self.stopped_until = 0.0
+        self.waiting: list[Callable[[], None]] = []  # until it goes on
         self.tasks: dict[Task, None] = {}  # a set would be in the order of addresses in memory
         self.hung_up: list[Callable[[], None]] = []
 
@@ -151,7 +152,8 @@ class Scheduler:
             if not host.is_alive:
                 return
             if host.stopped_until > self.now:
-                self.after(host.stopped_until - self.now, lambda: self._continue(task, number))
+                host.waiting.append(lambda: self._continue(task, number))
+                self.after(host.stopped_until - self.now, lambda: self._wake(host))
                 return
         task.switch()
         if is_over(task):
@@ -179,6 +181,19 @@ class Scheduler:
         host.stopped_until = max(host.stopped_until, self.now + seconds)
         if self.in_task() and self._current().host is host:
             self.pause(0.0)
+
+    def go_on(self, host: Host) -> None:
+        """SIGCONT, now."""
+        host.stopped_until = 0.0
+        self._wake(host)
+
+    def _wake(self, host: Host) -> None:
+        if host.stopped_until > self.now:
+            self.after(host.stopped_until - self.now, lambda: self._wake(host))
+            return
+        waiting, host.waiting = host.waiting, []
+        for go_on in waiting:
+            self.after(0.0, go_on)
 
     def close(self) -> None:
         """Ends every task."""

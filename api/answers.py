@@ -1,24 +1,38 @@
 """The port `Answers`: each settled command is answered by the family that it was asked through."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from api.gateway import outputs as gateway
+from api.payments import intents
+from api.payments.reading import Reader
 from domain.payment import Payment
 from domain.records import BankCall, StoredAnswer
+from infrastructure.services import Services
 from infrastructure.worker import WORKER_FAMILY
 
-Writer = Callable[[Sequence[Payment.Event], BankCall], StoredAnswer]
-
-WRITERS: Final[Mapping[str, Writer]] = {
-    "gateway": gateway.settled,
-    WORKER_FAMILY: lambda _history, _call: StoredAnswer(status=204, body=b""),  # nobody asked
-}
+NOBODY_ASKED: Final = StoredAnswer(status=204, body=b"")
 
 
 class FamilyAnswers:
     """Writes final answers, for the request at hand and for the worker alike."""
 
+    def __init__(self) -> None:
+        self._services: Services | None = None
+
+    def read_from(self, services: Services) -> None:
+        """Where to read what an answer tells beyond a payment's history."""
+        self._services = services
+
     def settled(self, history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
         """The answer in the words of the family and the dialect that asked."""
-        return WRITERS[call.audience.family](history, call)
+        match call.audience.family:
+            case "gateway":
+                return gateway.settled(history, call)
+            case intents.FAMILY | intents.CREATED:
+                assert self._services is not None, "a process has told where to read"
+                return intents.settled(Reader(self._services, call.tenant), history, call)
+            case family if family == WORKER_FAMILY:
+                return NOBODY_ASKED
+            case family:
+                raise AssertionError(f"nobody answers for {family}")

@@ -34,6 +34,7 @@ from api.payments import routes as payments
 from api.stripe_dialect import STRIPE, dialect_of, should_retry
 from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavailable
 from domain.ids import Prefix, encode
+from domain.ledger import Reply
 from domain.payment import rfc3339
 from infrastructure.database import UNAVAILABLE
 from infrastructure.fault_points import reached
@@ -114,25 +115,26 @@ class _Gate:
             path=request.path,
         )
         if route.is_command:
-            return _response(self._command(route, call))
+            return _response(self._command(route, call, path_parts))
         query = _query(route, read_query(request))
+        call.expand = expanded(query)
         return _response(route.handler(call, query, **path_parts))
 
-    def _command(self, route: Route, call: Call) -> Answer:
+    def _command(self, route: Route, call: Call, path_parts: dict[str, str]) -> Answer:
         _query(None, read_query(request))
         call.idempotency_key = _idempotency_key(required=route.needs_idempotency_key)
         value, is_text = read_body(request)
-        model, pending = route.body, route.pending
+        model = route.body
         assert model is not None
-        assert pending is not None
+
+        def ask() -> Reply:
+            body = validated(model, value, is_text=is_text)
+            call.expand = expanded(body)
+            reply: Reply = route.handler(call, body, **path_parts)
+            return reply
+
         with self._one_of_those_that_wait():
-            answer = idempotent.once(
-                call,
-                route.method,
-                value,
-                lambda: route.handler(call, validated(model, value, is_text=is_text)),
-                pending,
-            )
+            answer = idempotent.once(call, route.method, value, ask, route.pending)
         if "Idempotent-Replayed" in answer.headers:
             metrics.REPLAYS.labels(route.path).inc()
         return answer
@@ -201,6 +203,11 @@ def _query(route: Route | None, value: dict[str, Any]) -> Any:
         validated(_NoParameters, value, is_text=True)
         return None
     return validated(model, value, is_text=True)
+
+
+def expanded(parameters: Any) -> tuple[str, ...]:
+    """Which references are to be answered as the things themselves."""
+    return tuple(getattr(parameters, "expand", ()))
 
 
 class _NoParameters(Strict):

@@ -36,7 +36,8 @@ DECLINED: Final = ("card_declined", "The card was declined.")
 
 @dataclass(kw_only=True, eq=False)
 class ApiError(Exception):
-    """An answer that is an error. `headers` are its own, beside those that every answer has."""
+    """An answer that is an error. `headers` are its own, beside those that every answer has; `more` is
+    what it is about."""
 
     status: int
     type: str
@@ -45,6 +46,7 @@ class ApiError(Exception):
     param: str | None = None
     decline_code: str | None = None
     payment_id: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def body(self, request_id: str | None) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class ApiError(Exception):
             "param": self.param,
             "decline_code": self.decline_code,
             "payment_id": self.payment_id,
+            **self.more,
             "request_id": request_id,
         }
         return {"error": {name: value for name, value in fields.items() if value is not None}}

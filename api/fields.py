@@ -80,7 +80,8 @@ def _digits(low: int, high: int, what: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _metadata(value: Any) -> Any:
+def metadata(value: Any) -> Any:
+    """Metadata, checked: up to 50 keys, texts and exact numbers."""
     if value == "":
         return {}
     if not isinstance(value, dict):
@@ -144,7 +145,7 @@ Year = Annotated[WholeNumber, Field(ge=2000, le=2099, examples=[2030])]
 UnixTime = Annotated[WholeNumber, Field(ge=0, le=253_402_300_799, description="Unix seconds.")]
 MetadataMap = Annotated[
     dict[str, str | int | float | bool],
-    BeforeValidator(_metadata),
+    BeforeValidator(metadata),
     Field(description="Up to 50 keys of your own. Keep personal data out of it."),
 ]
 

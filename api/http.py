@@ -12,6 +12,7 @@ from api.fields import Strict
 from api.stripe_dialect import spoken
 from domain.commands import Audience, Cause, Claim, Tenant
 from domain.payment import Payment
+from domain.records import StoredAnswer
 from infrastructure.api_keys import ApiKey, Scope
 from infrastructure.services import Services
 
@@ -55,6 +56,7 @@ class Call:
     dialect: str
     deadline: float
     path: str
+    expand: tuple[str, ...] = ()
     idempotency_key: str | None = None
     claim: Claim | None = None
 
@@ -74,7 +76,13 @@ class Call:
 
     def audience(self, family: str) -> Audience:
         """Who will read the answer."""
-        return Audience(family=family, dialect=self.dialect)
+        return Audience(family=family, dialect=self.dialect, expand=self.expand)
+
+    def at_once(self, answer: Answer) -> StoredAnswer:
+        """The answer, to be kept under the idempotency key."""
+        return StoredAnswer(
+            status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
+        )
 
     def command_fields(self, family: str) -> dict[str, Any]:
         """What every command carries."""
@@ -88,16 +96,16 @@ class Call:
 
 
 Handler = Callable[..., Any]
-PendingAnswer = Callable[[Sequence[Payment.Event]], Answer]
+PendingAnswer = Callable[["Call", Sequence[Payment.Event]], Answer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A published route: what it takes, what it may answer, and who handles it.
 
-    `path` is in Flask's notation. A POST gives its `handler` a Call and the validated body, gets the
-    ledger's reply, and has `pending` to say that there is none in time. A GET gives it a Call, the
-    validated query and the parts of the path, and gets the answer.
+    `path` is in Flask's notation. A command gives its `handler` a Call, the validated body and the
+    parts of the path, gets the ledger's reply, and has `pending` to say that there is none in time. A
+    GET gives it a Call, the validated query and the parts of the path, and gets the answer.
     """
 
     method: str
@@ -108,6 +116,7 @@ class Route:
     family: str
     answers: Mapping[int, type[BaseModel]]
     pending: PendingAnswer | None = None
+    name: str | None = None  # in the OpenAPI document; else the handler's
     body: type[Strict] | None = None
     query: type[Strict] | None = None
     needs_idempotency_key: bool = False
@@ -116,4 +125,4 @@ class Route:
     @property
     def is_command(self) -> bool:
         """Whether it may change something, under an idempotency key."""
-        return self.method == "POST"
+        return self.method != "GET"

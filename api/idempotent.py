@@ -5,7 +5,7 @@ what happens around it: replay, or wait for the first.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from api.bodies import canonical
@@ -14,6 +14,7 @@ from api.http import Answer, Call, PendingAnswer
 from domain.commands import Claim
 from domain.errors import ConcurrentChange, DomainError, KeyAlreadyClaimed
 from domain.ledger import Pending, Reply, Settled
+from domain.payment import Payment
 from infrastructure.database import UNAVAILABLE
 from infrastructure.fault_points import reached
 from infrastructure.idempotency import Claimed
@@ -30,7 +31,7 @@ def once(
     method: str,
     body: dict[str, Any],
     ask: Callable[[], Reply],
-    pending: PendingAnswer,
+    pending: PendingAnswer | None,
 ) -> Answer:
     """Gives the command to the ledger, and the first answer to whoever was not the first to ask.
 
@@ -54,10 +55,12 @@ def once(
         case Settled(answer=stored):
             return Answer(status=stored.status, body=stored.body, headers=dict(stored.headers))
         case Pending(history=history, taken_over=taken_over):
-            return (_settled_by_another(call) if taken_over else None) or pending(history)
+            return (_settled_by_another(call) if taken_over else None) or _pending(
+                call, pending, history
+            )
 
 
-def _replay(call: Call, text: bytes, pending: PendingAnswer) -> Answer | None:
+def _replay(call: Call, text: bytes, pending: PendingAnswer | None) -> Answer | None:
     """The answer to a request that was made before, or None for one that was not."""
     clock, look = call.services.clock, FIRST_LOOK_SECONDS
     give_up_at = min(clock.monotonic() + WAIT_SECONDS, call.deadline - LONGEST_LOOK_SECONDS)
@@ -91,13 +94,13 @@ def _find(call: Call) -> Claimed | None:
     return call.services.idempotency_keys.find(call.tenant, call.idempotency_key)
 
 
-def _answer_now(call: Call, claimed: Claimed, pending: PendingAnswer) -> Answer | None:
+def _answer_now(call: Call, claimed: Claimed, pending: PendingAnswer | None) -> Answer | None:
     """The stored answer, or a 202 once nobody is at it, or None: somebody is."""
     if claimed.answer is not None or not claimed.pending:
         return _stored(claimed)
     payment = call.services.ledger.payment(claimed.payment_id, call.tenant)
     # Its outcome may have come, and the payment's next operation, before the payment was read.
-    return _stored(_find(call) or claimed) or pending(payment.history)
+    return _stored(_find(call) or claimed) or _pending(call, pending, payment.history)
 
 
 def _stored(claimed: Claimed) -> Answer | None:
@@ -106,3 +109,8 @@ def _stored(claimed: Claimed) -> Answer | None:
         return None
     headers = {**dict(claimed.answer.headers), **REPLAYED}
     return Answer(status=claimed.answer.status, body=claimed.answer.body, headers=headers)
+
+
+def _pending(call: Call, pending: PendingAnswer | None, history: Sequence[Payment.Event]) -> Answer:
+    assert pending is not None, "what asks the bank says how it is told that there is no outcome"
+    return pending(call, history)

@@ -43,7 +43,9 @@ class Unresolved(Collector):
 
     CALLS: LiteralString = """
         SELECT count(*) AS calls,
-               coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float AS oldest
+               coalesce(extract(epoch FROM clock_timestamp() - min(since) FILTER (
+                   WHERE NOT waits_for_shopper OR since <= clock_timestamp() - interval '1 hour'
+               )), 0)::float AS oldest
         FROM bank_calls
     """
     REVIEWS: LiteralString = """

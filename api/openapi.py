@@ -100,7 +100,7 @@ def published(path: str) -> str:
 
 def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": route.handler.__name__,
+        "operationId": route.name or route.handler.__name__,
         "summary": route.summary,
         "tags": [route.family],
         "description": f"Scope: `{route.scope}`.",
@@ -198,6 +198,7 @@ def _responses(route: Route) -> dict[str, Any]:
 def _meaning(status: int) -> str:
     return {
         200: "As asked.",
+        204: "Done, and nothing is left to tell.",
         201: "Done.",
         202: "Begun; the bank has not answered yet. See `Location` and `Retry-After`.",
     }[status]

@@ -32,6 +32,19 @@ class Approved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRequired:
+    """Nothing is held yet: the shopper has to approve at `url`, a page of the bank's. `bank_id` is the
+    authorization that waits for it, under which the bank says later what became of it.
+
+    `replayed`: the bank answered from memory.
+    """
+
+    bank_id: str
+    url: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Declined:
     """The bank said no, for good. `code` is the bank's own word."""
 
@@ -81,16 +94,19 @@ class Unknown:
 
 
 Outcome = Approved | Declined | AlreadyDone | Rejected | Contradicted
-Answer = Outcome | Unknown
+Answer = Outcome | ActionRequired | Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankCapabilities:
-    """What the bank in use can do. `currencies` None: any."""
+    """What the bank in use can do. `currencies` None: any. `three_d_secure`: it has shoppers approve
+    some payments. `bank_transfers`: it takes money from accounts at other banks."""
 
     currencies: frozenset[str] | None
     partial_amounts: bool
     cvc_optional: bool
+    three_d_secure: bool = False
+    bank_transfers: bool = False
 
     def takes(self, currency: str) -> bool:
         """Whether it takes this currency."""
@@ -101,8 +117,10 @@ class BankCapabilities:
 class BankRequest:
     """One operation under a key that never changes for it.
 
-    `bank_id`: the authorization to capture or void, or the capture to refund; None to authorize.
-    `card`: only to authorize. `ask_first`: an earlier attempt went unanswered, so the bank is asked
+    `bank_id`: the authorization to capture or void, or the capture to refund. To authorize: None, or
+    the authorization that waits for its shopper; then nothing is done but to look what became of it.
+    `card`: only to authorize, and not to look. `return_url`: where a shopper who has to approve goes
+    after that. `ask_first`: an earlier attempt went unanswered, so the bank is asked
     whether it remembers the key before the request is sent again.
     `ask_only`: so long ago that the bank may have forgotten the key, and would do again what it may
     have done: it is asked what it remembers, and nothing more.
@@ -114,6 +132,7 @@ class BankRequest:
     money: Money
     bank_id: str | None = None
     card: Card | None = None
+    return_url: str | None = None
     ask_first: bool = False
     ask_only: bool = False
     attempts_before: int = 0

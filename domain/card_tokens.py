@@ -18,6 +18,8 @@ GOOD: Final = _card("4242424242424242", 6, 2030, "456")
 DECLINED_BY_FICMART: Final = _card("5555555555554444", 9, 2030, "789")
 
 _GOOD_TOKENS: Final = frozenset({"pm_fake_visa", "pm_card_visa", "tok_visa_4242", "tok_visa"})
+_CHALLENGED: Final = frozenset({"pm_card_threeDSecure2Required", "tok_3ds"})
+CHALLENGED: Final = _card("4000002500003155", 12, 2034, "123")
 _WALLET_PREFIX: Final = "tok_apple_"
 
 _DECLINES: Final[Mapping[str, str]] = {
@@ -35,6 +37,8 @@ def card_of_test_token(token: str, *, extended: bool) -> Card | None:
     """The card that `token` stands for, or None. `extended`: the bank knows more than four cards."""
     if token in _GOOD_TOKENS or (token.startswith(_WALLET_PREFIX) and token != _WALLET_PREFIX):
         return GOOD
+    if token in _CHALLENGED:
+        return CHALLENGED if extended else None
     for prefix in ("pm_card_", "tok_"):
         number = _DECLINES.get(token.removeprefix(prefix)) if token.startswith(prefix) else None
         if number is not None:

@@ -54,10 +54,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audience:
-    """Who will read the answer: a published family, in its own words or in Stripe's."""
+    """Who will read the answer: a published family, in its own words or in Stripe's. `expand`: which
+    references are to be answered as the things themselves."""
 
     family: str
     dialect: str = "own"
+    expand: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +75,53 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizePayment(Command):
-    """Reserve `money` on `card` for an order, which may have one live payment."""
+    """Reserve `money` on `card` for an order, which may have one live payment. `return_url`: where the
+    shopper goes after approving, if the bank asks for that."""
 
     order_id: str
     customer_id: str
     money: Money
     card: Card
     metadata: Metadata = field(default_factory=dict)
+    return_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instrument:
+    """What an attempt is paid with. `method_id`: the payment method's public id, or a test token's
+    name; `fingerprint`: a keyed hash of the card's number."""
+
+    method_id: str
+    card: Card
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmIntent(Command):
+    """Make an attempt. `starts_in_seconds`: a worker makes it, after so long. `test_outcome`:
+    `failure` to be declined without asking the bank."""
+
+    intent_id: UUID
+    instrument: Instrument
+    return_url: str | None = None
+    starts_in_seconds: float | None = None
+    test_outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelIntent(Command):
+    """Give an intent up, and release what it holds."""
+
+    intent_id: UUID
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureIntent(Command):
+    """Take what an intent holds, or `amount_minor` of it."""
+
+    intent_id: UUID
+    amount_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,6 +142,35 @@ class BankUnavailable(DomainError):
     code = "bank_unavailable"
 
 
+class PaymentMethodStateConflict(DomainError):
+    """The payment method is another customer's, or was detached for good."""
+
+    refusal = Refusal.CONFLICT
+
+
+class CustomerNotFound(NotFound):
+    """There is no such customer for this merchant in this mode."""
+
+    code = "customer_not_found"
+
+
+class IntentNotFound(NotFound):
+    """There is no such payment intent for this merchant in this mode."""
+
+    code = "payment_intent_not_found"
+
+
+class IntentStateConflict(DomainError):
+    """The intent's status, which `status` names, does not allow the command."""
+
+    refusal = Refusal.CONFLICT
+    code = "payment_intent_unexpected_state"
+
+    def __init__(self, message: str, *, status: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class KeyAlreadyClaimed(Exception):
     """The idempotency key was claimed by another request, perhaps a moment ago. Never told as such:
     the caller looks the claim up and replays, waits or refuses."""

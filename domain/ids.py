@@ -27,6 +27,9 @@ class Prefix(StrEnum):
     REQUEST = "req_"
     KEY = "key_"
     MERCHANT = "mer_"
+    CUSTOMER = "cus_"
+    PAYMENT_METHOD = "pm_"
+    INTENT = "pi_"
 
 
 class MalformedId(ValueError):
@@ -56,6 +59,11 @@ def decode(prefix: Prefix, text: str) -> UUID:
     if number >= _UUID_LIMIT:
         raise MalformedId(prefix)
     return UUID(int=number)
+
+
+def beside(value: UUID, neighbour: UUID) -> UUID:
+    """`value`, but for the last six bits, which are the neighbour's: so both are in one shard."""
+    return UUID(int=value.int & ~63 | neighbour.int & 63)
 
 
 def uuid7(*, unix_milliseconds: int, random_bits: int) -> UUID:

@@ -14,8 +14,10 @@ from typing import Final
 from uuid import UUID
 
 from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.domain import Aggregate
 
 from domain.bank import (
+    ActionRequired,
     Answer,
     Bank,
     BankRequest,
@@ -46,17 +48,19 @@ from domain.errors import (
     PaymentNotFound,
     StoreUnavailable,
 )
-from domain.ids import Prefix, encode
+from domain.ids import MalformedId, Prefix, decode, encode
 from domain.money import Money
 from domain.payment import LIVE, Difference, Payment, RunningOperation, bank_key
 from domain.ports import Answers, BankCalls, Clock, Ids, Vault
 from domain.records import (
     AnswerKey,
+    AwaitShopper,
     BankCall,
     BeginCall,
     ClaimKey,
     ContinueCall,
     EndCall,
+    ForgetCard,
     FreeOrderSlot,
     Record,
     StoredAnswer,
@@ -86,6 +90,9 @@ CONTRADICTIONS_HEARD_OUT: Final = 6
 # it again by machine.
 REPEATED_FOR_SECONDS: Final = 20 * 3600.0
 
+# How long a shopper is waited for. The bank closes its page before that, and then says so itself.
+SHOPPER_AWAITED_SECONDS: Final = 24 * 3600.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
@@ -98,11 +105,13 @@ class Settled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
     """The outcome is not known in time; the worker goes on. `history` is what is certain.
-    `taken_over`: another has the call already, and may even have its outcome."""
+    `taken_over`: another has the call already, and may even have its outcome. `action_url`: where the
+    shopper, who is waited for, has to approve."""
 
     call: BankCall
     history: Sequence[Payment.Event]
     taken_over: bool = False
+    action_url: str | None = None
 
 
 Reply = Settled | Pending
@@ -161,11 +170,11 @@ class PaymentLedger(Application[UUID]):
             tenant=command.tenant, order_id=command.order_id, payment_id=payment.id
         )
         try:
-            call = self._begin(payment, command, slot, card=command.card)
+            call = self.begin(payment, command, slot, card=command.card)
         except Exception:
             self.bank.was_not_begun()
             raise
-        return self._finish(payment, call, command, card=command.card)
+        return self.finish(payment, call, command, card=command.card)
 
     def capture(self, command: CapturePayment) -> Reply:
         """Takes the money. Raises PaymentNotFound and what `Payment.request_capture` raises."""
@@ -269,6 +278,8 @@ class PaymentLedger(Application[UUID]):
         """
         while True:
             answer = self._answer(payment, call, deadline, card)
+            if isinstance(answer, ActionRequired):
+                return self._await_shopper(payment, call, answer)
             if isinstance(answer, Unknown):
                 if not answer.contradicts or call.contradictions < CONTRADICTIONS_HEARD_OUT:
                     self.bank_calls.park(call, answer)
@@ -294,15 +305,15 @@ class PaymentLedger(Application[UUID]):
             payment = self.payment(payment_id, command.tenant)
             decide(payment)
             try:
-                call = self._begin(payment, command)
+                call = self.begin(payment, command)
             except ConcurrentChange:
                 if attempt == DECIDE_ATTEMPTS:
                     raise
             else:
                 break
-        return self._finish(payment, call, command)
+        return self.finish(payment, call, command)
 
-    def _finish(
+    def finish(
         self, payment: Payment, call: BankCall, command: Command, card: Card | None = None
     ) -> Reply:
         """Completes what was begun. A store that cannot be reached any more leaves it to the worker,
@@ -315,16 +326,41 @@ class PaymentLedger(Application[UUID]):
         except LeaseLost:
             return Pending(call=call, history=certain, taken_over=True)
 
-    def _begin(
+    def _await_shopper(self, payment: Payment, call: BankCall, answer: ActionRequired) -> Reply:
+        """Says once that the shopper has to approve, and leaves the call to a worker, which looks again
+        every few seconds; up to a day."""
+        if payment.action_url is None:
+            payment.require_action(
+                answer.bank_id,
+                answer.url,
+                maybe_held=call.unanswered > answer.replayed,
+                at=self.clock.now(),
+            )
+            self._record_payment(
+                payment, call.cause, [AwaitShopper(call=call)], tries=OUTCOME_TRIES
+            )
+        elif call.age_seconds < SHOPPER_AWAITED_SECONDS:
+            self.bank_calls.park(call, answer)
+        else:
+            payment.give_up_on_shopper(at=self.clock.now())
+            return self._record_outcome(payment, call, was_live=True)
+        return Pending(call=call, history=payment.history, action_url=payment.action_url)
+
+    def begin(
         self,
         payment: Payment,
         command: Command,
         *records: Record,
         card: Card | None = None,
+        others: Sequence[Aggregate] = (),
+        starts_in_seconds: float | None = None,
     ) -> BankCall:
-        """Tx 1."""
+        """Tx 1. `others`: aggregates of the same shard, of which something is recorded with it.
+        `starts_in_seconds`: a worker is to put the call to the bank, not before."""
         call = self._bank_call(payment, command, card)
-        beside: list[Record] = [*records, BeginCall(call=call, lease_seconds=self.lease_seconds)]
+        ours = starts_in_seconds is None
+        lease = self.lease_seconds if starts_in_seconds is None else starts_in_seconds
+        beside: list[Record] = [*records, BeginCall(call=call, lease_seconds=lease, ours=ours)]
         if command.claim is not None:
             assert command.cause.request_id is not None
             beside.insert(
@@ -335,7 +371,7 @@ class PaymentLedger(Application[UUID]):
                     request_id=command.cause.request_id,
                 ),
             )
-        self._record_payment(payment, command.cause, beside)
+        self.record((*others, payment), command.cause, beside)
         return call
 
     def _bank_call(self, payment: Payment, command: Command, card: Card | None) -> BankCall:
@@ -348,6 +384,7 @@ class PaymentLedger(Application[UUID]):
             cause=command.cause,
             audience=command.audience,
             sealed_card=None if card is None else self.vault.seal(card, payment.id),
+            return_url=getattr(command, "return_url", None),
         )
 
     def _answer(
@@ -363,13 +400,13 @@ class PaymentLedger(Application[UUID]):
         assert payment.running is not None
         if card is None and call.sealed_card is not None:
             card = self.vault.unseal(call.sealed_card, payment.id)
-        bank_id = None if call.operation == Operation.AUTHORIZATION else payment.authorization_id
         return BankRequest(
             operation=call.operation,
             key=call.bank_key,
             money=Money(payment.running.amount_minor, payment.money.currency),
-            bank_id=payment.capture_id if call.operation == Operation.REFUND else bank_id,
+            bank_id=_bank_id(payment, call.operation),
             card=card,
+            return_url=call.return_url,
             ask_first=call.unanswered > 0,
             ask_only=_is_too_late_to_repeat(payment, call),
             attempts_before=_attempts_at_the_bank(call),
@@ -385,18 +422,24 @@ class PaymentLedger(Application[UUID]):
             unanswered_before=call.unanswered,
             at=self.clock.now(),
         )
-        settled = len(payment.history)
         payment.go_on(self.bank.capabilities, at=self.clock.now())
         if payment.running is not None:
             following = self._following(payment, call)
             beside: list[Record] = [
-                ContinueCall(call=call, following=following, lease_seconds=self.lease_seconds)
+                ContinueCall(call=call, following=following, lease_seconds=self.lease_seconds),
+                *_used_cvc(payment, call),
             ]
             self._record_payment(payment, call.cause, beside, tries=OUTCOME_TRIES)
             return following
-        assert settled == len(payment.history), "what goes on asks the bank"
+        return self._record_outcome(payment, call, was_live=was_live)
+
+    def _record_outcome(self, payment: Payment, call: BankCall, *, was_live: bool) -> Settled:
         stored = self.answers.settled(payment.history, call)
-        beside = [*_ended(call, stored), *_freed_slot(payment, was_live=was_live)]
+        beside = [
+            *_ended(call, stored),
+            *_freed_slot(payment, was_live=was_live),
+            *_used_cvc(payment, call),
+        ]
         self._record_payment(payment, call.cause, beside, tries=OUTCOME_TRIES)
         return Settled(answer=stored, history=payment.history)
 
@@ -416,9 +459,21 @@ class PaymentLedger(Application[UUID]):
     def _record_payment(
         self, payment: Payment, cause: Cause, beside: Sequence[Record], tries: int = 1
     ) -> None:
+        self.record((payment,), cause, beside, tries)
+
+    def record(
+        self,
+        aggregates: Sequence[Aggregate],
+        cause: Cause,
+        beside: Sequence[Record],
+        tries: int = 1,
+    ) -> None:
+        """What is new of `aggregates`, which are of one shard, and `beside`, in one transaction.
+        Raises ConcurrentChange, and what a record says that it raises."""
         # As `save` does, without its checks of what kind of aggregate this is, and its snapshots.
-        events = payment.collect_events()
-        self.events.put(events, cause=cause, history=payment.history, beside=beside, tries=tries)
+        events = [event for aggregate in aggregates for event in aggregate.collect_events()]
+        history = [event for aggregate in aggregates for event in aggregate.history]  # type: ignore[attr-defined]
+        self.events.put(events, cause=cause, history=history, beside=beside, tries=tries)
 
 
 def _replayed(payment: Payment | None, history: Iterable[Payment.Event]) -> Payment | None:
@@ -433,6 +488,17 @@ def _bank_key(payment: Payment, running: RunningOperation) -> str:
     return bank_key(payment.id, running.operation, running.number)
 
 
+def _bank_id(payment: Payment, operation: Operation) -> str | None:
+    """What is to be captured, released, refunded or, where a shopper is waited for, looked at."""
+    match operation:
+        case Operation.AUTHORIZATION:
+            return payment.awaited_authorization_id
+        case Operation.CAPTURE | Operation.VOID:
+            return payment.authorization_id
+        case Operation.REFUND:
+            return payment.capture_id
+
+
 def _ended(call: BankCall, answer: StoredAnswer) -> list[Record]:
     """The call has its outcome, and whoever asked has an answer."""
     beside: list[Record] = [EndCall(call=call)]
@@ -440,6 +506,17 @@ def _ended(call: BankCall, answer: StoredAnswer) -> list[Record]:
         key = call.cause.idempotency_key
         beside.append(AnswerKey(tenant=call.tenant, key=key, answer=answer))
     return beside
+
+
+def _used_cvc(payment: Payment, call: BankCall) -> list[Record]:
+    """The CVC of a card on file, which is kept for one authorization."""
+    if call.operation != Operation.AUTHORIZATION or payment.payment_method_id is None:
+        return []
+    try:
+        method_id = decode(Prefix.PAYMENT_METHOD, payment.payment_method_id)
+    except MalformedId:  # a test token's name
+        return []
+    return [ForgetCard(method_id=method_id, cvc_only=True)]
 
 
 def _freed_slot(payment: Payment, *, was_live: bool) -> list[Record]:

@@ -85,6 +85,7 @@ class Difference:
     bank: str
 
 
+FIRST: Final = 1
 ALLOWED: Final = ""
 
 # Which command is allowed in which status, and under which code it is refused in the others.
@@ -120,6 +121,7 @@ COMMANDS_BY_STATUS: Final[Mapping[Operation, Mapping[Status, str]]] = {
 
 AUTHORIZATION_EXPIRED: Final = "authorization_expired"
 BANK_PROTOCOL_ERROR: Final = "bank_protocol_error"
+AUTHENTICATION_REQUIRED: Final = "authentication_required"
 
 
 class CaptureMethod(StrEnum):
@@ -175,6 +177,7 @@ class Payment(Aggregate):
         amount_minor: int,
         currency: str,
         intent_id: str | None,
+        payment_method_id: str | None,
         capture_method: str,
         test_outcome: str | None,
     ) -> None:
@@ -184,14 +187,15 @@ class Payment(Aggregate):
         self.customer_id = customer_id
         self.money = Money(amount_minor, currency)
         self.intent_id = intent_id
+        self.payment_method_id = payment_method_id
         self.capture_method = CaptureMethod(capture_method)
         self.test_outcome = test_outcome
         self.status = Status.PENDING
         self.running: RunningOperation | None = RunningOperation(
-            operation=Operation.AUTHORIZATION,
-            amount_minor=amount_minor,
-            number=self.INITIAL_VERSION,
+            operation=Operation.AUTHORIZATION, amount_minor=amount_minor, number=FIRST
         )
+        self.action_url: str | None = None
+        self.awaited_authorization_id: str | None = None
         self.authorization_id: str | None = None
         self.authorization_expires_at: str | None = None
         self.capture_id: str | None = None
@@ -257,6 +261,18 @@ class Payment(Aggregate):
             payment.history.append(self)
             return payment
 
+    class ActionRequired(Event):
+        """The bank holds nothing until the shopper approves at `url`, a page of the bank's, under the
+        id that the hold will have."""
+
+        TOPIC = "payment.action_required"
+        bank_authorization_id: str
+        url: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.action_url = self.url
+            aggregate.awaited_authorization_id = self.bank_authorization_id
+
     class Authorized(Event):
         """The bank holds the money. `expires_at`: RFC 3339, when the bank will not capture any more."""
 
@@ -268,6 +284,7 @@ class Payment(Aggregate):
             aggregate.status = Status.AUTHORIZED
             aggregate.authorization_id = self.bank_authorization_id
             aggregate.authorization_expires_at = self.expires_at
+            aggregate.action_url = None
             aggregate.running = None
 
     class AuthorizationDeclined(Event):
@@ -278,6 +295,7 @@ class Payment(Aggregate):
 
         def apply(self, aggregate: Any) -> None:
             aggregate.status = Status.DECLINED
+            aggregate.action_url = None
             aggregate.running = None
 
     class CaptureRequested(Event):
@@ -589,6 +607,21 @@ class Payment(Aggregate):
 
     # --- what the bank answered ----------------------------------------------------------------
 
+    def require_action(self, bank_id: str, url: str, *, maybe_held: bool, at: datetime) -> None:
+        """Records that the shopper has to approve at `url` what the bank has as `bank_id`. `maybe_held`:
+        an earlier ask went unanswered, and may have made a hold of which we do not know."""
+        self.trigger_event(
+            self.ActionRequired, bank_authorization_id=bank_id, url=url, timestamp=at
+        )
+        if maybe_held:
+            self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
+
+    def give_up_on_shopper(self, *, at: datetime) -> None:
+        """Records that the shopper never came. The bank's page should have closed before that; since
+        it says that it has not, there may be a hold yet."""
+        self.trigger_event(self.AuthorizationDeclined, code=AUTHENTICATION_REQUIRED, timestamp=at)
+        self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
+
     def settle(
         self, answer: Outcome, *, attempts_before: int, unanswered_before: int, at: datetime
     ) -> None:
@@ -633,8 +666,9 @@ class Payment(Aggregate):
                 replayed = False
                 self.trigger_event(self.AuthorizationDeclined, code=_code_of(answer), timestamp=at)
         # A replay is the answer to one of them, and to one only. What the bank contradicts itself about
-        # it may well hold.
-        if unanswered_before > replayed or isinstance(answer, Contradicted):
+        # it may well hold. Once a shopper was waited for, we only looked, and silence leaves nothing open.
+        in_doubt = unanswered_before > replayed and self.awaited_authorization_id is None
+        if in_doubt or isinstance(answer, Contradicted):
             self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
         if isinstance(answer, Contradicted):
             self._need_review(ReviewReason.BANK_DISAGREES, at)

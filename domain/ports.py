@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from domain.bank import Unknown
+from domain.bank import ActionRequired, Unknown
 from domain.cards import Card
 from domain.records import BankCall, StoredAnswer
 
@@ -50,8 +50,9 @@ class Answers(Protocol):
 class BankCalls(Protocol):
     """The calls without an outcome, and who is at work on each."""
 
-    def park(self, call: BankCall, unknown: Unknown) -> None:
-        """Gives the call up for now, to be taken up again by a worker when it may be.
+    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
+        """Gives the call up for now, to be taken up again by a worker when it may be: soon, where a
+        shopper is waited for.
 
         Raises LeaseLost when it was not ours any more.
         """

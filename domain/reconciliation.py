@@ -17,6 +17,8 @@ from domain.payment import Difference, DifferenceKind, Payment, Status, bank_key
 # How long the bank remembers the key of what it did.
 REMEMBERED_FOR: Final = timedelta(hours=24)
 NOT_FOUND: Final = "not_found"
+# What the bank remembers of an authorization that had to wait for its shopper, whatever became of it.
+WAITED: Final = "requires_action"
 
 DONE: Final[Mapping[Operation, str]] = {
     Operation.AUTHORIZATION: "approved",
@@ -103,9 +105,18 @@ def _by_our_key(payment: Payment, asked: Asked, records: BankRecords) -> Iterato
     if asked.operation is Operation.VOID and payment.status in (Status.VOIDED, Status.EXPIRED):
         return  # released is released; the id is of no use
     record = _told(records.remembered(asked.operation, asked.key))
+    if record is not None and record.status == WAITED:
+        record = _held_after_all(asked, record.bank_id, records)
     if record is not None and record.bank_id not in _known_ids(payment):
         ours = f"{asked.operation} without an id" if asked.is_done else f"no {asked.operation}"
         yield Difference(kind=UNKNOWN[asked.operation], ours=ours, bank=record.bank_id)
+
+
+def _held_after_all(asked: Asked, bank_id: str, records: BankRecords) -> BankRecord | None:
+    """The record of what waited for its shopper, if that one approved."""
+    record = _told(records.look_up(asked.operation, bank_id))
+    approved = record is not None and record.status == DONE[asked.operation]
+    return record if approved else None
 
 
 def _told(told: Told) -> BankRecord | None:

@@ -3,7 +3,9 @@
 A recorder is handed these values by `PaymentLedger` and writes each into the table it belongs to.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from domain.bank import Operation
@@ -68,8 +70,8 @@ class BankCall:
     reached the bank and got no answer. `contradictions`: how many of the last ones got an answer
     that cannot be, one after the other. `reached`: one of them went out at all. `age_seconds`: since
     it was first put. `fence`: who holds the lease; it grows each time the call is taken up, so that
-    one who lost it changes nothing. `sealed_card`: encrypted, and gone with the row when the
-    authorization is settled.
+    one who lost it changes nothing. `sealed_card`: encrypted, and gone when the bank needs it no more:
+    with the row when the authorization is settled, and before that once it waits for a shopper.
     """
 
     payment_id: UUID
@@ -79,6 +81,7 @@ class BankCall:
     cause: Cause
     audience: Audience
     sealed_card: bytes | None = None
+    return_url: str | None = None
     attempts: int = 0
     unanswered: int = 0
     contradictions: int = 0
@@ -105,6 +108,48 @@ class EndCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitShopper:
+    """The call waits for a shopper, with nobody at it until it is looked again, and without the card;
+    raises LeaseLost when it is not ours to leave."""
+
+    call: BankCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepCard:
+    """A payment method's card is in the vault, its CVC for a while only."""
+
+    method_id: UUID
+    sealed_number: bytes
+    sealed_cvc: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetCard:
+    """It is there no more. `cvc_only`: the CVC, which was used."""
+
+    method_id: UUID
+    cvc_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepPersonalData:
+    """Who somebody is, of whom the log keeps a reference only. `owner`: of the aggregate that they
+    are, or that it was said with; `document`: JSON values."""
+
+    owner: UUID
+    tenant: Tenant
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetPersonalData:
+    """It is there no more."""
+
+    owner: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContinueCall:
     """The call has its outcome, and what follows by itself is outstanding in its place, leased to us
     for `lease_seconds`; raises LeaseLost when it is not ours to end."""
@@ -114,4 +159,17 @@ class ContinueCall:
     lease_seconds: float
 
 
-Record = ContinueCall | ClaimKey | AnswerKey | TakeOrderSlot | FreeOrderSlot | BeginCall | EndCall
+Record = (
+    ClaimKey
+    | AnswerKey
+    | TakeOrderSlot
+    | FreeOrderSlot
+    | BeginCall
+    | ContinueCall
+    | AwaitShopper
+    | EndCall
+    | KeepCard
+    | ForgetCard
+    | KeepPersonalData
+    | ForgetPersonalData
+)

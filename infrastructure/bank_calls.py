@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from domain.bank import Operation, Unknown
+from domain.bank import ActionRequired, Operation, Unknown
 from domain.commands import Audience, Cause, Mode, Tenant
 from domain.errors import LeaseLost
-from domain.records import BankCall, BeginCall, ContinueCall, EndCall
+from domain.records import AwaitShopper, BankCall, BeginCall, ContinueCall, EndCall
 from infrastructure.database import Pool, unavailability_named
 from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
@@ -24,17 +24,21 @@ QUIET_SECONDS: Final = 20.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
 # Enough to get there; after a thousand, a number is no float any more.
 MOST_DOUBLINGS: Final = 5
+# A shopper is looked for every two seconds at first, and less and less often up to the longest pause.
+SHORTEST_SHOPPER_PAUSE_SECONDS: Final = 2.0
+SHOPPER_PAUSE_SHARE: Final = 1 / 30
 
 BEGIN: Final[LiteralString] = """
     INSERT INTO bank_calls (
         shard, payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
-        actor, family, dialect, sealed_card, attempts, unanswered, contradictions, reached,
-        in_flight, parked, fence, due_at, since
+        actor, family, dialect, sealed_card, return_url, attempts, unanswered, contradictions, reached,
+        in_flight, parked, fence, due_at, since, expand
     ) VALUES (
         %(shard)s, %(payment_id)s, %(merchant_id)s, %(mode)s, %(operation)s, %(bank_key)s,
         %(request_id)s, %(idempotency_key)s, %(actor)s, %(family)s, %(dialect)s, %(sealed_card)s,
-        0, 0, 0, false, %(ours)s, false, %(fence)s,
-        clock_timestamp() + make_interval(secs => %(lease_seconds)s), clock_timestamp()
+        %(return_url)s, 0, 0, 0, false, %(ours)s, false, %(fence)s,
+        clock_timestamp() + make_interval(secs => %(lease_seconds)s), clock_timestamp(),
+        %(expand)s
     )
 """
 END: Final[LiteralString] = """
@@ -48,7 +52,7 @@ CONTINUE: Final[LiteralString] = """
     UPDATE bank_calls
     SET operation = %(operation)s, bank_key = %(next_key)s, sealed_card = NULL, attempts = 0,
         unanswered = 0, contradictions = 0, reached = false, in_flight = true, parked = false,
-        fence = %(next_fence)s, reason = NULL, since = clock_timestamp(),
+        fence = %(next_fence)s, reason = NULL, waits_for_shopper = false, since = clock_timestamp(),
         due_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
       AND fence = %(fence)s
@@ -63,6 +67,17 @@ PARK: Final[LiteralString] = """
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
       AND fence = %(fence)s
 """
+# The bank has what it needs: the card is not kept for as long as the shopper takes.
+AWAIT_SHOPPER: Final[LiteralString] = """
+    UPDATE bank_calls
+    SET waits_for_shopper = true, parked = true, in_flight = false, reached = true,
+        contradictions = 0, sealed_card = NULL, reason = %(reason)s,
+        due_at = clock_timestamp() + make_interval(secs => %(pause)s)
+    WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND fence = %(fence)s
+      AND bank_key = %(bank_key)s
+    RETURNING fence
+"""
+WAITS: Final = "the shopper has not approved yet"
 TAKE_DUE: Final[LiteralString] = """
     UPDATE bank_calls
     SET unanswered = unanswered + in_flight::int, in_flight = true, attempts = attempts + 1,
@@ -73,13 +88,13 @@ TAKE_DUE: Final[LiteralString] = """
         ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     )
     RETURNING payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
-              actor, family, dialect, sealed_card, attempts, unanswered,
+              actor, family, dialect, expand, sealed_card, return_url, attempts, unanswered,
               contradictions, reached, fence,
               extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
 """
 UNATTENDED: Final[LiteralString] = """
     SELECT payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
-           actor, family, dialect, sealed_card, attempts, unanswered,
+           actor, family, dialect, expand, sealed_card, return_url, attempts, unanswered,
            contradictions, reached, fence,
            extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
     FROM bank_calls
@@ -94,7 +109,10 @@ IS_PENDING: Final[LiteralString] = """
 STUCK: Final[LiteralString] = """
     SELECT payment_id, operation, reason, since, attempts,
            extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
-    FROM bank_calls WHERE parked OR due_at <= clock_timestamp() ORDER BY since
+    FROM bank_calls
+    WHERE (parked OR due_at <= clock_timestamp())
+      AND NOT (waits_for_shopper AND since > clock_timestamp() - interval '1 hour')
+    ORDER BY since
 """
 
 
@@ -117,9 +135,11 @@ def begin(record: BeginCall) -> Part:
             "family": call.audience.family,
             "dialect": call.audience.dialect,
             "sealed_card": call.sealed_card,
+            "return_url": call.return_url,
             "fence": call.fence,
             "lease_seconds": record.lease_seconds,
             "ours": record.ours,
+            "expand": list(call.audience.expand),
         },
     )
 
@@ -128,7 +148,7 @@ def go_on(record: ContinueCall) -> Part:
     """Returns one row, or none when the call is not ours."""
     following = record.following
     return Part(
-        "ended",
+        "leased",
         CONTINUE,
         _identity(record.call)
         | {
@@ -140,9 +160,11 @@ def go_on(record: ContinueCall) -> Part:
     )
 
 
-def end(record: EndCall) -> Part:
+def leave(record: EndCall | AwaitShopper) -> Part:
     """Returns one row, or none when the call is not ours."""
-    return Part("ended", END, _identity(record.call))
+    if isinstance(record, EndCall):
+        return Part("leased", END, _identity(record.call))
+    return Part("leased", AWAIT_SHOPPER, _awaiting(record.call))
 
 
 class PostgresBankCalls:
@@ -152,23 +174,29 @@ class PostgresBankCalls:
         self._pool = pool
         self._quiet_seconds = quiet_seconds
 
-    def park(self, call: BankCall, unknown: Unknown) -> None:
+    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
         """Leaves the call to a worker, not before it makes sense. Raises LeaseLost."""
+        if isinstance(answer, Unknown):
+            statement, parameters = PARK, self._parking(call, answer)
+        else:
+            statement, parameters = AWAIT_SHOPPER, _awaiting(call)
+        reached("park.begun")
+        with unavailability_named(), self._pool.connection() as connection:
+            if connection.execute(statement, parameters).rowcount != 1:
+                raise LeaseLost(call.bank_key)
+        reached("park.committed")
+
+    def _parking(self, call: BankCall, unknown: Unknown) -> dict[str, Any]:
         quiet = unknown.unanswered or call.unanswered > 0
         doubled = 2.0 ** min(call.attempts, MOST_DOUBLINGS)
         pause = self._quiet_seconds if quiet else min(doubled, LONGEST_PAUSE_SECONDS)
-        parameters = _identity(call) | {
+        return _identity(call) | {
             "unanswered": unknown.unanswered,
             "contradicts": unknown.contradicts,
             "reached": unknown.reached,
             "reason": unknown.reason,
             "pause": pause,
         }
-        reached("park.begun")
-        with unavailability_named(), self._pool.connection() as connection:
-            if connection.execute(PARK, parameters).rowcount != 1:
-                raise LeaseLost(call.bank_key)
-        reached("park.committed")
 
     def take_due(self, limit: int, lease_seconds: float) -> Sequence[BankCall]:
         """Leases calls whose time has come; other workers take others."""
@@ -202,6 +230,16 @@ def _identity(call: BankCall) -> dict[str, Any]:
     }
 
 
+def _awaiting(call: BankCall) -> dict[str, Any]:
+    return _identity(call) | {"reason": WAITS, "pause": shopper_pause(call)}
+
+
+def shopper_pause(call: BankCall) -> float:
+    """Seconds until it is looked again what the shopper decided."""
+    pause = call.age_seconds * SHOPPER_PAUSE_SHARE
+    return min(max(pause, SHORTEST_SHOPPER_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+
+
 def _call(row: dict[str, Any]) -> BankCall:
     return BankCall(
         payment_id=row["payment_id"],
@@ -213,8 +251,11 @@ def _call(row: dict[str, Any]) -> BankCall:
             request_id=row["request_id"],
             idempotency_key=row["idempotency_key"],
         ),
-        audience=Audience(family=row["family"], dialect=row["dialect"]),
+        audience=Audience(
+            family=row["family"], dialect=row["dialect"], expand=tuple(row["expand"])
+        ),
         sealed_card=row["sealed_card"],
+        return_url=row["return_url"],
         attempts=row["attempts"],
         unanswered=row["unanswered"],
         contradictions=row["contradictions"],

@@ -50,15 +50,20 @@ from domain.ledger import PaymentLedger
 from domain.payment import Payment, rfc3339
 from domain.records import (
     AnswerKey,
+    AwaitShopper,
     BeginCall,
     ClaimKey,
     ContinueCall,
     EndCall,
+    ForgetCard,
+    ForgetPersonalData,
     FreeOrderSlot,
+    KeepCard,
+    KeepPersonalData,
     Record,
     TakeOrderSlot,
 )
-from infrastructure import bank_calls, idempotency, order_slots
+from infrastructure import bank_calls, idempotency, order_slots, personal_data, stored_cards
 from infrastructure.clock import RandomIds
 from infrastructure.database import Pool, nothing_was_written, unavailability_named
 from infrastructure.fault_points import reached
@@ -141,8 +146,8 @@ HEAD: Final[LiteralString] = """
     WHERE shard = %(shard)s
     RETURNING position - %(count)s AS base, hash
 """
-# The number of ended calls, checked: one who lost the lease writes nothing at all.
-HELD: Final[LiteralString] = "SELECT require_lease(count(*)) AS ok FROM ended"
+# The number of calls of ours, checked: one who lost the lease writes nothing at all.
+HELD: Final[LiteralString] = "SELECT require_lease(count(*)) AS ok FROM leased"
 INSERT: Final[LiteralString] = """
     INSERT INTO events (
         shard, position, originator_id, originator_version, event_id, topic, state, cause,
@@ -289,7 +294,7 @@ class ShardedRecorder(ApplicationRecorder):
         for originator_id, of_one in groupby(history, key=attrgetter("originator_id")):
             parts += self._rows(batch, originator_id, list(of_one))
         last = INSERT_ONE if batch["count"] == 1 else INSERT
-        if any(part.name == "ended" for part in parts):
+        if any(part.name == "leased" for part in parts):
             parts.append(Part("held", HELD, {}))
             last += IF_HELD
         head = {name: batch[name] for name in ("count", "digests", "shard")}
@@ -300,7 +305,12 @@ class ShardedRecorder(ApplicationRecorder):
     ) -> Iterator[Part]:
         """The rows that the new events of one aggregate change."""
         since = batch["since"].get(originator_id)
-        for projection in self._inline if since is not None else ():
+        if since is None:
+            return
+        kind = get_topic(type(history[0])).partition(".")[0]
+        for projection in self._inline:
+            if projection.aggregate != kind:
+                continue
             for row in projection.rows(batch["shard"], history):
                 if row["version"] >= since:
                     yield Part(projection.name, projection.UPSERT, row)
@@ -463,7 +473,12 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
     FreeOrderSlot: order_slots.free,
     BeginCall: bank_calls.begin,
     ContinueCall: bank_calls.go_on,
-    EndCall: bank_calls.end,
+    EndCall: bank_calls.leave,
+    AwaitShopper: bank_calls.leave,
+    KeepCard: stored_cards.keep,
+    ForgetCard: stored_cards.forget,
+    KeepPersonalData: personal_data.keep,
+    ForgetPersonalData: personal_data.forget,
 }
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from typing import Protocol
 
 from domain.ports import Answers, Clock, Ids
 from infrastructure import fault_points
@@ -18,6 +19,8 @@ from infrastructure.rate_limiter import PostgresWindows, RateLimiter, RedisWindo
 from infrastructure.reconciliation import MOST_AT_ONCE, RATE_PER_SECOND, Reconciliation
 from infrastructure.reconciliation_runs import ReconciliationRuns
 from infrastructure.settings import Settings
+from infrastructure.store_secrets import StoreSecrets
+from infrastructure.stored_cards import StoredCards
 from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
 
 
@@ -34,6 +37,8 @@ class Services:
     idempotency_keys: IdempotencyKeys
     fingerprints: Fingerprints
     rate_limiter: RateLimiter
+    cards: StoredCards
+    store_secrets: StoreSecrets
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -41,8 +46,15 @@ class Services:
         self.pool.close()
 
 
+class ReadingAnswers(Answers, Protocol):
+    """Answers that may need more than a payment's history."""
+
+    def read_from(self, services: Services) -> None:
+        """Where to read it."""
+
+
 def build_services(
-    settings: Settings, *, answers: Answers, connections: int, bank_connections: int
+    settings: Settings, *, answers: ReadingAnswers, connections: int, bank_connections: int
 ) -> Services:
     """Wires a process. `answers` writes what settled commands are answered, which the layers above
     know how to do."""
@@ -52,25 +64,20 @@ def build_services(
     clock, ids = SystemClock(), RandomIds()
     pool = open_pool(settings.database_url, size=connections)
     vault_keys = settings.vault_keys or keys_kept_in(settings.data_dir)
-    client = BankClient(settings.bank_url, connections=bank_connections)
-    driver = BankDriver(
-        client,
-        clock,
-        profile=settings.bank_profile,
-        timeout_seconds=settings.bank_timeout_seconds,
-    )
+    vault = FernetVault(vault_keys)
     ledger = PostgresPaymentLedger(
         pool,
-        bank=driver,
+        bank=_driver(settings, clock, bank_connections),
         bank_calls=PostgresBankCalls(pool, quiet_seconds=settings.quiet_seconds),
         clock=clock,
         ids=ids,
-        vault=FernetVault(vault_keys),
+        vault=vault,
         answers=answers,
         lease_seconds=settings.lease_seconds,
     )
+    store_secrets = StoreSecrets(pool, vault)
     windows = RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
-    return Services(
+    services = Services(
         settings=settings,
         clock=clock,
         ids=ids,
@@ -80,6 +87,19 @@ def build_services(
         idempotency_keys=IdempotencyKeys(pool),
         fingerprints=Fingerprints(vault_keys),
         rate_limiter=RateLimiter(windows),
+        cards=StoredCards(pool, vault, store_secrets),
+        store_secrets=store_secrets,
+    )
+    answers.read_from(services)
+    return services
+
+
+def _driver(settings: Settings, clock: Clock, connections: int) -> BankDriver:
+    return BankDriver(
+        BankClient(settings.bank_url, connections=connections),
+        clock,
+        profile=settings.bank_profile,
+        timeout_seconds=settings.bank_timeout_seconds,
     )
 
 

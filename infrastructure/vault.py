@@ -77,6 +77,28 @@ class FernetVault:
             raise VaultKeyUnusable("a sealed card belongs to another payment")
         return Card(**content)
 
+    def seal_text(self, text: str, owner: UUID) -> bytes:
+        """A text, encrypted, together with whose it is."""
+        return self._fernet.encrypt(f"{owner}:{text}".encode())
+
+    def unseal_text(self, sealed: bytes, owner: UUID) -> str:
+        """The text again. Raises VaultKeyUnusable when it cannot be read, or is another's."""
+        named, _, text = self.unseal_secret(sealed).decode().partition(":")
+        if named != str(owner):
+            raise VaultKeyUnusable("a sealed text belongs to something else")
+        return text
+
+    def seal_secret(self, secret: bytes) -> bytes:
+        """A secret of the store's own, encrypted."""
+        return self._fernet.encrypt(secret)
+
+    def unseal_secret(self, sealed: bytes) -> bytes:
+        """The secret again. Raises VaultKeyUnusable."""
+        try:
+            return self._fernet.decrypt(sealed)
+        except InvalidToken as error:
+            raise VaultKeyUnusable("what was sealed opens with none of VAULT_KEYS") from error
+
 
 class Fingerprints:
     """Keyed hashes of requests: equal for equal requests, and nothing to whoever lacks the key.

@@ -25,7 +25,7 @@ from domain.errors import (
     StoreUnavailable,
 )
 from domain.ids import Prefix, encode
-from domain.ledger import Settled
+from domain.ledger import Reply, Settled
 from domain.records import BankCall
 from infrastructure.database import UNAVAILABLE
 from infrastructure.fault_points import reached
@@ -46,6 +46,7 @@ EXPIRY_GRACE: Final = timedelta(seconds=5)
 
 ACTOR: Final = "worker"
 WORKER_FAMILY: Final = "worker"
+AWAITED: Final = "awaits_shopper"
 RECEIPTS: Final = Receipts()
 
 log = structlog.get_logger(__name__)
@@ -116,9 +117,11 @@ class Worker:
             self._services.ledger.bank_calls.park(call, unknown)
             outcome = "unreadable"
         else:
-            outcome = "settled" if isinstance(reply, Settled) else "parked"
+            outcome = _outcome(reply)
         RESUMED.labels(call.operation.value, outcome).inc()
-        log.info(
+        # A shopper is looked for every few seconds: nobody wants to read that.
+        tell = log.debug if outcome == AWAITED else log.info
+        tell(
             "bank call resumed",
             bank_key=call.bank_key,
             operation=call.operation.value,
@@ -179,8 +182,9 @@ class Worker:
         self._next_sweep = now + SWEEP_SECONDS
         keys = self._services.idempotency_keys.prune()
         windows = PostgresWindows(self._services.pool).prune()
-        if keys or windows:
-            log.info("swept", idempotency_keys=keys, rate_limit_windows=windows)
+        cvcs = self._services.cards.forget_old_cvcs()
+        if keys or windows or cvcs:
+            log.info("swept", idempotency_keys=keys, rate_limit_windows=windows, cvcs=cvcs)
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """The worker outlives whatever happens to one piece of its work."""
@@ -190,3 +194,10 @@ class Worker:
             log.warning("the database is out of reach", error=type(error).__name__)
         except Exception:
             log.exception("a piece of work failed")
+
+
+def _outcome(reply: Reply) -> str:
+    """What came of taking a call up."""
+    if isinstance(reply, Settled):
+        return "settled"
+    return "parked" if reply.action_url is None else AWAITED

@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from domain.commands import Tenant
 from domain.payment import Payment
-from projections.changes import Change, Row, Write, columns
+from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Row, Write, columns
 
 NAME: Final[LiteralString] = "balances"
 VERSION: Final = 1
@@ -71,6 +71,8 @@ class Balances:
 
     name: LiteralString = NAME
     version = VERSION
+    aggregate: LiteralString = PAYMENT
+    migration: LiteralString = FIRST_MIGRATION
 
     TABLES: tuple[LiteralString, ...] = ("balances", "entries")
     CREATE: LiteralString = """

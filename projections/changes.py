@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString, Protocol
-
-from domain.payment import Payment
+from typing import Any, Final, LiteralString, Protocol
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One payment went on: all of its `history`, of which the last `new` events are new."""
+    """One aggregate went on: all of its `history`, of which the last `new` events are new."""
 
     shard: int
-    history: Sequence[Payment.Event]
+    history: Sequence[Any]
     new: int
 
 
@@ -34,18 +32,26 @@ class Write:
 class ReadModel(Protocol):
     """A read model, in one file: its tables, and what each event does to them.
 
+    `aggregate`: the kind of aggregate that it is made of, which is what its topics begin with;
+    `migration`: the one with which there came to be such.
     `CREATE` and `INDEXES` name no schema, so that another generation can be built beside the one
     that is read. `VERSION` grows when the same history would make other rows.
     """
 
     name: LiteralString
     version: int
+    aggregate: LiteralString
+    migration: LiteralString
     TABLES: tuple[LiteralString, ...]
     CREATE: LiteralString
     INDEXES: LiteralString
 
     def writes(self, changes: Sequence[Change]) -> list[Write]:
-        """What to write for `changes`, in this order. Each payment comes once at most."""
+        """What to write for `changes`, in this order. Each aggregate comes once at most."""
+
+
+PAYMENT: Final[LiteralString] = "payment"
+FIRST_MIGRATION: Final[LiteralString] = "0001_ledger.sql"
 
 
 def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:

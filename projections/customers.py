@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from domain.commands import Tenant
 from domain.payment import Payment, Status
-from projections.changes import Change, Write, columns
+from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
 
 NAME: Final[LiteralString] = "customers"
 VERSION: Final = 1
@@ -71,6 +71,8 @@ class Customers:
 
     name: LiteralString = NAME
     version = VERSION
+    aggregate: LiteralString = PAYMENT
+    migration: LiteralString = FIRST_MIGRATION
 
     TABLES: tuple[LiteralString, ...] = ("customer_totals",)
     CREATE: LiteralString = """

@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from domain.bank import Operation
 from domain.payment import Payment
-from projections.changes import Change, Write, columns
+from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
 
 NAME: Final[LiteralString] = "operations"
 VERSION: Final = 1
@@ -93,6 +93,8 @@ class Operations:
 
     name: LiteralString = NAME
     version = VERSION
+    aggregate: LiteralString = PAYMENT
+    migration: LiteralString = FIRST_MIGRATION
 
     TABLES: tuple[LiteralString, ...] = ("operation_hours",)
     CREATE: LiteralString = """

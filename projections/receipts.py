@@ -16,7 +16,7 @@ from domain.bank import Operation
 from domain.commands import Mode, Tenant
 from domain.ids import Prefix, encode
 from domain.payment import Payment, Status, rfc3339
-from projections.changes import Change, Write, columns
+from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
 from projections.pages import Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "receipts"
@@ -75,6 +75,8 @@ def _apply(receipt: Document, event: Payment.Event) -> None:
 def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
     """What is said about the payment, which moves no money."""
     match event:
+        case Payment.ActionRequired():
+            receipt["action_url"] = event.url  # only while the shopper is waited for
         case Payment.ReviewNeeded():
             receipt["reviews"].append({"reason": event.reason, "since": at})
         case Payment.DifferenceFound():
@@ -117,6 +119,16 @@ def _first(event: Payment.AuthorizationRequested, at: str) -> Document:
         "timeline": [],
         "created_at": at,
         "metadata": event.metadata,
+    } | {name: value for name, value in _origin(event).items() if value is not None}
+
+
+def _origin(event: Payment.AuthorizationRequested) -> Document:
+    """What it is an attempt of; a payment that was asked for as such has none of it."""
+    return {
+        "intent_id": event.intent_id,
+        "payment_method_id": event.payment_method_id,
+        "card_fingerprint": event.card_fingerprint,
+        "description": event.description,
     }
 
 
@@ -125,6 +137,7 @@ def _enter(receipt: Document, status: Status, at: str) -> None:
     receipt["status"] = status.value
     receipt["timeline"].append({"status": status.value, "at": at})
     if status is not Status.PENDING:
+        receipt.pop("action_url", None)
         _settle(receipt)
     if status not in (Status.PENDING, Status.DECLINED):
         receipt["failure"] = None
@@ -150,6 +163,8 @@ class Receipts:
 
     name: LiteralString = NAME
     version = VERSION
+    aggregate: LiteralString = PAYMENT
+    migration: LiteralString = FIRST_MIGRATION
 
     TABLES: tuple[LiteralString, ...] = ("receipts",)
     CREATE: LiteralString = """
@@ -248,6 +263,7 @@ class Receipts:
         filters={
             "order_id": "order_id = %(order_id)s",
             "customer_id": "customer_id = %(customer_id)s",
+            "payment_ids": "payment_id = ANY(%(payment_ids)s)",
             "status": "status = %(status)s",
             "created_gt": "created_at > to_timestamp(%(created_gt)s)",
             "created_gte": "created_at >= to_timestamp(%(created_gte)s)",

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from domain.commands import Tenant
 from domain.ids import Prefix, decode, encode
 from domain.payment import Payment, rfc3339
-from projections.changes import Change, Write, columns
+from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
 from projections.pages import Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "refunds"
@@ -25,14 +25,16 @@ Document = dict[str, Any]
 def fold(history: Iterable[Payment.Event]) -> list[Document]:
     """The refunds of the payment with this history, oldest first. JSON values only."""
     refunds: dict[str, Document] = {}
-    currency = ""
+    currency, intent = "", None
     for event in history:
         at = rfc3339(event.timestamp)
         match event:
             case Payment.AuthorizationRequested():
-                currency = event.currency
+                currency, intent = event.currency, event.intent_id
             case Payment.RefundRequested():
                 refunds[event.refund_id] = _first(event, currency, at)
+                if intent is not None:
+                    refunds[event.refund_id]["payment_intent"] = intent
             case Payment.Refunded():
                 refunds[event.refund_id] |= {
                     "status": "succeeded",
@@ -86,6 +88,8 @@ class Refunds:
 
     name: LiteralString = NAME
     version = VERSION
+    aggregate: LiteralString = PAYMENT
+    migration: LiteralString = FIRST_MIGRATION
 
     TABLES: tuple[LiteralString, ...] = ("refunds",)
     CREATE: LiteralString = """

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString, Protocol
 
-from domain.payment import Payment
 from projections.balances import Balances
 from projections.changes import ReadModel
+from projections.customer_records import CustomerRecords
 from projections.customers import Customers
 from projections.operations import Operations
+from projections.payment_intents import Intents
+from projections.payment_methods import Methods
 from projections.receipts import Receipts
 from projections.refunds import Refunds
 
@@ -17,12 +19,18 @@ class InlineProjection(ReadModel, Protocol):
 
     UPSERT: LiteralString
 
-    def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
-        """The rows that a payment with this history has. `version`: of the event that wrote the row
+    def rows(self, shard: int, history: Sequence[Any]) -> list[dict[str, Any]]:
+        """The rows that an aggregate with this history has. `version`: of the event that wrote the row
         last, since an append writes the rows that its own events changed."""
 
 
-INLINE: Final[tuple[InlineProjection, ...]] = (Receipts(), Refunds())
+INLINE: Final[tuple[InlineProjection, ...]] = (
+    Receipts(),
+    Refunds(),
+    Intents(),
+    Methods(),
+    CustomerRecords(),
+)
 FOLLOWING: Final[tuple[ReadModel, ...]] = (Balances(), Customers(), Operations())
 READ_MODELS: Final[tuple[ReadModel, ...]] = (*INLINE, *FOLLOWING)
 

@@ -191,10 +191,27 @@ def work() -> None:
     show_default=True,
     help="How long it works on one call at most.",
 )
+@click.option(
+    "--settle-seconds",
+    type=click.FloatRange(0),
+    default=2,
+    show_default=True,
+    help="Until a bank transfer is settled (extended).",
+)
+@click.option(
+    "--public-url",
+    help="Where browsers find the pages for 3-D Secure (extended). Default: where it listens.",
+)
 @click.option("--seed", type=int, help="The same chaos each time.")
 @click.option("--database", "file", type=click.Path(path_type=Path), help="Its books, in SQLite.")
 def bank(host: str, port: int, file: Path | None, balance: int | None, **options: Any) -> None:
-    """Run the bank simulator: a partner that fails, stalls and forgets."""
+    """Run the bank simulator: a partner that fails, stalls and forgets.
+
+    The profile `ficmart` is the partner's service to the letter. `extended` also takes parts of
+    amounts, every currency, well-known test cards with any CVC, 3-D Secure (4000 0025 0000 3155 and
+    others have to be approved at a page of the bank's) and bank transfers (all but those from the
+    accounts 22222227 and 33333335 are settled by themselves).
+    """
     from infrastructure.bank_simulator.server import BankOptions, WrongOptions, run
 
     file = file or settings_or_exit().data_dir / "bank" / "books.sqlite"

@@ -46,12 +46,19 @@ FAR_DEADLINE: Final = 1e9
 FULL_AMOUNTS: Final = BankCapabilities(
     currencies=frozenset({"USD"}), partial_amounts=False, cvc_optional=False
 )
-ANY_AMOUNT: Final = BankCapabilities(currencies=None, partial_amounts=True, cvc_optional=True)
+ANY_AMOUNT: Final = BankCapabilities(
+    currencies=None,
+    partial_amounts=True,
+    cvc_optional=True,
+    three_d_secure=True,
+    bank_transfers=True,
+)
 
 VISA: Final = "4111111111111111"
 SMALL_VISA: Final = "4242424242424242"
 EMPTY_MASTERCARD: Final = "5555555555554444"
 EXPIRED_MASTERCARD: Final = "5105105105105100"
+CHALLENGED_VISA: Final = "4000002500003155"
 UNKNOWN_VISA: Final = "4012888888881881"
 
 _numbers = count(1)
@@ -87,6 +94,11 @@ def a_small_card() -> Card:
 def an_empty_card() -> Card:
     """A card that the bank declines for want of funds."""
     return a_card(number=EMPTY_MASTERCARD, cvc="789", exp_month=9)
+
+
+def a_challenged_card() -> Card:
+    """A card whose holder has to approve at a page of the bank's, where the bank has any."""
+    return a_card(number=CHALLENGED_VISA)
 
 
 def dollars(amount: int) -> Money:
@@ -234,6 +246,12 @@ class Story:
         )
         return self
 
+    def challenged(self, *, maybe_held: bool = False) -> Self:
+        """The shopper has to approve."""
+        url = "https://bank.test/challenges/auth_1"
+        self.payment.require_action("auth_1", url, maybe_held=maybe_held, at=self._next())
+        return self
+
     def authorized(self) -> Self:
         return self.answered(an_approval("auth_1", expires_at=NOON + timedelta(days=7)))
 
@@ -318,6 +336,8 @@ def lives(draw: st.DrawFn) -> Payment:
     for _ in range(draw(st.integers(0, 8))):
         if draw(st.integers(0, 4)) == 0:
             draw(_looked_into(story))
+        elif _is_new(story.payment) and draw(st.integers(0, 3)) == 0:
+            story.challenged(maybe_held=draw(st.booleans()))
         elif story.payment.running is not None:
             story.answered(
                 draw(answers()), attempts=draw(st.integers(0, 2)), unanswered=draw(st.booleans())
@@ -325,6 +345,11 @@ def lives(draw: st.DrawFn) -> Payment:
         elif not draw(_asked(story)):
             break
     return story.payment
+
+
+def _is_new(payment: Payment) -> bool:
+    """Whether it asks for its hold, and its shopper was not asked to approve."""
+    return payment.status is Status.PENDING and payment.action_url is None
 
 
 @st.composite

@@ -29,6 +29,7 @@ from eventsourcing.persistence import (
 from eventsourcing.utils import Environment
 
 from domain.bank import (
+    ActionRequired,
     AlreadyDone,
     Answer,
     Approved,
@@ -48,21 +49,28 @@ from domain.ledger import PaymentLedger
 from domain.payment import REMARKS, Payment
 from domain.records import (
     AnswerKey,
+    AwaitShopper,
     BankCall,
     BeginCall,
     ClaimKey,
     ContinueCall,
     EndCall,
+    ForgetCard,
+    ForgetPersonalData,
     FreeOrderSlot,
+    KeepCard,
+    KeepPersonalData,
     Record,
     StoredAnswer,
     TakeOrderSlot,
 )
+from infrastructure.bank_calls import shopper_pause
 from infrastructure.event_store import FlatJSON, FlatMapper
 from infrastructure.idempotency import Claimed
 from projections import receipts as receipts_model
 from projections import refunds as refunds_model
 from tests.builders import (
+    CHALLENGED_VISA,
     EMPTY_MASTERCARD,
     EXPIRED_MASTERCARD,
     FULL_AMOUNTS,
@@ -75,6 +83,8 @@ from tests.builders import (
 TRIES: Final = 4
 HOLD_LASTS: Final = timedelta(days=7)
 KEYS_LAST: Final = timedelta(hours=24)
+CHALLENGES_LAST: Final = timedelta(hours=23)
+NOT_APPROVED: Final = "authentication_required"
 SUCCESSES_IN_A_ROW: Final = 3
 QUIET_SECONDS: Final = 20.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -180,6 +190,15 @@ class Taken:
     given_back: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True, kw_only=True)
+class Challenge:
+    """A hold that waits for its shopper. `decision`: what became of it."""
+
+    hold: Hold
+    asked_at: datetime
+    decision: Approved | Declined | None = None
+
+
 class FakeBank:
     """The port `Bank`: a little bank with holds, or whatever `will_answer` scripts before it."""
 
@@ -190,6 +209,7 @@ class FakeBank:
         self.requests: list[BankRequest] = []
         self.holds: dict[str, Hold] = {}
         self.captures: dict[str, Taken] = {}
+        self.challenges: dict[str, Challenge] = {}
         self.done: Counter[str] = Counter()
         self.accounts = {
             VISA: Account(cvc="123", expires=(2030, 12), balance_minor=1_000_000),
@@ -197,10 +217,16 @@ class FakeBank:
             EMPTY_MASTERCARD: Account(cvc="789", expires=(2030, 9), balance_minor=0),
             EXPIRED_MASTERCARD: Account(cvc="321", expires=(2020, 3), balance_minor=500_000),
         }
+        if capabilities.three_d_secure:
+            self.accounts[CHALLENGED_VISA] = Account(
+                cvc="123", expires=(2030, 12), balance_minor=1_000_000
+            )
         self._clock = clock
         self._scripted: deque[Answer] = deque()
         self._misfortunes: deque[Misfortune] = deque()
-        self._remembered: dict[tuple[Operation, str], tuple[Approved, datetime]] = {}
+        self._remembered: dict[
+            tuple[Operation, str], tuple[Approved | ActionRequired, datetime]
+        ] = {}
         self._successes_wanted = 0
         self.not_begun = 0
         self._numbers = count(1)
@@ -253,7 +279,45 @@ class FakeBank:
             self._successes_wanted = max(0, self._successes_wanted - 1)
         return answer
 
+    def shopper_decides(self, bank_id: str, *, approves: bool) -> None:
+        """The shopper whom the authorization waits for comes to the bank's page; once."""
+        challenge = self.challenges[bank_id]
+        if self.decision(challenge) is not None:
+            return
+        account, hold = self.accounts[challenge.hold.card_number], challenge.hold
+        if not approves:
+            challenge.decision = Declined(code=NOT_APPROVED)
+        elif account.balance_minor < hold.amount_minor:
+            challenge.decision = Declined(code="insufficient_funds")
+        else:
+            self.deposit(hold.card_number, -hold.amount_minor)
+            hold.expires_at = self._clock.now() + HOLD_LASTS
+            self.holds[bank_id] = hold
+            self.done[hold.key] += 1
+            challenge.decision = Approved(bank_id=bank_id, expires_at=hold.expires_at)
+
+    def decision(self, challenge: Challenge) -> Approved | Declined | None:
+        """None while the shopper can still come."""
+        if challenge.decision is None and challenge.asked_at + CHALLENGES_LAST <= self._clock.now():
+            challenge.decision = Declined(code=NOT_APPROVED)
+        return challenge.decision
+
+    def _look(self, bank_id: str) -> Answer:
+        for _ in range(TRIES):
+            if not self._misfortunes:
+                return self._as_decided(bank_id)
+            self._misfortunes.popleft()
+        return Unknown(reason="not seen", unanswered=False)
+
+    def _as_decided(self, bank_id: str) -> Answer:
+        challenge = self.challenges.get(bank_id)
+        if challenge is None:
+            return _contradiction("not_found")
+        return self.decision(challenge) or _question(bank_id)
+
     def _answer(self, request: BankRequest) -> Answer:
+        if request.operation == Operation.AUTHORIZATION and request.bank_id is not None:
+            return self._look(request.bank_id)
         if request.ask_only:
             return self._replay(request) or Contradicted(reason="the key is too old to tell")
         if request.ask_first and request.operation == Operation.AUTHORIZATION:
@@ -278,20 +342,21 @@ class FakeBank:
             return Unknown(reason="no answer", unanswered=True)
         answer = self._carry_out(request, attempt)
         self.done[request.key] += isinstance(answer, Approved)
-        if isinstance(answer, Approved) and misfortune is not Misfortune.FORGETS:
+        is_remembered = misfortune is not Misfortune.FORGETS
+        if is_remembered and isinstance(answer, Approved | ActionRequired):
             self._remembered[request.operation, request.key] = answer, self._clock.now()
         if misfortune is not None:
             return Unknown(reason="no answer", unanswered=True)
         return answer
 
-    def remembers(self, operation: Operation, key: str) -> Approved | None:
+    def remembers(self, operation: Operation, key: str) -> Approved | ActionRequired | None:
         """What it answered under the key, for as long as it keeps keys."""
         remembered = self._remembered.get((operation, key))
         if remembered is None or remembered[1] + KEYS_LAST < self._clock.now():
             return None
         return remembered[0]
 
-    def _replay(self, request: BankRequest) -> Approved | None:
+    def _replay(self, request: BankRequest) -> Approved | ActionRequired | None:
         remembered = self.remembers(request.operation, request.key)
         return None if remembered is None else replace(remembered, replayed=True)
 
@@ -311,7 +376,6 @@ class FakeBank:
         refusal = self._refusal(request.card, request.money.amount_minor)
         if refusal is not None:
             return Declined(code=refusal)
-        self.deposit(request.card.number, -request.money.amount_minor)
         hold = Hold(
             key=request.key,
             card_number=request.card.number,
@@ -320,6 +384,10 @@ class FakeBank:
             currency=request.money.currency,
         )
         bank_id = f"auth_{next(self._numbers)}"
+        if request.card.number == CHALLENGED_VISA:
+            self.challenges[bank_id] = Challenge(hold=hold, asked_at=self._clock.now())
+            return _question(bank_id)
+        self.deposit(request.card.number, -request.money.amount_minor)
         self.holds[bank_id] = hold
         return Approved(bank_id=bank_id, expires_at=hold.expires_at)
 
@@ -331,6 +399,8 @@ class FakeBank:
             return "invalid_cvv"
         if account.expires < (today.year, today.month):
             return "card_expired"
+        if card.number == CHALLENGED_VISA:
+            return None  # the money is looked for when the shopper has approved
         return "insufficient_funds" if account.balance_minor < amount_minor else None
 
     def _take(self, request: BankRequest, attempt: int) -> Answer:
@@ -381,6 +451,10 @@ class FakeBank:
         return self.capabilities.partial_amounts or amount_minor == whole_minor
 
 
+def _question(bank_id: str) -> ActionRequired:
+    return ActionRequired(bank_id=bank_id, url=f"https://bank.test/challenges/{bank_id}")
+
+
 def _contradiction(code: str) -> Unknown:
     """The bank does not know an id that it gave; perhaps it is only in trouble."""
     return Unknown(reason=f"HTTP 400 {code}", unanswered=False, contradicts=True)
@@ -413,7 +487,10 @@ class FakeRecords:
         if not self.well:
             return NotTold(reason="the bank is not well", bank_is_well=False)
         answer = self.bank.remembers(operation, key)
-        return (answer and self._record(operation, answer.bank_id)) or NoRecord()
+        record = answer and self._record(operation, answer.bank_id)
+        if record and isinstance(answer, ActionRequired):
+            return replace(record, status="requires_action")  # as it was said at first
+        return record or NoRecord()
 
     def _looked(self, asked: str) -> None:
         self.looks.append(asked)
@@ -431,13 +508,17 @@ class FakeRecords:
                 return self._refund(bank_id)
 
     def _hold(self, bank_id: str) -> BankRecord | None:
-        hold = self.bank.holds.get(bank_id)
+        hold, status = self.bank.holds.get(bank_id), None
+        if hold is None and bank_id in self.bank.challenges:
+            challenge = self.bank.challenges[bank_id]
+            hold = challenge.hold
+            status = "requires_action" if self.bank.decision(challenge) is None else "declined"
         if hold is None:
             return None
         return BankRecord(
             operation=Operation.AUTHORIZATION,
             bank_id=bank_id,
-            status=hold.status,
+            status=status or hold.status,
             amount_minor=hold.amount_minor,
             currency=hold.currency,
             expires_at=hold.expires_at,
@@ -494,6 +575,12 @@ class Outstanding:
     in_flight: bool = True
     parked: bool = False
 
+    def await_shopper(self, now: float) -> None:
+        """Nobody is at it, and the card is gone."""
+        self.parked, self.in_flight = True, False
+        self.due_at = now + shopper_pause(self.call)
+        self.call = replace(self.call, sealed_card=None, reached=True, contradictions=0)
+
 
 @dataclass(slots=True)
 class Tables:
@@ -507,6 +594,8 @@ class Tables:
     calls: dict[UUID, Outstanding] = field(default_factory=dict)
     receipts: dict[UUID, receipts_model.Document] = field(default_factory=dict)
     refunds: dict[UUID, list[refunds_model.Document]] = field(default_factory=dict)
+    cards: dict[UUID, KeepCard] = field(default_factory=dict)
+    personal: dict[UUID, KeepPersonalData] = field(default_factory=dict)
 
     def copy(self) -> "Tables":
         """Another, in which rows can be added and deleted without a trace in this one."""
@@ -519,6 +608,8 @@ class Tables:
             calls=dict(self.calls),
             receipts=dict(self.receipts),
             refunds=dict(self.refunds),
+            cards=dict(self.cards),
+            personal=dict(self.personal),
         )
 
 
@@ -534,7 +625,7 @@ class InMemoryStore:
         self,
         stored_events: Sequence[StoredEvent],
         cause: Cause,
-        history: Sequence[Payment.Event],
+        history: Sequence[Any],
         beside: Sequence[Record],
     ) -> None:
         """All of it, or none."""
@@ -543,10 +634,11 @@ class InMemoryStore:
             for each in beside:
                 self._write(draft, each)
             _append(draft, stored_events, cause)
-            if history:
-                payment_id = history[0].originator_id
-                draft.receipts[payment_id] = deepcopy(receipts_model.fold(history))
-                draft.refunds[payment_id] = deepcopy(refunds_model.fold(history))
+            payment = [event for event in history if isinstance(event, Payment.Event)]
+            if payment:
+                payment_id = payment[0].originator_id
+                draft.receipts[payment_id] = deepcopy(receipts_model.fold(payment))
+                draft.refunds[payment_id] = deepcopy(refunds_model.fold(payment))
             self.tables = draft
 
     def refund(self, refund_id: UUID) -> refunds_model.Document | None:
@@ -581,6 +673,30 @@ class InMemoryStore:
             case EndCall(call=call):
                 held_by(draft, call)
                 del draft.calls[call.payment_id]
+            case AwaitShopper(call=call):
+                waiting = replace(held_by(draft, call))
+                waiting.await_shopper(self.clock.monotonic())
+                draft.calls[call.payment_id] = waiting
+            case _:
+                _keep_or_forget(draft, record)
+
+
+def _keep_or_forget(
+    draft: Tables, record: KeepCard | ForgetCard | KeepPersonalData | ForgetPersonalData
+) -> None:
+    """What is apart from the log."""
+    match record:
+        case KeepCard(method_id=method_id):
+            draft.cards[method_id] = record
+        case ForgetCard(method_id=method_id, cvc_only=False):
+            draft.cards.pop(method_id, None)
+        case ForgetCard(method_id=method_id):
+            if method_id in draft.cards:
+                draft.cards[method_id] = replace(draft.cards[method_id], sealed_cvc=None)
+        case KeepPersonalData(owner=owner):
+            draft.personal[owner] = record
+        case ForgetPersonalData(owner=owner):
+            draft.personal.pop(owner, None)
 
 
 def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot) -> None:
@@ -626,9 +742,13 @@ class InMemoryBankCalls:
         self._store = store
         self._quiet_seconds = quiet_seconds
 
-    def park(self, call: BankCall, unknown: Unknown) -> None:
+    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
         with self._store.lock:
             outstanding = held_by(self._store.tables, call)
+            if isinstance(answer, ActionRequired):
+                outstanding.await_shopper(self._store.clock.monotonic())
+                return
+            unknown = answer
             quiet = unknown.unanswered or call.unanswered
             doubled = 2.0 ** min(call.attempts, 9)
             pause = self._quiet_seconds if quiet else min(doubled, LONGEST_PAUSE_SECONDS)

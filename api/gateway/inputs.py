@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.errors import invalid, not_found
+from api.errors import invalid
 from api.fields import (
     Amount,
     CardCvc,
@@ -16,14 +16,14 @@ from api.fields import (
     Month,
     Reference,
     Strict,
-    UnixTime,
     WholeNumber,
     Year,
 )
+from api.lists import PageQuery
 from domain.card_tokens import card_of_test_token
 from domain.cards import Card
 from domain.commands import Mode
-from domain.errors import PaymentMethodNotFound, PaymentNotFound
+from domain.errors import IntentNotFound, PaymentMethodNotFound, PaymentNotFound
 from domain.ids import MalformedId, Prefix, decode
 from domain.payment import Status
 
@@ -98,8 +98,8 @@ class _NamesPayment(Strict):
     payment_intent: str | None = None
 
     def named(self) -> tuple[str, UUID] | None:
-        """By which field a payment is named, and which; None for none. Raises ApiError,
-        PaymentNotFound."""
+        """By which field a payment, or the intent that it is an attempt of, is named, and which; None
+        for none. Raises ApiError, PaymentNotFound, IntentNotFound."""
         fields = ("payment_id", "charge", "payment_intent")
         given = [name for name in fields if getattr(self, name) is not None]
         if len(given) > 1:
@@ -107,9 +107,7 @@ class _NamesPayment(Strict):
                 "invalid_param", "Give one of payment_id, charge and payment_intent.", given[1]
             )
         if self.payment_intent is not None:
-            raise not_found(
-                "payment_intent_not_found", "There is no such intent.", "payment_intent"
-            )
+            return "payment_intent", intent_uuid(self.payment_intent)
         if self.charge is not None:
             return "charge", payment_uuid(self.charge, param="charge", prefix=Prefix.CHARGE)
         if self.payment_id is not None:
@@ -140,40 +138,11 @@ class RefundInput(_NamesPayment):
         return self.payment_id is None
 
     def payment(self) -> tuple[str, UUID]:
-        """By which field the payment is named, and which. Raises ApiError, PaymentNotFound."""
+        """As `named`, but that something has to be. Raises ApiError, PaymentNotFound, IntentNotFound."""
         named = self.named()
         if named is None:
             raise invalid("missing_param", "payment_id is required.", "payment_id")
         return named
-
-
-class CreatedFilter(Strict):
-    """A range of creation times."""
-
-    gt: UnixTime | None = None
-    gte: UnixTime | None = None
-    lt: UnixTime | None = None
-    lte: UnixTime | None = None
-
-    def filters(self) -> dict[str, int]:
-        """As read models name them."""
-        return {f"created_{name}": value for name, value in self if value is not None}
-
-
-class PageQuery(Strict):
-    """Which page of a list."""
-
-    limit: Annotated[WholeNumber, Field(ge=1, le=100)] = 20
-    starting_after: str | None = None
-    ending_before: str | None = None
-    created: CreatedFilter = CreatedFilter()
-
-    @model_validator(mode="after")
-    def one_direction(self) -> "PageQuery":
-        """A page goes one way."""
-        if self.starting_after is not None and self.ending_before is not None:
-            raise PydanticCustomError("both", "takes starting_after or ending_before, not both")
-        return self
 
 
 class ReceiptsQuery(PageQuery):
@@ -210,3 +179,11 @@ def payment_uuid(text: str, *, param: str | None = None, prefix: Prefix = Prefix
         return decode(prefix, text)
     except MalformedId as error:
         raise PaymentNotFound("There is no such payment.", param=param) from error
+
+
+def intent_uuid(text: str) -> UUID:
+    """The payment intent that a public id names. Raises IntentNotFound for what is none."""
+    try:
+        return decode(Prefix.INTENT, text)
+    except MalformedId as error:
+        raise IntentNotFound("There is no such payment intent.", param="payment_intent") from error

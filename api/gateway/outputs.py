@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, ApiError, from_decline
-from api.http import RETRY_AFTER_PENDING_SECONDS, Answer, error_answer, json_answer
+from api.http import RETRY_AFTER_PENDING_SECONDS, Answer, Call, error_answer, json_answer
 from domain.bank import Operation
 from domain.ids import Prefix, encode
 from domain.payment import (
@@ -84,7 +84,7 @@ def refund(document: Document) -> Document:
         "object": "refund",
         "payment_id": document["payment_id"],
         "charge": Prefix.CHARGE + suffix,
-        "payment_intent": None,
+        "payment_intent": document.get("payment_intent"),
         "amount": document["amount"],
         "currency": currency.lower() if by_charge else currency,
         "reason": document["reason"],
@@ -187,23 +187,9 @@ def _conflict(code: str, message: str, payment_id: str) -> ApiError:
     )
 
 
-def pending(history: Sequence[Payment.Event]) -> Answer:
+def pending(_call: Call, history: Sequence[Payment.Event]) -> Answer:
     """Not known in time: what is certain, and where to look."""
     operation = Operation(receipts.fold(history)["pending_operation"])
     answer = _done(history, operation, status=202)
     headers = {**answer.headers, "Retry-After": str(RETRY_AFTER_PENDING_SECONDS)}
     return Answer(status=202, body=answer.body, headers=headers)
-
-
-def page(
-    documents: Sequence[Document], *, id_field: str, has_more: bool, backwards: bool, url: str
-) -> Document:
-    """A page of a list. `next_cursor` goes on in the direction that was asked for."""
-    edge = 0 if backwards else -1
-    return {
-        "object": "list",
-        "data": list(documents),
-        "has_more": has_more,
-        "next_cursor": documents[edge][id_field] if has_more and documents else None,
-        "url": url,
-    }

@@ -1,6 +1,5 @@
 """The gateway family's routes."""
 
-from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,7 +9,6 @@ from api.gateway.inputs import (
     AuthorizationInput,
     CaptureInput,
     MomentQuery,
-    PageQuery,
     ReceiptsQuery,
     RefundInput,
     RefundsQuery,
@@ -18,11 +16,18 @@ from api.gateway.inputs import (
     payment_uuid,
 )
 from api.http import Answer, Call, Route, json_answer
+from api.lists import asked_page, told_page
 from api.moments import moment
 from api.schemas import OrderOut, ReceiptList, ReceiptOut, RefundList, RefundOut
 from domain.commands import AuthorizePayment, CapturePayment, RefundPayment, VoidPayment
-from domain.errors import OrderNotFound, PaymentNotFound, RefundNotFound
-from domain.ids import MalformedId
+from domain.errors import (
+    IntentNotFound,
+    OrderNotFound,
+    PaymentNotFound,
+    PaymentStateConflict,
+    RefundNotFound,
+)
+from domain.ids import MalformedId, Prefix, decode
 from domain.ledger import Reply
 from domain.money import Money
 from domain.payment import Payment
@@ -30,6 +35,7 @@ from infrastructure.api_keys import Scope
 from infrastructure.shards import shard_of
 from projections import receipts, refunds
 from projections.pages import Page
+from projections.payment_intents import Intents
 from projections.receipts import Receipts
 from projections.refunds import Refunds
 
@@ -38,6 +44,7 @@ MAX_PAYMENTS_SHOWN: Final = 100
 
 RECEIPTS: Final = Receipts()
 REFUNDS: Final = Refunds()
+INTENTS: Final = Intents()
 
 
 # --- commands: each is asked of the ledger once, under its idempotency key ---------------------
@@ -75,6 +82,8 @@ def void(call: Call, body: VoidInput) -> Reply:
 def refund(call: Call, body: RefundInput) -> Reply:
     """Gives money back."""
     param, payment_id = body.payment()
+    if param == "payment_intent":
+        payment_id = _payment_of_intent(call, payment_id)
     command = RefundPayment(
         **call.command_fields(FAMILY),
         payment_id=payment_id,
@@ -126,10 +135,10 @@ def list_receipts(call: Call, query: ReceiptsQuery) -> Answer:
         "customer_id": query.customer_id,
         "status": None if query.status is None else query.status.value,
     }
-    page = _page(query, wanted, lambda text, param: _known_payment_id(call, text, param))
+    page = asked_page(query, wanted, lambda text, param: _known_payment_id(call, text, param))
     with call.services.pool.connection() as connection:
         documents, has_more = RECEIPTS.page(connection, call.tenant, page)
-    body = outputs.page(
+    body = told_page(
         [outputs.receipt(document) for document in documents],
         id_field="payment_id",
         has_more=has_more,
@@ -162,11 +171,13 @@ def list_refunds(call: Call, query: RefundsQuery) -> Answer:
     named = query.named()
     if named is not None:
         param, payment_id = named
+        if param == "payment_intent":
+            payment_id = _payment_of_intent(call, payment_id)
         wanted["payment_id"] = _known_payment(call, payment_id, param)
-    page = _page(query, wanted, lambda text, param: _known_refund_id(call, text, param))
+    page = asked_page(query, wanted, lambda text, param: _known_refund_id(call, text, param))
     with call.services.pool.connection() as connection:
         documents, has_more = REFUNDS.page(connection, call.tenant, page)
-    body = outputs.page(
+    body = told_page(
         [outputs.refund(document) for document in documents],
         id_field="id",
         has_more=has_more,
@@ -176,16 +187,15 @@ def list_refunds(call: Call, query: RefundsQuery) -> Answer:
     return json_answer(200, body)
 
 
-def _page(query: PageQuery, wanted: dict[str, Any], cursor: Callable[[str, str], UUID]) -> Page:
-    """The page that is asked for. A cursor is an id of the list; raises NotFound for another."""
-    filters = {name: value for name, value in wanted.items() if value is not None}
-    after, before = query.starting_after, query.ending_before
-    return Page(
-        limit=query.limit,
-        after=None if after is None else cursor(after, "starting_after"),
-        before=None if before is None else cursor(before, "ending_before"),
-        filters={**filters, **query.created.filters()},
-    )
+def _payment_of_intent(call: Call, intent_id: UUID) -> UUID:
+    """The payment of an intent's last attempt. Raises IntentNotFound, PaymentStateConflict."""
+    with call.services.pool.connection() as connection:
+        found = INTENTS.by_ids(connection, call.tenant, [(shard_of(intent_id), intent_id)])
+    if not found:
+        raise IntentNotFound("There is no such payment intent.", param="payment_intent")
+    if not found[0]["attempts"]:
+        raise PaymentStateConflict("Nothing was paid yet.", code="payment_not_captured")
+    return decode(Prefix.PAYMENT, found[0]["attempts"][-1])
 
 
 def _known_payment_id(call: Call, text: str, param: str) -> UUID:

@@ -1,10 +1,107 @@
-"""What the payments family takes."""
+"""What the payments family takes: JSON or a form, to what the domain knows, and nowhere else."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
 
-from api.fields import Reference, Strict
+from api.errors import invalid
+from api.fields import (
+    Amount,
+    CardCvc,
+    CardNumber,
+    Currency,
+    MetadataMap,
+    Month,
+    Reference,
+    Strict,
+    WholeNumber,
+    Year,
+    metadata,
+)
+from api.lists import PageQuery
+from domain.errors import (
+    CustomerNotFound,
+    IntentNotFound,
+    NotFound,
+    PaymentMethodNotFound,
+    PaymentNotFound,
+)
+from domain.ids import MalformedId, Prefix, decode
+
+DEEPEST_EXPANSION: Final = 4
+MOST_EXPANSIONS: Final = 20
+LONGEST_TEXT: Final = 500
+TRUTHS: Final = {"true": True, "false": False}
+
+
+def _or_none(value: Any) -> Any:
+    """An empty text unsets, as null does."""
+    return None if value == "" else value
+
+
+def _truth(value: Any, info: ValidationInfo) -> Any:
+    if info.context and info.context.get("text_only") and value in TRUTHS:
+        return TRUTHS[value]
+    if not isinstance(value, bool):
+        raise PydanticCustomError("bool", "must be true or false")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    """A list, also where a form has it by index."""
+    if isinstance(value, dict) and value and all(name.isdigit() for name in value):
+        return [value[name] for name in sorted(value, key=int)]
+    return value
+
+
+def _expansions(value: Any) -> Any:
+    value = _listed(value)
+    if isinstance(value, list) and all(isinstance(path, str) for path in value):
+        if len(value) > MOST_EXPANSIONS:
+            raise PydanticCustomError("expand", f"takes at most {MOST_EXPANSIONS} references")
+        if any(path.count(".") >= DEEPEST_EXPANSION for path in value):
+            raise PydanticCustomError("expand", f"goes at most {DEEPEST_EXPANSION} levels deep")
+    return value
+
+
+def _metadata_change(value: Any) -> Any:
+    """As metadata is given, but that null removes a key, as an empty text does, and `""` all of them."""
+    if isinstance(value, dict):
+        given = {name: "" if item is None else item for name, item in value.items()}
+        return metadata(given)
+    return value if value in ("", None) else metadata(value)
+
+
+Truth = Annotated[bool, BeforeValidator(_truth)]
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+TextOrNone = Annotated[Text | None, BeforeValidator(_or_none)]
+Expand = Annotated[list[str], BeforeValidator(_expansions)]
+Anything = Annotated[Any, Field(description="Accepted, and without effect.")]
+Texts = Annotated[list[str], BeforeValidator(_listed)]
+
+
+MetadataChange = Annotated[
+    dict[str, str | int | float | bool] | Literal[""] | None, BeforeValidator(_metadata_change)
+]
+
+
+class Expandable(Strict):
+    """What may be answered with things in the place of references."""
+
+    expand: Expand = Field(default_factory=list)
+
+
+class ExpandQuery(Expandable):
+    """A thing, with things in the place of references."""
+
+
+class ListQuery(PageQuery, Expandable):
+    """Which page of a list; ten on one, as Stripe's clients expect."""
+
+    limit: Annotated[WholeNumber, Field(ge=1, le=100)] = 10
 
 
 class BalanceQuery(Strict):
@@ -12,3 +109,286 @@ class BalanceQuery(Strict):
 
     customer_id: Reference | None = None
     as_of: Annotated[str, Field(description="RFC 3339, or Unix seconds.")] | None = None
+
+
+# --- customers ----------------------------------------------------------------------------------
+
+
+class AddressInput(Strict):
+    """A postal address."""
+
+    city: TextOrNone = None
+    country: TextOrNone = None
+    line1: TextOrNone = None
+    line2: TextOrNone = None
+    postal_code: TextOrNone = None
+    state: TextOrNone = None
+
+
+AddressOrNone = Annotated[AddressInput | None, BeforeValidator(_or_none)]
+
+
+class CustomerInput(Expandable):
+    """Somebody who pays. All of it can be erased, but for the metadata's place in history."""
+
+    email: TextOrNone = None
+    name: TextOrNone = None
+    phone: TextOrNone = None
+    address: AddressOrNone = None
+    description: TextOrNone = None
+    metadata: MetadataChange = None
+
+    def personal(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Who it is, after what is set here was changed."""
+        return merged(self, before, ("email", "name", "phone", "address", "description"))
+
+
+class CustomersQuery(ListQuery):
+    """Which customers."""
+
+    email: Text | None = None
+
+
+# --- payment methods ----------------------------------------------------------------------------
+
+
+class CardInput(Strict):
+    """A card as the shopper typed it, or a token that stands for one. Never shown again."""
+
+    number: CardNumber | None = None
+    exp_month: Month | None = None
+    exp_year: Year | None = None
+    cvc: CardCvc | None = None
+    token: Text | None = None
+
+
+class BillingInput(Strict):
+    """Who is billed."""
+
+    address: AddressOrNone = None
+    email: TextOrNone = None
+    name: TextOrNone = None
+    phone: TextOrNone = None
+
+
+class MethodInput(Expandable):
+    """A payment method."""
+
+    type: Literal["card"]
+    card: CardInput
+    billing_details: BillingInput | None = None
+    metadata: MetadataMap = Field(default_factory=dict)
+    allow_redisplay: Anything = None
+
+
+class CardChange(Strict):
+    """What may change about a card."""
+
+    exp_month: Month | None = None
+    exp_year: Year | None = None
+
+
+class MethodChange(Expandable):
+    """What may change about a payment method."""
+
+    card: CardChange | None = None
+    billing_details: BillingInput | None = None
+    metadata: MetadataChange = None
+    allow_redisplay: Anything = None
+
+
+class AttachInput(Expandable):
+    """Whose the payment method shall be."""
+
+    customer: Reference
+
+
+class NothingInput(Expandable):
+    """No parameters, but for what to expand."""
+
+
+class MethodsQuery(ListQuery):
+    """Which payment methods."""
+
+    customer: Text | None = None
+    type: Literal["card"] | None = None
+
+
+# --- payment intents ----------------------------------------------------------------------------
+
+
+class MethodData(Strict):
+    """A payment method that is made on the way."""
+
+    type: Literal["card"]
+    card: CardInput
+    billing_details: BillingInput | None = None
+    metadata: MetadataMap = Field(default_factory=dict)
+    allow_redisplay: Anything = None
+
+
+class _CardOptions(Strict):
+    cvc: CardCvc | None = None
+    request_three_d_secure: Anything = None
+    capture_method: Anything = None
+    setup_future_usage: Anything = None
+
+
+class MethodOptions(Strict):
+    """Options of an attempt: a fresh CVC."""
+
+    card: _CardOptions | None = None
+
+
+class _Harmless(Strict):
+    """What Stripe's clients send, and nothing hangs on."""
+
+    use_stripe_sdk: Anything = None
+    automatic_payment_methods: Anything = None
+    off_session: Anything = None
+    setup_future_usage: Anything = None
+    mandate_data: Anything = None
+    error_on_requires_action: Anything = None
+    return_url: TextOrNone = None
+
+
+class _Attempting(_Harmless, Expandable):
+    payment_method: TextOrNone = None
+    payment_method_data: MethodData | None = None
+    payment_method_options: MethodOptions | None = None
+    cvc: CardCvc | None = None
+    client_secret: str | None = None
+
+    @property
+    def fresh_cvc(self) -> str | None:
+        """The CVC that came with this attempt."""
+        options = self.payment_method_options
+        return self.cvc or (options.card.cvc if options and options.card else None)
+
+
+class ShippingInput(Strict):
+    """Where to."""
+
+    address: AddressInput
+    name: Text
+    carrier: TextOrNone = None
+    phone: TextOrNone = None
+    tracking_number: TextOrNone = None
+
+
+ShippingOrNone = Annotated[ShippingInput | None, BeforeValidator(_or_none)]
+
+
+class _Terms(_Attempting):
+    customer: TextOrNone = None
+    customer_id: TextOrNone = None
+    description: TextOrNone = None
+    receipt_email: TextOrNone = None
+    shipping: ShippingOrNone = None
+    statement_descriptor: TextOrNone = None
+    statement_descriptor_suffix: TextOrNone = None
+    metadata: MetadataChange = None
+    payment_method_types: Texts | None = None
+    capture_method: Literal["automatic", "automatic_async", "manual"] | None = None
+
+    def whose(self) -> tuple[str, str | None]:
+        """By which field a customer is named, and which. Raises ApiError."""
+        if self.customer is not None and self.customer_id is not None:
+            raise invalid("invalid_param", "Give customer or customer_id, not both.", "customer_id")
+        if self.customer_id is not None:
+            return "customer_id", self.customer_id
+        return "customer", self.customer
+
+
+class IntentInput(_Terms):
+    """What a merchant wants to be paid."""
+
+    amount: Amount
+    currency: Currency
+    confirmation_method: Literal["automatic", "manual"] = "automatic"
+    confirm: Truth = False
+
+
+class IntentChange(_Terms):
+    """What may change before an attempt."""
+
+    amount: Amount | None = None
+    currency: Currency | None = None
+
+
+class ConfirmInput(_Attempting):
+    """Make an attempt."""
+
+    receipt_email: TextOrNone = None
+    shipping: ShippingOrNone = None
+    capture_method: Literal["automatic", "automatic_async", "manual"] | None = None
+    payment_method_types: Texts | None = None
+
+
+class CaptureIntentInput(Expandable):
+    """Take what is held."""
+
+    amount_to_capture: Amount | None = None
+    final_capture: Anything = None
+    metadata: MetadataChange = None
+    statement_descriptor: TextOrNone = None
+    statement_descriptor_suffix: TextOrNone = None
+
+
+class CancelIntentInput(Expandable):
+    """Give it up."""
+
+    cancellation_reason: (
+        Literal["abandoned", "duplicate", "fraudulent", "requested_by_customer"] | None
+    ) = None
+
+
+class IntentQuery(Expandable):
+    """An intent; with its secret, for a publishable key."""
+
+    client_secret: str | None = None
+
+
+class IntentsQuery(ListQuery):
+    """Which intents."""
+
+    customer: Text | None = None
+
+
+class ChargesQuery(ListQuery):
+    """Which charges."""
+
+    customer: Text | None = None
+    payment_intent: Text | None = None
+
+
+def merged(given: Strict, before: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """`before`, with those of `names` that were given set to what was given, and what is null gone."""
+    after = dict(before)
+    for name in names:
+        if name in given.model_fields_set:
+            value = getattr(given, name)
+            after[name] = value.model_dump() if isinstance(value, Strict) else value
+    return {name: value for name, value in after.items() if value is not None}
+
+
+NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
+    Prefix.CUSTOMER: (CustomerNotFound, "There is no such customer."),
+    Prefix.PAYMENT_METHOD: (PaymentMethodNotFound, "There is no such payment method."),
+    Prefix.INTENT: (IntentNotFound, "There is no such payment intent."),
+    Prefix.CHARGE: (PaymentNotFound, "There is no such charge."),
+}
+
+
+def missing(prefix: Prefix, param: str | None = None) -> NotFound:
+    """There is no such thing, for this key at least."""
+    error, message = NOT_FOUND[prefix]
+    return error(message, param=param)
+
+
+def uuid_of(prefix: Prefix, text: str, param: str | None = None) -> UUID:
+    """What a public id names. Raises NotFound."""
+    try:
+        return decode(prefix, text)
+    except MalformedId as error:
+        raise missing(prefix, param) from error

@@ -4,7 +4,7 @@ from typing import Final
 
 from api.http import Answer, Call, Route, json_answer
 from api.moments import moment
-from api.payments import outputs
+from api.payments import charges, customers, intents, methods, outputs
 from api.payments.inputs import BalanceQuery
 from api.schemas import BalanceOut
 from infrastructure.api_keys import Scope
@@ -27,6 +27,10 @@ def get_balance(call: Call, query: BalanceQuery) -> Answer:
 
 
 ROUTES: Final = (
+    *customers.ROUTES,
+    *methods.ROUTES,
+    *intents.ROUTES,
+    *charges.ROUTES,
     Route(
         method="GET",
         path="/v1/balance",

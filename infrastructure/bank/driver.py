@@ -7,17 +7,19 @@ without a word of the bank's (a proxy's 504, a page) is silence, too: the bank m
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote
 
 import backoff
 import structlog
 from prometheus_client import Counter, Histogram
 
 from domain.bank import (
+    ActionRequired,
     AlreadyDone,
     Answer,
     Approved,
@@ -32,6 +34,7 @@ from domain.bank import (
 from domain.ports import Clock
 from infrastructure.bank.breaker import Breaker
 from infrastructure.bank.client import (
+    CODE,
     HEALTH_TIMEOUT_SECONDS,
     BankClient,
     NoReply,
@@ -81,6 +84,9 @@ DECLINES: Final[Mapping[Operation, frozenset[str]]] = {
             "card_expired",
             "card_declined",
             "processing_error",
+            "lost_card",
+            "stolen_card",
+            "authentication_required",
         }
     ),
     Operation.CAPTURE: frozenset({"authorization_expired"}),
@@ -105,15 +111,27 @@ INTERNAL_ERROR: Final = "internal_error"
 # between us and the bank, which may not be done with it.
 WORDS_OF_A_FAILURE: Final = CONTRADICTIONS | {INTERNAL_ERROR}
 # No proof that the bank works: what a bank says of good cards and ids when it is in trouble.
-SAID_IN_TROUBLE: Final = NOT_FOUND | {"invalid_card"}
+NO_RECORD: Final = "not_found"
+SAID_IN_TROUBLE: Final = NOT_FOUND | {"invalid_card", NO_RECORD}
 # In plain text: the request did not pass the bank's schema, or went to no route of its.
 PROTOCOL_ERRORS: Final = frozenset({400, 404})
-OUR_FAULT: Final = frozenset({"invalid_amount", "amount_mismatch", "missing_idempotency_key"})
+OUR_FAULT: Final = frozenset(
+    {"invalid_amount", "amount_mismatch", "missing_idempotency_key", "invalid_return_url"}
+)
+# Of an authorization: it waits for its shopper, or was not approved in the end.
+WAITS: Final = "requires_action"
+NOT_APPROVED: Final = "declined"
 
 FICMART: Final = BankCapabilities(
     currencies=frozenset({"USD"}), partial_amounts=False, cvc_optional=False
 )
-EXTENDED: Final = BankCapabilities(currencies=None, partial_amounts=True, cvc_optional=True)
+EXTENDED: Final = BankCapabilities(
+    currencies=None,
+    partial_amounts=True,
+    cvc_optional=True,
+    three_d_secure=True,
+    bank_transfers=True,
+)
 PROFILES: Final[Mapping[str, BankCapabilities]] = {"ficmart": FICMART, "extended": EXTENDED}
 
 log = structlog.get_logger(__name__)
@@ -136,6 +154,8 @@ SECONDS = Histogram(
 )
 # What the bank's ids look like; only such are kept.
 BANK_ID: Final = re.compile(r"[!-~]{1,255}")
+# Where a shopper may be sent.
+PAGE: Final = re.compile(r"https?://[!-~]{1,2000}")
 
 
 class BankDriver:
@@ -197,17 +217,36 @@ class BankDriver:
                 body = {"capture_id": request.bank_id, "amount": amount}
         if self.capabilities.currencies is None:
             body["currency"] = request.money.currency
+        if self.capabilities.three_d_secure and request.operation is Operation.AUTHORIZATION:
+            body["return_url"] = request.return_url
         return {name: value for name, value in body.items() if value is not None}
 
     def ask(self, request: BankRequest, body: dict[str, Any], *, seconds_left: float) -> Reply:
         """One attempt. Raises NotSent, NoReply."""
+        path = PATHS[request.operation]
+
+        def post(timeout: float) -> Reply:
+            return self._client.post(path, request.key, body, timeout_seconds=timeout)
+
+        return self._heard(request, post, seconds_left)
+
+    def look(self, request: BankRequest, *, seconds_left: float) -> Reply:
+        """One look at what `request` is about, which does nothing. Raises NotSent, NoReply."""
+        path = f"{PATHS[request.operation]}/{quote(request.bank_id or '', safe='')}"
+
+        def get(timeout: float) -> Reply:
+            return self._client.get(path, timeout_seconds=timeout)
+
+        return self._heard(request, get, seconds_left)
+
+    def _heard(
+        self, request: BankRequest, send: Callable[[float], Reply], seconds_left: float
+    ) -> Reply:
         ATTEMPTS.labels(request.operation.value).inc()
         began, result = self._clock.monotonic(), "answered"
         timeout = max(SHORTEST_TIMEOUT_SECONDS, min(self._timeout_seconds, seconds_left))
         try:
-            reply = self._client.post(
-                PATHS[request.operation], request.key, body, timeout_seconds=timeout
-            )
+            reply = send(timeout)
         except (NotSent, NoReply) as error:
             result = "not_sent" if isinstance(error, NotSent) else "silent"
             self._breaker.failed()
@@ -252,6 +291,8 @@ class _Call:
     def run(self) -> Answer:
         if self._seconds_left() <= 0:
             return Unknown(reason="no time was left to ask", unanswered=False, reached=False)
+        if self._request.operation is Operation.AUTHORIZATION and self._request.bank_id:
+            return self._retried(self._looked_once)
         if self._request.ask_only:
             return self._remembered_if_well() or Contradicted(reason="the key is too old to tell")
         answer = self._asked()
@@ -279,6 +320,20 @@ class _Call:
 
     def _with_retries(self) -> Answer:
         """Asks until the answer is one, or the tries or the time are spent."""
+        answer = self._retried(self._once)
+        if isinstance(answer, Declined) and answer.code == "invalid_card":
+            return self._second_word()
+        return answer
+
+    def _looked_once(self) -> Answer:
+        """What became of an authorization that waits for its shopper."""
+        try:
+            reply = self._driver.look(self._request, seconds_left=self._seconds_left())
+        except (NotSent, NoReply) as error:
+            return Unknown(reason=f"not seen: {error}", unanswered=False)
+        return classify_look(self._request, reply)
+
+    def _retried(self, once: Callable[[], Answer]) -> Answer:
         retried = backoff.on_predicate(
             backoff.expo,
             self._may_ask_again,
@@ -288,9 +343,7 @@ class _Call:
             max_value=LONGEST_PAUSE_SECONDS,
             logger=None,
         )
-        answer: Answer = retried(self._once)()
-        if isinstance(answer, Declined) and answer.code == "invalid_card":
-            return self._second_word()
+        answer: Answer = retried(once)()
         return answer
 
     def _second_word(self) -> Answer:
@@ -334,7 +387,9 @@ class _Call:
         memory can be looked at now, and may be right; but the request is not put again. It is this
         request that it remembers, and not an earlier one that nobody answered."""
         remembered = self._remembered_if_well()
-        return replace(remembered, replayed=False) if isinstance(remembered, Approved) else doubtful
+        if isinstance(remembered, Approved | ActionRequired):
+            return replace(remembered, replayed=False)
+        return doubtful
 
     def _remembered_if_well(self) -> Answer | None:
         """What the bank remembers under the key; None if it is well and remembers nothing. Its word
@@ -377,6 +432,26 @@ def classify(request: BankRequest, reply: Reply, *, attempts: int) -> Answer:
     return _meaning(request.operation, code, reply.status, attempts)
 
 
+def classify_look(request: BankRequest, reply: Reply) -> Answer:
+    """What became of an authorization that waits for its shopper. To look does nothing, so that nothing
+    that is seen leaves anything open."""
+    body = reply.body
+    if reply.status != HTTPStatus.OK or body is None:
+        return Unknown(
+            reason=f"not seen: HTTP {reply.status} {reply.code or 'without a code'}",
+            unanswered=False,
+            contradicts=reply.code == NO_RECORD,
+        )
+    code = body.get("code")
+    same = body.get("authorization_id") == request.bank_id and all(_terms(request, body).values())
+    if same and body.get("status") != NOT_APPROVED:
+        answer = _approved(request, reply)
+        return replace(answer, unanswered=False) if isinstance(answer, Unknown) else answer
+    if same and isinstance(code, str) and CODE.fullmatch(code):
+        return Declined(code=code)
+    return Unknown(reason="a record of something else", unanswered=False, contradicts=True)
+
+
 def _meaning(operation: Operation, code: str, status: int, attempts: int) -> Answer:
     if code in OUR_FAULT:
         return Rejected(reason=code)
@@ -403,22 +478,38 @@ def _approved(request: BankRequest, reply: Reply) -> Answer:
     if body is None:
         return Unknown(reason="a 200 that is not JSON", unanswered=True)
     bank_id = body.get(ID_FIELDS[request.operation])
+    if request.operation is Operation.AUTHORIZATION and body.get("status") == WAITS:
+        return _action_required(request, reply, bank_id, body.get("action_url"))
     mismatches = [name for name, ok in _checks(request, body).items() if not ok]
     if not isinstance(bank_id, str) or not BANK_ID.fullmatch(bank_id) or mismatches:
-        # Something was done under our key, and nobody knows what: as doubtful as silence.
-        return Unknown(
-            reason=f"a 200 of something else: {mismatches}", unanswered=True, contradicts=True
-        )
+        return _something_else(mismatches)
     return Approved(
         bank_id=bank_id, expires_at=rfc3339_time(body.get("expires_at")), replayed=reply.replayed
+    )
+
+
+def _action_required(request: BankRequest, reply: Reply, bank_id: Any, url: Any) -> Answer:
+    """What the shopper is asked, if it is about what was asked of the bank, at a page that is one."""
+    checks = _terms(request, reply.body or {})
+    checks["action_url"] = isinstance(url, str) and PAGE.fullmatch(url) is not None
+    checks["authorization_id"] = isinstance(bank_id, str) and bool(BANK_ID.fullmatch(bank_id))
+    mismatches = [name for name, ok in checks.items() if not ok]
+    if mismatches:
+        return _something_else(mismatches)
+    return ActionRequired(bank_id=bank_id, url=url, replayed=reply.replayed)
+
+
+def _something_else(mismatches: list[str]) -> Unknown:
+    """Something was done under our key, and nobody knows what: as doubtful as silence."""
+    return Unknown(
+        reason=f"a 200 of something else: {mismatches}", unanswered=True, contradicts=True
     )
 
 
 def _checks(request: BankRequest, body: dict[str, Any]) -> dict[str, bool]:
     checks = {"status": body.get("status") == STATUSES[request.operation]}
     if request.operation != Operation.VOID:
-        checks["amount"] = _is_amount(body.get("amount"), request.money.amount_minor)
-        checks["currency"] = body.get("currency") == request.money.currency
+        checks |= _terms(request, body)
     if request.operation in (Operation.CAPTURE, Operation.VOID):
         checks["authorization_id"] = body.get("authorization_id") == request.bank_id
     if request.operation == Operation.REFUND:
@@ -426,6 +517,13 @@ def _checks(request: BankRequest, body: dict[str, Any]) -> dict[str, bool]:
     if request.operation == Operation.AUTHORIZATION:
         checks["expires_at"] = rfc3339_time(body.get("expires_at")) is not None
     return checks
+
+
+def _terms(request: BankRequest, body: dict[str, Any]) -> dict[str, bool]:
+    return {
+        "amount": _is_amount(body.get("amount"), request.money.amount_minor),
+        "currency": body.get("currency") == request.money.currency,
+    }
 
 
 def _is_amount(value: object, amount_minor: int) -> bool:

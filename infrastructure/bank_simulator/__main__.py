@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             profile=given.profile,
             happy_balance=given.balance,
             gives_up_seconds=given.gives_up_seconds,
+            settle_seconds=given.settle_seconds,
+            public_url=given.public_url,
             seed=given.seed,
         )
         run(host=given.host, port=given.port, database=given.database, options=options)
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(
         prog="python -m infrastructure.bank_simulator",
         description="The partner bank, simulated. Environment: FAILURE_RATE, MIN_LATENCY_MS, "
-        "MAX_LATENCY_MS and AUTH_EXPIRY_HOURS stand in for options that are not given.",
+        "MAX_LATENCY_MS, AUTH_EXPIRY_HOURS and SETTLE_SECONDS stand in for options that are not given.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -57,11 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         ("--min-latency-ms", int, DEFAULTS.min_latency_ms, "lowest latency"),
         ("--max-latency-ms", int, DEFAULTS.max_latency_ms, "highest latency"),
         ("--auth-expiry-hours", float, DEFAULTS.auth_expiry_hours, "life of an authorization"),
+        ("--settle-seconds", float, DEFAULTS.settle_seconds, "until a bank transfer is settled"),
     ):
         add(option, type=kind, default=_from_environment(option, default), help=meaning)
     add("--profile", choices=tuple(PROFILES), default=DEFAULTS.profile, help="what the bank offers")
     add("--balance", type=int, help="cents for the happy-path card, if more than it has")
     add("--gives-up-seconds", type=float, default=DEFAULTS.gives_up_seconds, help="for one call")
+    add("--public-url", help="where browsers find the pages for shoppers, if not where it listens")
     add("--seed", type=int, help="makes latency and failures repeatable")
     return parser
 

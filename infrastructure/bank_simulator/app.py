@@ -2,18 +2,20 @@
 
 Beside the published service there are four doors of our own: `GET /__ledger` reads the books,
 `GET` and `POST /__faults` the switches, and `POST /__accounts` opens an account or adds money,
-`{"card_number", "cvv", "exp_month", "exp_year", "balance"}`. None of them is slow or fails.
+`{"card_number", "cvv", "exp_month", "exp_year", "balance"}`. None of them is slow or fails; neither is a
+page for shoppers, where the bank has any.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from infrastructure.bank_simulator import replies
 from infrastructure.bank_simulator.books import Books
 from infrastructure.bank_simulator.desk import Call, Desk
 from infrastructure.bank_simulator.faults import Faults, WrongSwitch
 from infrastructure.bank_simulator.line import BodyTooLarge, Line, Message, Receive
-from infrastructure.bank_simulator.operations import BY_PATH, Operation
+from infrastructure.bank_simulator.operations import Operation
+from infrastructure.bank_simulator.pages import Pages
 from infrastructure.bank_simulator.refusals import Refused, Unreadable
 from infrastructure.bank_simulator.remembered import Key
 from infrastructure.bank_simulator.replies import Reply
@@ -35,9 +37,18 @@ class App:
     """An ASGI application of one process; `hang_up` ends the calls that still wait."""
 
     def __init__(
-        self, *, desk: Desk, books: Books, faults: Faults, gives_up_seconds: float
+        self,
+        *,
+        desk: Desk,
+        books: Books,
+        faults: Faults,
+        operations: Mapping[str, Operation],
+        pages: Pages | None,
+        gives_up_seconds: float,
     ) -> None:
         self._desk = desk
+        self._operations = operations
+        self._pages = pages
         self._books = books
         self._faults = faults
         self._gives_up_seconds = gives_up_seconds
@@ -81,13 +92,18 @@ class App:
         except BodyTooLarge:
             return TOO_LARGE
         method, path = scope["method"], scope["path"]
-        if operation := BY_PATH.get(path):
+        if operation := self._operations.get(path):
             return await self._post(operation, scope, body, line)
         if door := self._doors.get((method, path)):
             return door(body)
         if path in self._door_paths:
             return NOT_ALLOWED
-        return await self._get(method, path, line)
+        return self._page(scope, body) or await self._get(method, path, line)
+
+    def _page(self, scope: Message, body: bytes) -> Reply | None:
+        if self._pages is None or self._faults.switches.database_down:
+            return None
+        return self._pages.visit(scope["method"], scope["path"], scope["query_string"], body)
 
     async def _post(
         self, operation: Operation, scope: Message, body: bytes, line: Line
@@ -102,7 +118,7 @@ class App:
 
     async def _get(self, method: str, path: str, line: Line) -> Reply | None:
         parent, _, identifier = path.rpartition("/")
-        operation = BY_PATH.get(parent)
+        operation = self._operations.get(parent)
         if operation is None or operation.find is None or not identifier:
             return NO_SUCH_PAGE
         if method != "GET":
@@ -120,7 +136,7 @@ class App:
             "calls": self._desk.calls,
             "in_flight": self._desk.in_flight,
         }
-        return replies.answer(self._books.statement() | seen)
+        return replies.answer(self._books.statement(self._desk.now()) | seen)
 
     def _show_faults(self, _body: bytes) -> Reply:
         return replies.answer(self._faults.state())
@@ -162,6 +178,7 @@ async def _send(reply: Reply, send: Send) -> None:
     headers = [
         (b"content-type", reply.content_type),
         (b"content-length", str(len(reply.body)).encode()),
+        *reply.headers,
     ]
     if reply.replayed:
         headers.append(REPLAYED)

@@ -6,11 +6,11 @@ are never changed, so an authorization says `approved` for ever, whatever became
 """
 
 import sqlite3
-import uuid
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Literal, Self
 
+from infrastructure.bank_simulator.challenges import APPROVED, REFUSED, Challenge, Challenges
 from infrastructure.bank_simulator.database import Database
 from infrastructure.bank_simulator.profiles import HAPPY_CARD, Card, Profile, TestCard
 from infrastructure.bank_simulator.refusals import Refused
@@ -19,8 +19,11 @@ from infrastructure.bank_simulator.requests import (
     AuthorizationRequest,
     CaptureRequest,
     RefundRequest,
+    TransferRequest,
     VoidRequest,
 )
+from infrastructure.bank_simulator.stamps import new_id, timestamp
+from infrastructure.bank_simulator.transfers import Transfers
 
 Kind = Literal["AUTH_HOLD", "CAPTURE", "VOID", "REFUND"]
 Json = dict[str, object]
@@ -102,11 +105,14 @@ SELECT coalesce(sum(amount), 0) FROM transactions WHERE reference_id = :id AND t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """When a request is handled, in seconds since 1970, and the key that it came with."""
+    """When a request is handled, in seconds since 1970, and the key that it came with. `pages_at`: the
+    bank's own address, for browsers."""
 
     now: float
     idempotency_key: str
     auth_expiry_seconds: float
+    settle_seconds: float = 2.0
+    pages_at: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,14 +155,20 @@ class Books:
         self._database = database
         self._profile = profile
         database.create(SCHEMA)
+        self._challenges = Challenges(database)
+        self._transfers = Transfers(database)
         with database.transaction():
             for card in profile.cards:
                 self._open_account(card)
 
     def authorize(self, request: AuthorizationRequest, asked: Asked) -> Json:
-        """Hold `amount` cents. The first failing check refuses: number, CVV, expiry, funds."""
+        """Hold `amount` cents. The first failing check refuses: number, CVV, expiry, funds. Where the
+        card's holder has to approve, nothing is held yet."""
         with self._database.transaction():
             self._check_card(request, asked.now)
+            if self._is_challenged(request.card_number):
+                return self._challenge(request, asked)
+            self._check_funds(request.card_number, request.amount)
             hold = Entry(
                 id=new_id("auth"),
                 type="AUTH_HOLD",
@@ -171,6 +183,18 @@ class Books:
             )
             self._post(hold, available=-request.amount)
         return authorization_body(hold)
+
+    def challenge(self, token: str) -> Challenge | None:
+        """What the page with this token asks."""
+        return self._challenges.by_token(token)
+
+    def answer_challenge(self, token: str, *, approves: bool, now: float) -> None:
+        """The holder approves or refuses, once: approved, the money is held if it is there."""
+        with self._database.transaction():
+            challenge = self._challenges.by_token(token)
+            if challenge is not None and challenge.outcome(now) is None:
+                decision = self._decision(challenge, now) if approves else REFUSED
+                self._challenges.decide(challenge, decision)
 
     def capture(self, request: CaptureRequest, asked: Asked) -> Json:
         """Take the held money; what a partial capture leaves of the hold is released."""
@@ -197,7 +221,9 @@ class Books:
     def refund(self, request: RefundRequest, asked: Asked) -> Json:
         """Give captured money back."""
         with self._database.transaction():
-            capture = self._find(request.capture_id, "CAPTURE")
+            capture = self._find(request.capture_id, "CAPTURE") or self._settled_transfer(
+                request.capture_id, asked.now
+            )
             if capture is None:
                 raise Refused("capture_not_found")
             self._check_refund_amount(request.amount, capture)
@@ -207,8 +233,30 @@ class Books:
             self._post(refund, balance=request.amount, available=request.amount)
         return refund_body(refund)
 
-    def authorization(self, authorization_id: str) -> Json:
-        """As it was answered when it was made. Raises `Refused` with `not_found`."""
+    def transfer(self, request: TransferRequest, asked: Asked) -> Json:
+        """Ask another bank for money, which comes or does not after a while."""
+        with self._database.transaction():
+            transfer = self._transfers.ask(
+                request,
+                idempotency_key=asked.idempotency_key,
+                settle_seconds=asked.settle_seconds,
+                now=asked.now,
+            )
+        return transfer.body(asked.now)
+
+    def transferred(self, transfer_id: str, now: float) -> Json:
+        """As it is `now`. Raises `Refused` with `not_found`."""
+        transfer = self._transfers.by_id(transfer_id)
+        if transfer is None:
+            raise Refused("not_found")
+        return transfer.body(now)
+
+    def authorization(self, authorization_id: str, now: float) -> Json:
+        """As it was answered when it was made, or as its holder's answer left it `now`. Raises `Refused`
+        with `not_found`."""
+        challenge = self._challenges.by_id(authorization_id)
+        if challenge is not None and challenge.outcome(now) != APPROVED:
+            return challenge.body(now)
         return authorization_body(self._published(authorization_id, "AUTH_HOLD"))
 
     def captured(self, capture_id: str) -> Json:
@@ -240,12 +288,17 @@ class Books:
             if missing > 0:
                 self._add_money(HAPPY_CARD, missing)
 
-    def statement(self) -> Json:
+    def statement(self, now: float) -> Json:
         """Every account and every entry: what an operator or a test holds the bank to."""
-        return {
+        statement: Json = {
             "accounts": [_account_body(row) for row in self._database.execute(ACCOUNTS)],
             "transactions": [dict(row) for row in self._database.execute(ENTRIES)],
         }
+        if self._profile.challenges:
+            statement["challenges"] = self._challenges.statement(now)
+        if self._profile.transfers:
+            statement["transfers"] = self._transfers.statement(now)
+        return statement
 
     def _check_card(self, request: AuthorizationRequest, now: float) -> None:
         account = self._account(request.card_number)
@@ -256,9 +309,56 @@ class Books:
             _check_issued_card(account, request, now)
         else:
             _check_test_card(test_card, request, now)
+
+    def _check_funds(self, card_number: str, amount: int) -> None:
+        test_card = self._profile.test_cards.get(card_number)
         unlimited = test_card is not None and test_card.unlimited
-        if not unlimited and account["available_balance"] < request.amount:
+        if not unlimited and self._existing(card_number)["available_balance"] < amount:
             raise Refused("insufficient_funds")
+
+    def _is_challenged(self, card_number: str) -> bool:
+        test_card = self._profile.test_cards.get(card_number)
+        return self._profile.challenges and test_card is not None and test_card.challenged
+
+    def _challenge(self, request: AuthorizationRequest, asked: Asked) -> Json:
+        challenge = self._challenges.ask(
+            request,
+            pages_at=asked.pages_at,
+            idempotency_key=asked.idempotency_key,
+            auth_expiry_seconds=asked.auth_expiry_seconds,
+            now=asked.now,
+        )
+        return challenge.body(asked.now)
+
+    def _decision(self, challenge: Challenge, now: float) -> str:
+        """What comes of an approval: a hold, or the code of a decline."""
+        test_card = self._profile.test_cards.get(challenge.card_number)
+        if test_card is not None and test_card.decline_after is not None:
+            return test_card.decline_after
+        try:
+            self._check_funds(challenge.card_number, challenge.amount)
+        except Refused as refused:
+            return refused.code
+        self._post(_approved(challenge, now), available=-challenge.amount)
+        return APPROVED
+
+    def _settled_transfer(self, transfer_id: str, now: float) -> Entry | None:
+        """What came by a transfer, as if it had been captured from the account that it came from, of
+        which this bank keeps no balance."""
+        transfer = self._transfers.by_id(transfer_id)
+        if transfer is None or transfer.status(now) != "settled":
+            return None
+        return Entry(
+            id=transfer.id,
+            type="CAPTURE",
+            card_number=transfer.account_number,
+            amount=transfer.amount,
+            currency=transfer.currency,
+            status="settled",
+            reference_id=None,
+            idempotency_key=transfer.idempotency_key,
+            created_at=timestamp(transfer.settles_at),
+        )
 
     def _open_hold(self, authorization_id: str) -> Entry:
         hold = self._find(authorization_id, "AUTH_HOLD")
@@ -326,6 +426,22 @@ class Books:
         self._database.execute(DEPOSIT, {"card_number": card_number, "amount": amount})
 
 
+def _approved(challenge: Challenge, now: float) -> Entry:
+    """The hold that a challenge's approval makes, under the id that was given when it was asked."""
+    return Entry(
+        id=challenge.id,
+        type="AUTH_HOLD",
+        card_number=challenge.card_number,
+        amount=challenge.amount,
+        currency=challenge.currency,
+        status="approved",
+        reference_id=None,
+        idempotency_key=challenge.idempotency_key,
+        created_at=timestamp(now),
+        expires_at=timestamp(now + challenge.auth_expiry_seconds),
+    )
+
+
 def _check_issued_card(account: sqlite3.Row, request: AuthorizationRequest, now: float) -> None:
     """The bank's own record decides; an absent CVV got past the bounds only where it may."""
     if request.cvv and account["cvv"] != request.cvv:
@@ -337,6 +453,8 @@ def _check_issued_card(account: sqlite3.Row, request: AuthorizationRequest, now:
 def _check_test_card(card: TestCard, request: AuthorizationRequest, now: float) -> None:
     if card.decline is not None:
         raise Refused(card.decline)
+    if card.cvv_fails and request.cvv:
+        raise Refused("invalid_cvv")
     if request.expiry_year and _is_past(request.expiry_month, request.expiry_year, now):
         raise Refused("card_expired")
 
@@ -350,16 +468,6 @@ def _is_past(month: int, year: int, now: float) -> bool:
     """A card is good until the end of its month."""
     today = datetime.fromtimestamp(now, UTC)
     return (year, month) < (today.year, today.month)
-
-
-def new_id(prefix: str) -> str:
-    return f"{prefix}_{uuid.uuid4()}"
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339 in UTC, always with microseconds, so that text order is time order."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def authorization_body(entry: Entry) -> Json:

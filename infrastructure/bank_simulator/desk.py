@@ -64,6 +64,8 @@ class Desk:
         faults: Faults,
         chaos: Chaos,
         clock: Callable[[], float],
+        settle_seconds: float,
+        pages_at: str,
     ) -> None:
         self._books = books
         self._remembered = remembered
@@ -71,6 +73,8 @@ class Desk:
         self._faults = faults
         self._chaos = chaos
         self._clock = clock
+        self._settle_seconds = settle_seconds
+        self._pages_at = pages_at
         self._in_flight: Counter[tuple[str, str]] = Counter()
         self._queues: dict[tuple[str, str], asyncio.Lock] = {}
         self._closing = False
@@ -122,7 +126,7 @@ class Desk:
         # A bank that cannot reach its database goes on as if it had never seen the key.
         if self._faults.switches.database_down:
             return None
-        return self._remembered.recall(key, path, self._now())
+        return self._remembered.recall(key, path, self.now())
 
     async def _handled(self, call: Call) -> Reply | None:
         fate, fails = await self._kept_waiting(call)
@@ -185,7 +189,7 @@ class Desk:
 
     def _remember(self, call: Call, reply: Reply) -> None:
         answer = Answer(status=reply.status, body=reply.body)
-        self._remembered.remember(call.key, call.operation.path, answer, self._now())
+        self._remembered.remember(call.key, call.operation.path, answer, self.now())
 
     async def _answered(self, call: Call, receipt: Json, reply: Reply) -> Reply | None:
         """Done and remembered; what can still go wrong is only the answer."""
@@ -214,7 +218,7 @@ class Desk:
         if operation.find is None or self._faults.switches.database_down:
             return replies.refusal("not_found")
         try:
-            return replies.answer(operation.find(self._books, identifier))
+            return replies.answer(operation.find(self._books, identifier, self.now()))
         except Refused as refused:
             return replies.refusal(refused.code)
 
@@ -228,12 +232,15 @@ class Desk:
 
     def _asked(self, call: Call) -> Asked:
         return Asked(
-            now=self._now(),
+            now=self.now(),
             idempotency_key=call.key.text,
             auth_expiry_seconds=self._faults.switches.auth_expiry_seconds,
+            settle_seconds=self._settle_seconds,
+            pages_at=self._pages_at,
         )
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """The bank's own time, in seconds since 1970."""
         return self._clock() + self._faults.switches.clock_offset_seconds
 
     def _struck(self, name: CountedName, call: Call) -> bool:

@@ -40,7 +40,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-OPERATIONS = ("authorizations", "captures", "voids", "refunds")
+OPERATIONS = ("authorizations", "captures", "voids", "refunds", "transfers")
 LONGEST_PAUSE_MS = 600_000
 
 CountedName = Literal[

@@ -1,4 +1,4 @@
-"""The four things that callers may ask for, each at its own path."""
+"""The things that callers may ask for, each at its own path."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ ROOT = "/api/v1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """`read` turns a body into work; `find` answers a GET; `trouble` is said when a lock times out.
+    """`read` turns a body into work; `find` answers a GET, as of a moment; `trouble` is said when a lock
+    times out.
 
     `find` is None where the bank has no GET.
     """
@@ -23,7 +24,7 @@ class Operation:
     name: str
     path: str
     read: Callable[[bytes, Profile], Work]
-    find: Callable[[Books, str], Json] | None
+    find: Callable[[Books, str, float], Json] | None
     trouble: str
 
 
@@ -47,7 +48,19 @@ def _refund(body: bytes, profile: Profile) -> Work:
     return lambda books, asked: books.refund(request, asked)
 
 
-_ALL = (
+def _transfer(body: bytes, profile: Profile) -> Work:
+    request = requests.read_transfer(body, profile)
+    return lambda books, asked: books.transfer(request, asked)
+
+
+_TRANSFERS = Operation(
+    name="transfers",
+    path=f"{ROOT}/transfers",
+    read=_transfer,
+    find=Books.transferred,
+    trouble="invalid_account",
+)
+_EVERY_BANKS = (
     Operation(
         name="authorizations",
         path=f"{ROOT}/authorizations",
@@ -59,7 +72,7 @@ _ALL = (
         name="captures",
         path=f"{ROOT}/captures",
         read=_capture,
-        find=Books.captured,
+        find=lambda books, identifier, _now: books.captured(identifier),
         trouble="authorization_not_found",
     ),
     Operation(
@@ -73,8 +86,13 @@ _ALL = (
         name="refunds",
         path=f"{ROOT}/refunds",
         read=_refund,
-        find=Books.refunded,
+        find=lambda books, identifier, _now: books.refunded(identifier),
         trouble="capture_not_found",
     ),
 )
-BY_PATH: Mapping[str, Operation] = MappingProxyType({one.path: one for one in _ALL})
+
+
+def offered(profile: Profile) -> Mapping[str, Operation]:
+    """What a bank of this profile can be asked for, by path."""
+    every = (*_EVERY_BANKS, _TRANSFERS) if profile.transfers else _EVERY_BANKS
+    return MappingProxyType({one.path: one for one in every})

@@ -1,7 +1,7 @@
 """What the bank offers: the partner's terms to the letter, or our richer test bench.
 
-A profile is a set of permissions and a book of cards. An operation of a later day (a challenge
-for the shopper, a transfer, a dispute) is a new field here and a new operation in `operations`.
+A profile is a set of permissions and a book of cards. An operation of a later day (a dispute) is a
+new field here and a new operation in `operations`.
 """
 
 from collections.abc import Mapping
@@ -29,23 +29,31 @@ class Card:
 class TestCard:
     """How a well-known test number is treated: any CVV and any future expiry are good.
 
-    `decline` is the code that it is always refused with; `unlimited` skips the funds check.
+    `decline` is the code that it is always refused with; `unlimited` skips the funds check. `cvv_fails`:
+    it is refused where a CVV is given. `challenged`: its holder has to approve each payment at a page of
+    the bank's; `decline_after` is the code that it is refused with even so.
     """
 
     __test__ = False  # not a test, whatever pytest reads into the name
 
     decline: str | None = None
     unlimited: bool = False
+    cvv_fails: bool = False
+    challenged: bool = False
+    decline_after: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """What callers may do. `partial` covers captures below the hold and several refunds."""
+    """What callers may do. `partial` covers captures below the hold and several refunds; `challenges`
+    asks the holders of some cards to approve, `transfers` takes money from accounts at other banks."""
 
     name: str
     partial: bool
     currencies: bool
     cvv_required: bool
+    challenges: bool = False
+    transfers: bool = False
     cards: tuple[Card, ...]
     test_cards: Mapping[str, TestCard] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -58,6 +66,7 @@ PARTNER_CARDS = (
 )
 
 _UNLIMITED = TestCard(unlimited=True)
+_CHALLENGED = TestCard(unlimited=True, challenged=True)
 TEST_CARDS: Mapping[str, TestCard] = MappingProxyType(
     {
         HAPPY_CARD: TestCard(),
@@ -74,6 +83,20 @@ TEST_CARDS: Mapping[str, TestCard] = MappingProxyType(
         "6011111111111117": _UNLIMITED,
         "3056930009020004": _UNLIMITED,
         "3566002020360505": _UNLIMITED,
+        "5200828282828210": _UNLIMITED,
+        "2223003122003222": _UNLIMITED,
+        "4000000000000101": TestCard(unlimited=True, cvv_fails=True),
+        "4000000000000341": TestCard(decline="card_declined"),
+        "4100000000000019": TestCard(decline="card_declined"),
+        "4000000000009987": TestCard(decline="lost_card"),
+        "4000000000009979": TestCard(decline="stolen_card"),
+        "4000002500003155": _CHALLENGED,
+        "4000002760003184": _CHALLENGED,
+        "4000000000003220": _CHALLENGED,
+        "4000008260003178": TestCard(challenged=True),
+        "4000008400001629": TestCard(
+            unlimited=True, challenged=True, decline_after="card_declined"
+        ),
     }
 )
 
@@ -106,6 +129,8 @@ EXTENDED = Profile(
     partial=True,
     currencies=True,
     cvv_required=False,
+    challenges=True,
+    transfers=True,
     cards=_bench_cards(),
     test_cards=TEST_CARDS,
 )

@@ -9,6 +9,13 @@ from infrastructure.bank_simulator.refusals import REFUSALS
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
+HTML = b"text/html; charset=utf-8"
+# A page's address is all that opens it: it is to be kept nowhere and told to nobody.
+IN_CONFIDENCE = (
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +27,7 @@ class Reply:
     outcome: str
     content_type: bytes = JSON
     replayed: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def answer(body: object, status: int = 200) -> Reply:
@@ -41,6 +49,22 @@ def refusal(code: str, *, status: int | None = None) -> Reply:
 def protocol_error(status: int, text: str) -> Reply:
     body = f"{text}\n".encode()
     return Reply(status=status, body=body, outcome=f"{status} text/plain", content_type=TEXT)
+
+
+def page(text: str, status: int) -> Reply:
+    return Reply(
+        status=status,
+        body=text.encode(),
+        outcome=f"{status} text/html",
+        content_type=HTML,
+        headers=IN_CONFIDENCE,
+    )
+
+
+def redirect(address: str) -> Reply:
+    """303: whatever was posted, the other side is to be got. `address` is printable ASCII."""
+    left = page("", 303)
+    return replace(left, headers=(*IN_CONFIDENCE, (b"location", address.encode("ascii"))))
 
 
 def garbled(reply: Reply) -> Reply:

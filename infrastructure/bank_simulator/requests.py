@@ -1,4 +1,4 @@
-"""What callers ask: a JSON body read into one of four requests.
+"""What callers ask: a JSON body read into one of five requests.
 
 A wrong JSON type is a protocol error (`Unreadable`). A value of the right type that is out of
 bounds is refused with its code. A missing field counts as the empty value of its type, which is
@@ -6,6 +6,7 @@ how an empty object comes to be refused rather than unreadable.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -13,11 +14,17 @@ from infrastructure.bank_simulator.profiles import DEFAULT_CURRENCY, Profile
 from infrastructure.bank_simulator.refusals import Refused, Unreadable
 
 LARGEST_INTEGER = 2**63 - 1
+LONGEST_NAME = 255
+# Printable ASCII, so that it fits into a header; a scheme may be an app's own.
+RETURN_URL = re.compile(r"(?!(?i:javascript|data):)[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,2000}")
+ACCOUNT_NUMBER = re.compile(r"[0-9]{8}")
+SORT_CODE = re.compile(r"[0-9]{6}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuthorizationRequest:
-    """`amount` in cents. The expiry as sent; the bank trusts its own record of it."""
+    """`amount` in cents. The expiry as sent; the bank trusts its own record of it. `return_url`: where
+    a shopper goes who was asked to approve."""
 
     card_number: str
     cvv: str
@@ -25,6 +32,7 @@ class AuthorizationRequest:
     expiry_year: int
     amount: int
     currency: str
+    return_url: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +50,17 @@ class VoidRequest:
 class RefundRequest:
     capture_id: str
     amount: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransferRequest:
+    """Money from an account at another bank; `amount` in minor units."""
+
+    account_number: str
+    sort_code: str
+    account_holder_name: str
+    amount: int
+    currency: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +122,7 @@ def read_authorization(body: bytes, profile: Profile) -> AuthorizationRequest:
         expiry_year=fields.integer("expiry_year"),
         amount=fields.integer("amount"),
         currency=_currency(fields, profile),
+        return_url=(fields.text("return_url") or None) if profile.challenges else None,
     )
     _check_bounds(request, profile)
     return request
@@ -122,6 +142,8 @@ def _check_bounds(request: AuthorizationRequest, profile: Profile) -> None:
     _check_amount(request.amount)
     if not _is_currency(request.currency):
         raise Refused("invalid_currency")
+    if request.return_url is not None and not is_return_url(request.return_url):
+        raise Refused("invalid_return_url")
 
 
 def read_capture(body: bytes, _profile: Profile) -> CaptureRequest:
@@ -147,6 +169,26 @@ def read_refund(body: bytes, _profile: Profile) -> RefundRequest:
     return request
 
 
+def read_transfer(body: bytes, profile: Profile) -> TransferRequest:
+    """Raises `Unreadable` for wrong types, `Refused` for values out of bounds."""
+    fields = Fields(body)
+    request = TransferRequest(
+        account_number=fields.text("account_number"),
+        sort_code=fields.text("sort_code").replace("-", "").replace(" ", ""),
+        account_holder_name=fields.text("account_holder_name").strip(),
+        amount=fields.integer("amount"),
+        currency=_currency(fields, profile),
+    )
+    is_account = ACCOUNT_NUMBER.fullmatch(request.account_number)
+    has_name = 0 < len(request.account_holder_name) <= LONGEST_NAME
+    if not (is_account and SORT_CODE.fullmatch(request.sort_code) and has_name):
+        raise Refused("invalid_account")
+    _check_amount(request.amount)
+    if not _is_currency(request.currency):
+        raise Refused("invalid_currency")
+    return request
+
+
 def read_account(body: bytes) -> AccountRequest:
     """Raises `Unreadable` for wrong types, `Refused` for values out of bounds."""
     fields = Fields(body)
@@ -166,6 +208,11 @@ def read_account(body: bytes) -> AccountRequest:
     if request.balance < 0:
         raise Refused("invalid_amount")
     return request
+
+
+def is_return_url(text: str) -> bool:
+    """An address that a browser may be sent to."""
+    return RETURN_URL.fullmatch(text) is not None
 
 
 def is_card_number(text: str) -> bool:

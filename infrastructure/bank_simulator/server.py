@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import re
 import signal
 import socket
 import sys
@@ -20,6 +21,8 @@ from infrastructure.bank_simulator.chaos import Chaos
 from infrastructure.bank_simulator.database import Database, DatabaseUnusable
 from infrastructure.bank_simulator.desk import Desk
 from infrastructure.bank_simulator.faults import LONGEST_PAUSE_MS, Faults, Switches
+from infrastructure.bank_simulator.operations import offered
+from infrastructure.bank_simulator.pages import Pages
 from infrastructure.bank_simulator.profiles import PROFILES
 from infrastructure.bank_simulator.remembered import RememberedAnswers
 
@@ -30,6 +33,8 @@ START_TIMEOUT_SECONDS = 10.0
 PROBE_SECONDS = 0.02
 LONGEST_EXPIRY_HOURS = 24 * 365 * 10
 LONGEST_LIMIT_SECONDS = 600
+LONGEST_SETTLING_SECONDS = 30 * 24 * 3600
+PUBLIC_URL = re.compile(r"https?://[!-~]{1,200}")
 
 
 class WrongOptions(ValueError):
@@ -42,7 +47,9 @@ class BankOptions:
 
     `happy_balance`: cents for the happy-path card, if more than it was issued with.
     `gives_up_seconds`: how long it works on a call at most.
-    `seed`: makes latency and failures repeatable. Raises `WrongOptions`.
+    `settle_seconds`: until a bank transfer is settled. `public_url`: where browsers find the pages for
+    shoppers, if not where the bank listens. `seed`: makes latency and failures repeatable. Raises
+    `WrongOptions`.
     """
 
     failure_rate: float = 0.05
@@ -52,6 +59,8 @@ class BankOptions:
     profile: str = "ficmart"
     happy_balance: int | None = None
     gives_up_seconds: float = 15
+    settle_seconds: float = 2
+    public_url: str | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -74,6 +83,14 @@ class BankOptions:
                 0 < self.gives_up_seconds <= LONGEST_LIMIT_SECONDS,
                 f"the bank has to give up on a call within {LONGEST_LIMIT_SECONDS} seconds",
             ),
+            (
+                0 <= self.settle_seconds <= LONGEST_SETTLING_SECONDS,
+                f"a transfer must settle within 0 to {LONGEST_SETTLING_SECONDS} seconds",
+            ),
+            (
+                self.public_url is None or PUBLIC_URL.fullmatch(self.public_url) is not None,
+                "the public URL must be http(s)://…",
+            ),
             (self.profile in PROFILES, f"the profile must be one of {', '.join(PROFILES)}"),
             (
                 self.happy_balance is None or 0 <= self.happy_balance < 2**62,
@@ -95,15 +112,15 @@ def run(*, host: str, port: int, database: Path, options: BankOptions) -> None:
     except DatabaseUnusable as error:
         raise WrongOptions(str(error)) from error
     try:
-        app = build_app(disk, options)
+        app = build_app(disk, options, pages_at=options.public_url or _url(address))
         gc.freeze()
         asyncio.run(_serve(app, address, options.profile))
     finally:
         disk.close()
 
 
-def build_app(database: Database, options: BankOptions) -> App:
-    """The whole bank without its socket."""
+def build_app(database: Database, options: BankOptions, *, pages_at: str) -> App:
+    """The whole bank without its socket; `pages_at` is the address that browsers find it at."""
     profile = PROFILES[options.profile]
     books = Books(database, profile)
     if options.happy_balance is not None:
@@ -116,8 +133,17 @@ def build_app(database: Database, options: BankOptions) -> App:
         faults=faults,
         chaos=Chaos(options.seed),
         clock=time.time,
+        settle_seconds=options.settle_seconds,
+        pages_at=pages_at.rstrip("/"),
     )
-    return App(desk=desk, books=books, faults=faults, gives_up_seconds=options.gives_up_seconds)
+    return App(
+        desk=desk,
+        books=books,
+        faults=faults,
+        operations=offered(profile),
+        pages=Pages(books, desk.now) if profile.challenges else None,
+        gives_up_seconds=options.gives_up_seconds,
+    )
 
 
 def _switches(options: BankOptions) -> Switches:
@@ -147,6 +173,11 @@ def _free_address(host: str, port: int) -> tuple[str, int]:
     return str(name[0]), int(name[1])
 
 
+def _url(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 async def _serve(app: App, address: tuple[str, int], profile: str) -> None:
     host, port = address
     # Half of the embedded server's methods have no types.
@@ -167,8 +198,7 @@ async def _serve(app: App, address: tuple[str, int], profile: str) -> None:
         loop.add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve())
     await _until_listening(address)
-    shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"bank simulator ({profile}) listening at http://{shown}:{port}\n")
+    sys.stdout.write(f"bank simulator ({profile}) listening at {_url(address)}\n")
     sys.stdout.flush()
     await stop.wait()
     server.stop()

@@ -48,7 +48,7 @@ def migrate(database_url: str) -> list[str]:
         applied: dict[str, str] = dict(rows)
         due = [name for name, text in _files() if _apply(connection, applied, name, text)]
         connection.execute(EXTEND_EVENTS)
-        made = generations.create_missing(_with_dicts(connection))
+        made = generations.create_missing(_with_dicts(connection), due)
         return due + [f"the read model {name}" for name in made]
 
 

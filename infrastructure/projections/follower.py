@@ -48,11 +48,11 @@ NEW: Final[LiteralString] = """
         FROM unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
              AS r (shard, after, upto)
         CROSS JOIN LATERAL (
-            SELECT originator_id, originator_version FROM public.events
+            SELECT originator_id, originator_version, topic FROM public.events
             WHERE shard = r.shard AND position > r.after AND position <= r.upto
             ORDER BY position LIMIT %(limit)s
         ) AS e
-        WHERE NOT EXISTS (
+        WHERE e.topic LIKE %(topics)s AND NOT EXISTS (
             SELECT FROM public.projection_quarantine AS q
             WHERE q.name = %(name)s AND q.generation = %(generation)s
               AND q.shard = r.shard AND q.originator_id = e.originator_id
@@ -152,6 +152,7 @@ class Follower:
         self._model = read_model(generation.name) if model is None else model
         self._mapper = FlatMapper(FlatJSON())
         self._identity = {"name": generation.name, "generation": generation.generation}
+        self.topics = f"{self._model.aggregate}.%"
 
     def step(
         self,
@@ -205,7 +206,9 @@ class Follower:
             held = hold(connection, self._generation)
             # First, so that whoever retries what was set aside comes before all this or after it.
             advanced = connection.execute(ADVANCE, {**ranges, **self._identity})
-            new = connection.execute(NEW, {**ranges, **self._identity, "limit": share})
+            new = connection.execute(
+                NEW, {**ranges, **self._identity, "topics": self.topics, "limit": share}
+            )
             pipeline.sync()
             if held.fetchone() is None or advanced.rowcount != len(ranges["shards"]):
                 raise Overtaken(self._generation.name)

@@ -10,6 +10,7 @@ Whoever writes the rows of a generation holds its row here, in common with other
 drops its tables holds that row alone.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, LiteralString
@@ -170,8 +171,9 @@ def in_slot(connection: Connection[DictRow], name: str, slot: Slot) -> Generatio
     return found[0] if found else None
 
 
-def create_missing(connection: Connection[DictRow]) -> list[str]:
-    """Makes the tables of read models that the database does not know yet; their names."""
+def create_missing(connection: Connection[DictRow], migrated: Collection[str]) -> list[str]:
+    """Makes the tables of read models that the database does not know yet; their names. `migrated`:
+    the migrations that were applied just now."""
     known = {each.name for each in all_generations(connection)}
     missing = [model for model in READ_MODELS if model.name not in known]
     row = connection.execute(HEADS_TOTAL).fetchone()
@@ -179,7 +181,8 @@ def create_missing(connection: Connection[DictRow]) -> list[str]:
     for model in missing:
         connection.execute(model.CREATE)
         connection.execute(model.INDEXES)
-        lacks_the_past = is_inline(model.name) and not is_first
+        has_no_past = is_first or model.migration in migrated
+        lacks_the_past = is_inline(model.name) and not has_no_past
         version = INCOMPLETE if lacks_the_past else model.version
         generation = _insert(connection, model, Slot.LIVE, Status.LIVE, version)
         if not is_inline(model.name):

@@ -55,7 +55,8 @@ TIMES_OVERTAKEN: Final = 1_000
 # In order of the primary key: a payment's events come together, and nothing is sorted.
 EVENTS: Final[LiteralString] = """
     SELECT shard, originator_id, 1 AS since, originator_version, topic, state FROM public.events
-    WHERE shard = %(shard)s ORDER BY shard, originator_id, originator_version
+    WHERE shard = %(shard)s AND topic LIKE %(topics)s
+    ORDER BY shard, originator_id, originator_version
 """
 HEAD: Final[LiteralString] = "SELECT position FROM public.shard_heads WHERE shard = %(shard)s"
 QUARANTINED: Final[LiteralString] = """
@@ -273,10 +274,14 @@ def _write_shard(
     head = reader.execute(HEAD, {"shard": shard}).fetchone()
     assert head is not None
     payments = _payments(reader, follower, shard)
+    counted = 0
     while batch := list(islice(payments, PAYMENTS_IN_A_BATCH)):
         follower.take_in(writer, batch)
-        _count(sum(each.new for each in batch if isinstance(each, Change)))
+        new = sum(each.new for each in batch if isinstance(each, Change))
+        _count(new)
+        counted += new
     position: int = head["position"]
+    _count(max(0, position - counted))  # those of aggregates of other kinds
     return position
 
 
@@ -286,7 +291,7 @@ def _payments(
     """Each payment of the shard, whole, with a page of rows in memory at a time."""
     with reader.cursor(name="events") as cursor:
         cursor.itersize = FETCHED_AT_ONCE
-        cursor.execute(EVENTS, {"shard": shard}, binary=True)
+        cursor.execute(EVENTS, {"shard": shard, "topics": follower.topics}, binary=True)
         yield from follower.read(cursor)
 
 

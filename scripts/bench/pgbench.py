@@ -89,7 +89,7 @@ def run(url: str, folder: Path, kind: str, *, clients: int, seconds: float) -> f
     return float(found[1])
 
 
-def _literal(name: str, value: Any, payment_id: UUID) -> str:  # noqa: PLR0911 - a case a type
+def _literal(name: str, value: Any, payment_id: UUID) -> str:  # noqa: C901, PLR0911 - a case a type
     """The value as SQL in which pgbench sees no variable of its own."""
     match value:
         case UUID() if value == payment_id:
@@ -108,6 +108,8 @@ def _literal(name: str, value: Any, payment_id: UUID) -> str:  # noqa: PLR0911 -
             return f"'{value}'::uuid"
         case datetime():
             return f"{_text(value.isoformat())}::timestamptz"
+        case list():
+            return f"ARRAY[{', '.join(_text(str(each)) for each in value)}]::text[]"
         case Jsonb():
             return f"{_text(json.dumps(value.obj))}::jsonb"
         case _:

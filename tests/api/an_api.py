@@ -244,6 +244,9 @@ def check_manners(response: TestResponse, method: str) -> None:
     assert response.status_code != 500, response.text
     if method in {"HEAD", "OPTIONS"} or response.request.path.startswith(("/docs", "/metrics")):
         return
+    if response.status_code == 204:
+        assert response.data == b""
+        return
     assert response.content_type == "application/json", response.text
     if response.status_code >= 400:
         error = ErrorOut.model_validate_json(response.data, strict=True).error

@@ -1,16 +1,18 @@
 """Who may ask, and whose data it is: merchants and modes never see one another."""
 
 import base64
+import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from werkzeug.test import TestResponse
 
 from api.app import ROUTES
 from api.schemas import RefundOut
 from domain.commands import Mode
 from infrastructure.api_keys import KeyType, Scope
-from tests.api.an_api import Api, Caller, brief, error_of, json_of, refusal, shaped
+from tests.api.an_api import GOOD_CARD, Api, Caller, brief, error_of, json_of, refusal, shaped
 
 UNAUTHENTICATED = "authentication_error"
 FORBIDDEN = "permission_error"
@@ -109,7 +111,21 @@ def test_a_suspended_merchants_keys_open_nothing_until_it_is_resumed(api: Api) -
     assert resumed.status_code == 200
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+OF_SECRET_KEYS: Final = [route for route in ROUTES if not route.takes_publishable_keys]
+
+
+def test_few_routes_take_publishable_keys() -> None:
+    taking = [f"{each.method} {each.path}" for each in ROUTES if each.takes_publishable_keys]
+
+    assert taking == [
+        "POST /v1/payment_methods",
+        "POST /v1/payment_intents",
+        "POST /v1/payment_intents/<intent_id>/confirm",
+        "GET /v1/payment_intents/<intent_id>",
+    ]
+
+
+@pytest.mark.parametrize("route", OF_SECRET_KEYS, ids=lambda route: f"{route.method} {route.path}")
 def test_a_publishable_key_moves_and_reads_no_money(api: Api, route: Any) -> None:
     merchant = api.merchant(type=KeyType.PUBLISHABLE)
 
@@ -148,8 +164,8 @@ def test_a_reading_key_reads_and_a_writing_key_writes(api: Api) -> None:
 
 
 def concrete(path: str) -> str:
-    """The route's path with some id in it."""
-    return path.partition("<")[0] + ("x" if "<" in path else "")
+    """The route's path with some ids in it."""
+    return re.sub(r"<[^>]*>", "x", path)
 
 
 # --- merchants and modes ------------------------------------------------------------------------
@@ -171,6 +187,7 @@ def test_on_every_route_anothers_object_is_a_404(merchant: Caller, stranger: Cal
     named = {"payment_id": payment_id}
 
     answers = {
+        **of_people(merchant, stranger, charge),
         "POST /v1/captures": [stranger.post("/v1/captures", named)],
         "POST /v1/voids": [stranger.post("/v1/voids", named)],
         "POST /v1/refunds": [
@@ -190,7 +207,8 @@ def test_on_every_route_anothers_object_is_a_404(merchant: Caller, stranger: Cal
         ],
         "GET /v1/orders/<any_text:order_id>": [stranger.get(f"/v1/orders/{order_id}")],
     }
-    of_no_object = {"POST /v1/authorizations", "GET /v1/balance"}
+    of_no_object = {"POST /v1/authorizations", "POST /v1/customers", "GET /v1/balance"}
+    of_no_object.add("POST /v1/payment_methods")
 
     walked = {f"{route.method} {route.path}" for route in ROUTES}
     assert walked == {*answers, *of_no_object}
@@ -199,6 +217,85 @@ def test_on_every_route_anothers_object_is_a_404(merchant: Caller, stranger: Cal
     assert json_of(stranger.get("/v1/receipts"))["data"] == []
     assert json_of(stranger.get("/v1/refunds"))["data"] == []
     assert json_of(stranger.get(f"/v1/receipts?order_id={order_id}"))["data"] == []
+
+
+def people_of(merchant: Caller) -> tuple[str, str, str]:
+    """The ids of a customer, of a payment method of theirs, and of an intent."""
+    card = {"type": "card", "card": GOOD_CARD}
+    customer = json_of(merchant.post("/v1/customers", {"name": "Mallory"}))["id"]
+    method = json_of(merchant.post("/v1/payment_methods", card))["id"]
+    merchant.post(f"/v1/payment_methods/{method}/attach", {"customer": customer})
+    return customer, method, json_of(merchant.post("/v1/payment_intents", an_intent()))["id"]
+
+
+def of_people(merchant: Caller, stranger: Caller, charge: str) -> dict[str, list[TestResponse]]:
+    """What a stranger is told of a customer, their payment method, and an intent."""
+    customer, method, intent = people_of(merchant)
+    mine, theirs = f"/v1/customers/{customer}", f"/v1/payment_methods/{method}"
+    wanted = f"/v1/payment_intents/{intent}"
+    return {
+        "GET /v1/customers": [stranger.get(f"/v1/customers?starting_after={customer}")],
+        "GET /v1/customers/<customer_id>": [stranger.get(mine)],
+        "POST /v1/customers/<customer_id>": [stranger.post(mine, {"name": "Eve"})],
+        "PATCH /v1/customers/<customer_id>": [
+            stranger.request("PATCH", mine, json={"name": "Eve"})
+        ],
+        "DELETE /v1/customers/<customer_id>": [stranger.request("DELETE", mine)],
+        "GET /v1/customers/<customer_id>/payment_methods": [
+            stranger.get(f"{mine}/payment_methods")
+        ],
+        "GET /v1/customers/<customer_id>/payment_methods/<method_id>": [
+            stranger.get(f"{mine}/payment_methods/{method}")
+        ],
+        "GET /v1/payment_methods": [
+            stranger.get(f"/v1/payment_methods?customer={customer}"),
+            stranger.get(f"/v1/payment_methods?ending_before={method}"),
+        ],
+        "GET /v1/payment_methods/<method_id>": [stranger.get(theirs)],
+        "POST /v1/payment_methods/<method_id>": [stranger.post(theirs, {"metadata": {"a": "b"}})],
+        "POST /v1/payment_methods/<method_id>/attach": [
+            stranger.post(f"{theirs}/attach", {"customer": customer})
+        ],
+        "POST /v1/payment_methods/<method_id>/detach": [stranger.post(f"{theirs}/detach", {})],
+        **of_intents(stranger, wanted, customer, method),
+        **of_charges(stranger, intent, charge),
+    }
+
+
+def of_intents(
+    stranger: Caller, wanted: str, customer: str, method: str
+) -> dict[str, list[TestResponse]]:
+    """What a stranger is told of an intent, which is `wanted`."""
+    intent = wanted.rpartition("/")[2]
+    return {
+        "POST /v1/payment_intents": [
+            stranger.post("/v1/payment_intents", an_intent(customer=customer)),
+            stranger.post("/v1/payment_intents", an_intent(payment_method=method)),
+        ],
+        "GET /v1/payment_intents": [stranger.get(f"/v1/payment_intents?starting_after={intent}")],
+        "GET /v1/payment_intents/<intent_id>": [stranger.get(wanted)],
+        "POST /v1/payment_intents/<intent_id>": [stranger.post(wanted, {"amount": 100})],
+        "POST /v1/payment_intents/<intent_id>/confirm": [
+            stranger.post(f"{wanted}/confirm", {"payment_method": "pm_card_visa"})
+        ],
+        "POST /v1/payment_intents/<intent_id>/capture": [stranger.post(f"{wanted}/capture", {})],
+        "POST /v1/payment_intents/<intent_id>/cancel": [stranger.post(f"{wanted}/cancel", {})],
+    }
+
+
+def of_charges(stranger: Caller, intent: str, charge: str) -> dict[str, list[TestResponse]]:
+    """What a stranger is told of a charge."""
+    return {
+        "GET /v1/charges": [
+            stranger.get(f"/v1/charges?payment_intent={intent}"),
+            stranger.get(f"/v1/charges?starting_after={charge}"),
+        ],
+        "GET /v1/charges/<charge_id>": [stranger.get(f"/v1/charges/{charge}")],
+    }
+
+
+def an_intent(**fields: Any) -> dict[str, Any]:
+    return {"amount": 1000, "currency": "usd", **fields}
 
 
 def test_an_idempotency_key_is_the_merchants_and_the_modes_own(

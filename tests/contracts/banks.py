@@ -5,8 +5,9 @@ the bank of the simulated world.
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-from domain.bank import Answer, BankCapabilities, BankRequest, Operation
+from domain.bank import ActionRequired, Answer, BankCapabilities, BankRequest, Operation
 from domain.bank import Bank as BankPort
 from domain.bank_records import BankRecords
 from infrastructure.bank.breaker import FAILURES_IN_A_ROW
@@ -17,6 +18,7 @@ from infrastructure.clock import SystemClock
 from tests.builders import (
     EMPTY_MASTERCARD,
     EXPIRED_MASTERCARD,
+    FULL_AMOUNTS,
     SMALL_VISA,
     VISA,
     a_bank_request,
@@ -63,12 +65,19 @@ class RecordKeeper(Partner, Protocol):
         """It says that it is not well."""
 
 
+class ChallengingPartner(RecordKeeper, Protocol):
+    """A bank of the extended kind, which has some shoppers approve."""
+
+    def shopper_decides(self, asked: ActionRequired, *, approves: bool) -> None:
+        """At the page that the shopper was sent to."""
+
+
 class LittleBank:
     """The fake."""
 
-    def __init__(self) -> None:
+    def __init__(self, capabilities: BankCapabilities = FULL_AMOUNTS) -> None:
         self._clock = SteppableClock()
-        self._fake = FakeBank(self._clock)
+        self._fake = FakeBank(self._clock, capabilities)
         self._records = FakeRecords(self._fake)
 
     @property
@@ -97,6 +106,9 @@ class LittleBank:
     def done_under(self, key: str) -> int:
         return self._fake.done[key]
 
+    def shopper_decides(self, asked: ActionRequired, *, approves: bool) -> None:
+        self._fake.shopper_decides(asked.bank_id, approves=approves)
+
 
 FAULTS = {
     Misfortune.FAILS: "fail_before",
@@ -109,13 +121,13 @@ FAULTS = {
 class SimulatedBank:
     """The driver, over HTTP, at the simulator."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, profile: str = "ficmart") -> None:
         self._simulator = simulator
         self._simulator.faults(reset=True)
         client = BankClient(f"http://127.0.0.1:{simulator.port}", connections=2)
         pace = Pace(1000, SystemClock(), threading.Event().wait)
         self._records = BankRecordsOverHTTP(client, pace, timeout_seconds=5.0)
-        self._driver = BankDriver(client, SystemClock(), profile="ficmart", timeout_seconds=5.0)
+        self._driver = BankDriver(client, SystemClock(), profile=profile, timeout_seconds=5.0)
 
     @property
     def bank(self) -> BankPort:
@@ -151,6 +163,13 @@ class SimulatedBank:
 
     def done_under(self, key: str) -> int:
         return len(self._simulator.entries(key))
+
+    def shopper_decides(self, asked: ActionRequired, *, approves: bool) -> None:
+        page = urlsplit(asked.url)
+        assert page.port == self._simulator.port
+        form = b"decision=approve" if approves else b"decision=refuse"
+        answer = self._simulator.request("POST", page.path, form)
+        assert answer.status in {200, 303}, answer.text
 
 
 SCRIPTED = {

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from infrastructure.database import Pool, open_pool
+from tests.builders import ANY_AMOUNT
 from tests.conftest import Databases
 from tests.contracts.banks import (
     BankOfTheSimulatedWorld,
+    ChallengingPartner,
     LittleBank,
     Partner,
     RecordKeeper,
@@ -68,3 +70,20 @@ def keeper(request: pytest.FixtureRequest) -> RecordKeeper:
     if request.param == "fake":
         return LittleBank()
     return SimulatedBank(request.getfixturevalue("simulator"))
+
+
+@pytest.fixture(scope="session")
+def extended_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
+    """The simulator of the richer kind."""
+    folder = tmp_path_factory.mktemp("extended-contracts")
+    bank = Bank(folder / "bank.db", *CALM, "--profile", "extended")
+    yield bank
+    bank.kill()
+
+
+@pytest.fixture(params=["fake", "simulator"])
+def challenging(request: pytest.FixtureRequest) -> ChallengingPartner:
+    """A bank that has some shoppers approve, behind the ports."""
+    if request.param == "fake":
+        return LittleBank(ANY_AMOUNT)
+    return SimulatedBank(request.getfixturevalue("extended_simulator"), "extended")

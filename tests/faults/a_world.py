@@ -37,9 +37,11 @@ OUTSTANDING: Final[LiteralString] = """
            (SELECT count(*) FROM idempotency_keys WHERE status IS NULL) AS unanswered_keys,
            (SELECT count(*) FROM receipts WHERE pending) AS pending_receipts
 """
+# An intent's attempts are of no order, or of one that may have others.
 WRONG_SLOTS: Final[LiteralString] = """
     SELECT payment_id FROM order_slots FULL JOIN (
         SELECT payment_id FROM receipts WHERE status IN ('pending', 'authorized', 'captured')
+          AND NOT document ? 'intent_id'
     ) AS live USING (payment_id) WHERE live.payment_id IS NULL OR order_id IS NULL
 """
 RECEIPTS: Final[LiteralString] = "SELECT document FROM receipts"

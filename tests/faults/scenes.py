@@ -42,6 +42,33 @@ def refund(world: World, **faults: Any) -> Scene:
     return a_request(merchant, "/v1/refunds", body, **faults)
 
 
+def an_intent(merchant: Caller) -> dict[str, Any]:
+    method = merchant.post("/v1/payment_methods", {"type": "card", "card": GOOD_CARD})
+    return {"amount": 5000, "currency": "usd", "payment_method": json_of(method)["id"]}
+
+
+def paid_intent(world: World, **faults: Any) -> Scene:
+    """Created, authorized and captured by one request."""
+    merchant = world.merchant()
+    body = an_intent(merchant) | {"confirm": True}
+    return a_request(merchant, "/v1/payment_intents", body, **faults)
+
+
+def confirmed_intent(world: World, **faults: Any) -> Scene:
+    merchant = world.merchant()
+    intent = json_of(merchant.post("/v1/payment_intents", an_intent(merchant)))
+    path = f"/v1/payment_intents/{intent['id']}/confirm"
+    return a_request(merchant, path, {"expand": ["latest_charge"]}, status=200, **faults)
+
+
+def canceled_intent(world: World) -> Scene:
+    """Given up, with what it held."""
+    merchant = world.merchant()
+    body = an_intent(merchant) | {"confirm": True, "capture_method": "manual"}
+    intent = json_of(merchant.post("/v1/payment_intents", body))
+    return a_request(merchant, f"/v1/payment_intents/{intent['id']}/cancel", {}, status=200)
+
+
 def expiry(world: World) -> Scene:
     """As if the bank had held the money eight days ago: its hold was for seven."""
     merchant = world.merchant()
@@ -73,6 +100,10 @@ SCENES: Final[Mapping[str, Callable[[World], Scene]]] = {
     "capture that is done without an answer": lambda world: capture(world, drop_after=1),
     "void": void,
     "refund": refund,
+    "intent paid by one request": paid_intent,
+    "intent whose capture has no answer": lambda world: paid_intent(world, drop_after=1),
+    "intent confirmed": confirmed_intent,
+    "intent given up": canceled_intent,
     "expiry": expiry,
     "authorization taken up": lambda w: resumed(w, authorization(w, drop_before=1)),
     "capture taken up": lambda w: resumed(w, capture(w, drop_after=1)),

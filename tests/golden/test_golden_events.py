@@ -7,6 +7,7 @@ changed event is a new class version with a file of its own; no file here is eve
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -16,10 +17,14 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.utils import register_topic
 
+from domain.customer import Customer
 from domain.payment import Payment, Status
+from domain.payment_intent import PaymentIntent, Terms
+from domain.payment_method import PaymentMethod
 from infrastructure.event_store import FlatJSON, FlatMapper, UnknownEventVersion
-from tests.builders import Story
+from tests.builders import NOON, Story, a_card, a_tenant, an_id, dollars
 
+AGGREGATES: Final[tuple[type[Any], ...]] = (Payment, PaymentIntent, PaymentMethod, Customer)
 EVENTS = sorted((Path(__file__).parent / "events").glob("*.json"))
 
 mapper = FlatMapper(FlatJSON())
@@ -57,13 +62,15 @@ def stored(document: dict[str, Any], **more_state: object) -> StoredEvent:
     )
 
 
-def event_classes() -> list[type[Payment.Event]]:
-    """Every event that a payment can have: what says its own topic."""
-    classes = [each for _, each in inspect.getmembers(Payment, inspect.isclass)]
+def event_classes(*aggregates: type[Any]) -> list[type[Any]]:
+    """Every event that these aggregates can have, or any: what says its own topic."""
     return [
         each
-        for each in classes
-        if issubclass(each, Payment.Event) and each is not Payment.Event and "TOPIC" in vars(each)
+        for aggregate in aggregates or AGGREGATES
+        for _, each in inspect.getmembers(aggregate, inspect.isclass)
+        if issubclass(each, aggregate.Event)
+        and each is not aggregate.Event
+        and "TOPIC" in vars(each)
     ]
 
 
@@ -126,20 +133,44 @@ def test_every_file_has_the_fields_that_its_event_is_stored_with_now() -> None:
         Story().authorized().voided().payment,
         Story().authorized().expired().payment,
         Story().declined().payment,
+        Story().challenged().authorized().payment,
         Story().authorized().asked_to_void().declined().payment,
         Story().authorized().asked_to_capture().declined().payment,
         Story().authorized().captured().asked_to_refund().declined().payment,
         Story().authorized().differing().resolved(Status.CAPTURED, "cap_1").payment,
         Story().authorized().capture_lost().resolved(Status.CAPTURED, "cap_1").payment,
     ]
+    events: list[Any] = [event for payment in lived for event in payment.history]
     now = {}
-    for event in (event for payment in lived for event in payment.history):
+    for event in [*events, *others_events()]:
         as_stored = mapper.to_stored_event(event)
         now[as_stored.topic] = set(json.loads(as_stored.state))
 
     newest = {golden(path)["topic"]: set(json.loads(golden(path)["state"])) for path in EVENTS}
 
     assert newest == now
+
+
+def others_events() -> list[Any]:
+    """One of each that is not a payment's."""
+    of: dict[str, Any] = {"tenant": a_tenant(), "at": NOON}
+    terms = Terms(money=dollars(50), metadata={})
+    intent = PaymentIntent.create(intent_id=an_id(), family="payment_intents", terms=terms, **of)
+    intent.update(replace(terms, description="Two books"), None, at=NOON)
+    intent.begin_attempt(an_id(), "pm_card_visa", None, at=NOON)
+    given_up = PaymentIntent.create(intent_id=an_id(), family="async", terms=terms, **of)
+    given_up.cancel(None, None, at=NOON)
+    method = PaymentMethod.create(
+        method_id=an_id(), card=a_card().face(), fingerprint="0f", metadata={}, **of
+    )
+    method.update(metadata={"a": "b"}, exp_month=1, exp_year=2035, at=NOON)
+    method.attach("cus_1", at=NOON)
+    method.detach(at=NOON)
+    customer = Customer.create(customer_id=an_id(), metadata={}, **of)
+    customer.update(fields=["name"], metadata={}, at=NOON)
+    customer.delete(at=NOON)
+    histories = (intent, given_up, method, customer)
+    return [event for each in histories for event in each.history]
 
 
 def test_every_file_is_of_an_event_that_is_still_known() -> None:
@@ -151,8 +182,10 @@ def test_every_file_is_of_an_event_that_is_still_known() -> None:
 def test_topics_are_the_events_own_and_never_a_module_path() -> None:
     topics = [event_class.TOPIC for event_class in event_classes()]
 
-    assert len(topics) == len(set(topics)) == 17
-    assert all(topic.startswith("payment.") and ":" not in topic for topic in topics)
+    assert len(topics) == len(set(topics)) == 29
+    kinds = {topic.partition(".")[0] for topic in topics}
+    assert kinds == {"payment", "payment_intent", "payment_method", "customer"}
+    assert not any(":" in topic for topic in topics)
 
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)

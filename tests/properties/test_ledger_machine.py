@@ -24,6 +24,7 @@ from tests.builders import (
     ANY_AMOUNT,
     FAR_DEADLINE,
     a_card,
+    a_challenged_card,
     a_small_card,
     a_tenant,
     an_empty_card,
@@ -48,10 +49,10 @@ AN_ID = {
     Status.VOIDED: "void_1",
     Status.EXPIRED: "void_1",
 }
-MANY = 6  # more than a run of misfortunes can take to settle one call
+MANY = 8  # more than a run of misfortunes can take to settle one call
 
 orders = st.sampled_from(["ORD-1", "ORD-2"])
-cards = st.sampled_from([a_card(), a_card(), a_small_card(), an_empty_card()])
+cards = st.sampled_from([a_card(), a_card(), a_challenged_card(), a_small_card(), an_empty_card()])
 amounts = st.one_of(st.none(), st.integers(1, 30_000))
 misfortunes = st.lists(st.sampled_from(Misfortune), max_size=4)
 
@@ -114,6 +115,19 @@ class LedgerMachine(RuleBasedStateMachine):
             self.leases.append(call)
             if not dies:
                 self.ask(lambda call=call: self.resume(call), luck)
+
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data(), approves=st.booleans())
+    def a_shopper_decides(self, data: st.DataObject, approves: bool) -> None:
+        self.bank.shopper_decides(data.draw(st.sampled_from(self.waiting())), approves=approves)
+
+    def waiting(self) -> list[str]:
+        """The bank's ids of what shoppers were told to approve."""
+        return [
+            payment.awaited_authorization_id
+            for payment in self.payments()
+            if payment.action_url is not None and payment.awaited_authorization_id is not None
+        ]
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
@@ -213,6 +227,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """Once the bank is well, everything settles, and the books agree."""
         self.bank.has_recovered()
         for _ in range(MANY):
+            for bank_id in self.waiting():
+                self.bank.shopper_decides(bank_id, approves=True)
             self.ledger.steppable.advance(LEASE_SECONDS)
             for call in self.ledger.bank_calls.take_due(100, LEASE_SECONDS):
                 self.resume(call)
@@ -270,6 +286,7 @@ class LedgerMachine(RuleBasedStateMachine):
             receipt = self.ledger.store.tables.receipts[payment.id]
             assert receipt == receipts.fold(payment.history)
             assert receipt["status"] == payment.status
+            assert receipt.get("action_url") == payment.action_url
             assert receipt["amount_captured"] == payment.captured_minor
             assert receipt["amount_refunded"] == payment.refunded_minor
             running = payment.running and payment.running.operation

@@ -26,7 +26,6 @@ from projections.registry import INLINE, READ_MODELS, read_model
 from tests.builders import NOON, Story, a_payment, an_id
 from tests.infrastructure.projections.a_log import (
     FOLLOWING_NAMES,
-    NAMES,
     append,
     append_unreadable,
     backends_that_wait,
@@ -90,11 +89,12 @@ def test_every_read_model_is_listed_with_its_lag(
 
     found = listed(run)
 
-    assert set(found) == {(name, 1) for name in NAMES}
+    assert set(found) == {(model.name, 1) for model in READ_MODELS}
     assert all(set(row) == LISTED for row in found.values())
     assert {name for name, _ in found if found[name, 1]["inline"]} == {m.name for m in INLINE}
     lags = {name: found[name, 1]["lag_events"] for name, _ in found}
-    assert lags == {"receipts": 0, "refunds": 0, "balances": 4, "customers": 0, "operations": 4}
+    none = {model.name: 0 for model in READ_MODELS}
+    assert lags == none | {"balances": 4, "operations": 4}
     assert found["balances", 1]["lag_seconds"] > 0
     assert found["customers", 1]["lag_seconds"] == 0
     assert "balances" in done(run("list"))
@@ -158,7 +158,7 @@ def test_a_difference_is_shown_field_by_field_and_is_status_one(
     ]
     assert for_people.stdout.splitlines()[1:] == ["  entries: 9 -> 2"]
     done(run("promote", "balances"))
-    assert rows(connection, READ_MODELS[2]) == replayed_rows(connection, "balances")
+    assert rows(connection, read_model("balances")) == replayed_rows(connection, "balances")
 
 
 def test_the_command_that_is_installed_rebuilds_in_several_processes(

@@ -15,7 +15,7 @@ from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from eventsourcing.utils import Environment
 from psycopg import OperationalError
 
-from domain.bank import Unknown
+from domain.bank import ActionRequired, Unknown
 from domain.commands import Cause, Tenant
 from domain.errors import (
     ConcurrentChange,
@@ -203,13 +203,14 @@ class SimulatedBankCalls(InMemoryBankCalls):
         super().__init__(world.store)
         self._world = world
 
-    def park(self, call: BankCall, unknown: Unknown) -> None:
+    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
+        assert isinstance(answer, Unknown), "its bank asks no shopper"
         world = self._world
         plain = super().park
 
         def park() -> None:
-            plain(call, unknown)
-            world.trace("store", f"parks {call.bank_key}", unknown.reason)
+            plain(call, answer)
+            world.trace("store", f"parks {call.bank_key}", answer.reason)
             world.checks.parked(call)
 
         with unavailability_named():

@@ -7,7 +7,16 @@ from uuid import UUID
 
 import pytest
 
-from domain.bank import Answer, Approved, BankRequest, Declined, Operation, Outcome, Unknown
+from domain.bank import (
+    ActionRequired,
+    Answer,
+    Approved,
+    BankRequest,
+    Declined,
+    Operation,
+    Outcome,
+    Unknown,
+)
 from domain.commands import Tenant
 from domain.ledger import Settled
 from domain.payment import Payment
@@ -126,10 +135,10 @@ class WithoutSlots(SimulatedStore):
 class WithoutFence(SimulatedBankCalls):
     """Whoever lost the lease may give the call up all the same."""
 
-    def park(self, call: BankCall, unknown: Unknown) -> None:
+    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
         outstanding = self._world.store.tables.calls.get(call.payment_id)
         fence = call.fence if outstanding is None else outstanding.call.fence
-        super().park(replace(call, fence=fence), unknown)
+        super().park(replace(call, fence=fence), answer)
 
 
 class ShortLeases(SimulatedStore):

@@ -53,7 +53,7 @@ def refund(books: Books, taken: Any, amount: int = 5_000) -> Any:
 
 
 def balances(books: Books, card: str = HAPPY) -> tuple[int, int]:
-    accounts: Any = books.statement()["accounts"]
+    accounts: Any = books.statement(NOON)["accounts"]
     account = next(one for one in accounts if one["card_number"] == card)
     return account["balance"], account["available_balance"]
 
@@ -123,9 +123,9 @@ def test_answers_have_the_published_fields_and_ids(books: Books) -> None:
 def test_the_first_failing_check_refuses_and_records_nothing(
     books: Books, changes: dict[str, Any], code: str
 ) -> None:
-    before = books.statement()
+    before = books.statement(NOON)
     assert refusal(authorize, books, **changes) == code
-    assert books.statement() == before
+    assert books.statement(NOON) == before
 
 
 def test_the_expiry_that_was_sent_does_not_count(books: Books) -> None:
@@ -157,7 +157,7 @@ def test_an_authorization_says_approved_for_ever(books: Books) -> None:
     capture(books, captured)
     void(books, voided)
     for hold in (captured, voided):
-        assert books.authorization(hold["authorization_id"]) == hold
+        assert books.authorization(hold["authorization_id"], NOON) == hold
 
 
 def test_captures_and_refunds_can_be_read_again(books: Books) -> None:
@@ -184,7 +184,7 @@ def test_unknown_ids_are_told_apart(books: Books) -> None:
     assert refusal(refund, books, as_capture) == "capture_not_found"
     assert refusal(void, books, as_hold) == "authorization_not_found"
     assert refusal(capture, books, as_hold) == "authorization_not_found"
-    assert refusal(books.authorization, taken["capture_id"]) == "not_found"
+    assert refusal(books.authorization, taken["capture_id"], NOON) == "not_found"
 
 
 def test_the_partner_knows_none_of_the_extended_cards(books: Books) -> None:
@@ -314,7 +314,7 @@ def _take_step(books: Books, holds: list[Any], captures: list[Any], taken_step: 
 
 
 def _check_sums(books: Books) -> None:
-    journal: Any = books.statement()["transactions"]
+    journal: Any = books.statement(NOON)["transactions"]
     total = dict.fromkeys(("AUTH_HOLD", "CAPTURE", "VOID", "REFUND"), 0)
     for one in journal:
         total[one["type"]] += one["amount"]

@@ -20,9 +20,12 @@ from infrastructure.projections.rebuild import Built, rebuild
 from infrastructure.shards import shard_of
 from projections.balances import EVERYONE
 from projections.changes import Change, ReadModel
-from projections.registry import FOLLOWING, READ_MODELS, read_model
+from projections.registry import FOLLOWING, INLINE, READ_MODELS, read_model
 
-NAMES: Final = [model.name for model in READ_MODELS]
+# The read models of payments: what is shown of these is the engine's, and so all others' too.
+OF_PAYMENTS: Final = [model for model in READ_MODELS if model.aggregate == "payment"]
+INLINE_OF_PAYMENTS: Final = [model for model in INLINE if model.aggregate == "payment"]
+NAMES: Final = [model.name for model in OF_PAYMENTS]
 FOLLOWING_NAMES: Final = [model.name for model in FOLLOWING]
 PATIENCE_SECONDS: Final = 30
 POLL_SECONDS: Final = 0.005

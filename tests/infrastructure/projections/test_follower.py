@@ -22,11 +22,12 @@ from infrastructure.projections.follower import LONGEST_ERROR, Follower, Overtak
 from infrastructure.projections.generations import Slot
 from infrastructure.shards import shard_of
 from projections.changes import Change, ReadModel, Write
-from projections.registry import INLINE, read_model
+from projections.registry import read_model
 from tests.builders import Story, a_payment, an_id, lives
 from tests.infrastructure.postgres_proxy import Loss, PostgresProxy
 from tests.infrastructure.projections.a_log import (
     FOLLOWING_NAMES,
+    INLINE_OF_PAYMENTS,
     NAMES,
     append,
     append_interleaved,
@@ -95,6 +96,7 @@ class Shaky:
         self, model: ReadModel, ids: Collection[UUID], what: Callable[[], Sequence[Write]]
     ) -> None:
         self.name, self.version = model.name, model.version
+        self.aggregate, self.migration = model.aggregate, model.migration
         self.TABLES, self.CREATE, self.INDEXES = model.TABLES, model.CREATE, model.INDEXES
         self._model, self._ids, self._what = model, ids, what
         self.asked = 0
@@ -144,10 +146,10 @@ def test_rows_are_the_fold_of_the_log_for_any_lives_and_any_batches(
 ) -> None:
     paid = [a_refunded_payment()]
     append(pool, *paid)
-    for model in INLINE:
+    for model in INLINE_OF_PAYMENTS:
         rebuilt(database_url, model.name)
     followers = [follower_of(connection, name) for name in FOLLOWING_NAMES]
-    followers += [follower_of(connection, model.name, Slot.BESIDE) for model in INLINE]
+    followers += [follower_of(connection, model.name, Slot.BESIDE) for model in INLINE_OF_PAYMENTS]
 
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
@@ -167,7 +169,7 @@ def test_rows_are_the_fold_of_the_log_for_any_lives_and_any_batches(
     assert_rows_are_of(connection, paid)
     for name in NAMES:
         assert taken_in_once(connection, name), name
-    for model in INLINE:
+    for model in INLINE_OF_PAYMENTS:
         assert list(differences(database_url, model.name)) == []
 
 
@@ -192,7 +194,7 @@ def assert_rows_are_of(connection: Connection[DictRow], payments: Sequence[Payme
     assert totals == totals_of(payments)
     asked = {row["operation"]: row["asked"] for row in connection.execute(ASKED).fetchall()}
     assert asked == asks_of(payments)
-    for model in INLINE:
+    for model in INLINE_OF_PAYMENTS:
         expected = [row for p in payments for row in model.rows(shard_of(p.id), p.history)]
         for schema in ("public", "beside"):
             (table,) = rows(connection, model, schema).values()

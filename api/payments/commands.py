@@ -1,0 +1,62 @@
+"""What commands that ask nothing of the bank have in common: read, decide, record, answer, at once."""
+
+from typing import Any, TypeVar
+from uuid import UUID
+
+from eventsourcing.application import AggregateNotFoundError
+from eventsourcing.domain import Aggregate
+
+from api.http import Answer, Call, json_answer
+from api.payments.expand import expanded
+from api.payments.inputs import missing, uuid_of
+from api.payments.reading import Reader
+from domain.commands import Metadata
+from domain.ids import Prefix
+from domain.intents import claimed_by
+from domain.ledger import Settled
+from domain.records import Record
+
+Kind = TypeVar("Kind", bound=Aggregate)
+
+
+def versioned(call: Call, kind: type[Kind], aggregate_id: UUID) -> Kind | None:
+    """The aggregate as it is, to be changed; None where this tenant has none such."""
+    try:
+        found: Any = call.services.ledger.repository.get(aggregate_id)
+    except AggregateNotFoundError:
+        return None
+    return found if isinstance(found, kind) and found.tenant == call.tenant else None  # type: ignore[attr-defined]
+
+
+def none_if_deleted(call: Call, kind: type[Kind], prefix: Prefix, public_id: str) -> Kind:
+    """The aggregate that a public id names. Raises NotFound, also for a deleted one."""
+    found = versioned(call, kind, uuid_of(prefix, public_id))
+    if found is None or getattr(found, "is_deleted", False):
+        raise missing(prefix)
+    return found
+
+
+def done(
+    call: Call,
+    aggregate: Aggregate,
+    body: dict[str, Any] | None,
+    *records: Record,
+    status: int = 200,
+) -> Settled:
+    """Records what is new of `aggregate`, with `records`, and answers `body`: once, whatever happens."""
+    answer = Answer(status=status, body=b"")
+    if body is not None:
+        whole = expanded(body, call.expand, Reader(call.services, call.tenant))
+        answer = json_answer(status, whole)
+    stored = call.at_once(answer)
+    claims = claimed_by(call.claim, call.cause, aggregate.id, stored)
+    call.services.ledger.record((aggregate,), call.cause, [*claims, *records])
+    return Settled(answer=stored, history=())
+
+
+def set_in(before: Metadata, given: Metadata | str | None) -> dict[str, Any]:
+    """Metadata, merged: an empty text removes a key, and in the place of all of it, all keys."""
+    if given == "":
+        return {}
+    assert not isinstance(given, str), "an empty text is the only one"
+    return {name: value for name, value in {**before, **(given or {})}.items() if value != ""}

@@ -1,0 +1,183 @@
+"""Customers: created, changed and forgotten."""
+
+from typing import Any, Final
+from uuid import UUID
+
+from api.http import Answer, Call, Route, json_answer
+from api.lists import asked_page, told_page
+from api.payments import objects
+from api.payments.commands import done, none_if_deleted, set_in, versioned
+from api.payments.inputs import (
+    CustomerInput,
+    CustomersQuery,
+    ExpandQuery,
+    NothingInput,
+    missing,
+    uuid_of,
+)
+from api.payments.reading import CUSTOMERS, METHODS, Reader
+from api.payments.schemas import CustomerList, CustomerOut
+from api.stripe_dialect import STRIPE
+from domain.customer import Customer
+from domain.ids import Prefix, decode
+from domain.ledger import Settled
+from domain.payment_method import PaymentMethod
+from domain.records import ForgetCard, ForgetPersonalData, KeepPersonalData
+from infrastructure import personal_data
+from infrastructure.api_keys import Scope
+from projections.pages import Page
+
+FAMILY: Final = "payments"
+MOST_METHODS: Final = 100
+
+
+def create(call: Call, body: CustomerInput) -> Settled:
+    """Somebody who pays."""
+    services = call.services
+    customer = Customer.create(
+        customer_id=services.ids.new(),
+        tenant=call.tenant,
+        metadata=set_in({}, body.metadata),
+        at=services.clock.now(),
+    )
+    return _told(call, customer, body.personal({}), status=201)
+
+
+def update(call: Call, body: CustomerInput, *, customer_id: str) -> Settled:
+    """What is given is changed, and nothing else."""
+    customer = none_if_deleted(call, Customer, Prefix.CUSTOMER, customer_id)
+    before = Reader(call.services, call.tenant).personal(customer.id)
+    personal = body.personal(before)
+    changed = [name for name in {*before, *personal} if before.get(name) != personal.get(name)]
+    customer.update(
+        fields=changed,
+        metadata=set_in(customer.metadata, body.metadata),
+        at=call.services.clock.now(),
+    )
+    return _told(call, customer, personal, status=200)
+
+
+def _told(call: Call, customer: Customer, personal: dict[str, Any], *, status: int) -> Settled:
+    record = CUSTOMERS.fold(customer.history)
+    kept = KeepPersonalData(owner=customer.id, tenant=call.tenant, document=personal)
+    return done(call, customer, objects.customer(record, personal), kept, status=status)
+
+
+def delete(call: Call, _body: NothingInput, *, customer_id: str) -> Settled:
+    """Who it is is erased for good, with their cards; their payments stay."""
+    customer = none_if_deleted(call, Customer, Prefix.CUSTOMER, customer_id)
+    _erase_methods(call, customer_id)
+    customer.delete(at=call.services.clock.now())
+    stripe = call.dialect == STRIPE
+    body = objects.deleted("customer", customer_id) if stripe else None
+    forget = ForgetPersonalData(owner=customer.id)
+    return done(call, customer, body, forget, status=200 if stripe else 204)
+
+
+def _erase_methods(call: Call, customer_id: str) -> None:
+    """Before their customer is, so that whoever was stopped on the way can be asked again."""
+    reader, page = (
+        Reader(call.services, call.tenant),
+        Page(limit=MOST_METHODS, filters={"customer_id": customer_id}),
+    )
+    while records := reader.page(METHODS, page)[0]:
+        for record in records:
+            method = versioned(call, PaymentMethod, decode(Prefix.PAYMENT_METHOD, record["id"]))
+            assert method is not None, "what is listed is there"
+            method.erase(at=call.services.clock.now())
+            call.services.ledger.record(
+                (method,),
+                call.cause,
+                [ForgetCard(method_id=method.id), ForgetPersonalData(owner=method.id)],
+            )
+
+
+def get(call: Call, query: ExpandQuery, *, customer_id: str) -> Answer:
+    """One customer."""
+    del query  # a customer refers to nothing
+    found = Reader(call.services, call.tenant).customer(customer_id)
+    if found.get("deleted") and call.dialect != STRIPE:
+        raise missing(Prefix.CUSTOMER)
+    return json_answer(200, found)
+
+
+def list_customers(call: Call, query: CustomersQuery) -> Answer:
+    """Customers, newest first."""
+    reader = Reader(call.services, call.tenant)
+    wanted: dict[str, Any] = {"is_listed": True}
+    if query.email is not None:
+        with call.services.pool.connection() as connection:
+            wanted["ids"] = personal_data.with_email(connection, call.tenant, query.email)
+
+    def cursor(text: str, param: str) -> UUID:
+        reader.record(CUSTOMERS, Prefix.CUSTOMER, text, param)
+        return uuid_of(Prefix.CUSTOMER, text, param)
+
+    page = asked_page(query, wanted, cursor)
+    records, has_more = reader.page(CUSTOMERS, page)
+    body = told_page(
+        reader.customers(records),
+        id_field="id",
+        has_more=has_more,
+        backwards=page.before is not None,
+        url=call.path,
+    )
+    return json_answer(200, body)
+
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/v1/customers",
+        handler=create,
+        body=CustomerInput,
+        scope=Scope.CUSTOMERS_WRITE,
+        summary="Create a customer",
+        family=FAMILY,
+        answers={201: CustomerOut},
+    ),
+    *(
+        Route(
+            method=method,
+            path="/v1/customers/<customer_id>",
+            handler=update,
+            name=f"{'update' if method == 'POST' else 'patch'}_customer",
+            body=CustomerInput,
+            scope=Scope.CUSTOMERS_WRITE,
+            summary="Change a customer",
+            family=FAMILY,
+            answers={200: CustomerOut},
+        )
+        for method in ("POST", "PATCH")
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/customers/<customer_id>",
+        handler=delete,
+        body=NothingInput,
+        scope=Scope.CUSTOMERS_WRITE,
+        summary="Erase who a customer is",
+        family=FAMILY,
+        answers={},
+    ),
+    Route(
+        method="GET",
+        path="/v1/customers",
+        handler=list_customers,
+        query=CustomersQuery,
+        scope=Scope.CUSTOMERS_READ,
+        summary="List customers, newest first",
+        family=FAMILY,
+        answers={200: CustomerList},
+    ),
+    Route(
+        method="GET",
+        path="/v1/customers/<customer_id>",
+        handler=get,
+        query=ExpandQuery,
+        scope=Scope.CUSTOMERS_READ,
+        summary="A customer",
+        family=FAMILY,
+        answers={200: CustomerOut},
+    ),
+)

@@ -1,0 +1,394 @@
+"""Payment intents: what is wanted, attempt by attempt. Spoken in Stripe's words, whoever asks."""
+
+import hmac
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import UUID
+
+from api.errors import invalid
+from api.http import Answer, Call, Route, error_answer, json_answer
+from api.lists import asked_page, told_page
+from api.payments.commands import set_in
+from api.payments.errors import declined_error
+from api.payments.expand import expanded
+from api.payments.inputs import (
+    CancelIntentInput,
+    CaptureIntentInput,
+    ConfirmInput,
+    IntentChange,
+    IntentInput,
+    IntentQuery,
+    IntentsQuery,
+    merged,
+    missing,
+    uuid_of,
+)
+from api.payments.inputs import _Terms as TermsInput
+from api.payments.methods import instrument, made
+from api.payments.reading import CUSTOMERS, INTENTS, Reader
+from api.payments.schemas import IntentList, IntentOut
+from domain.commands import CancelIntent, CaptureIntent, ConfirmIntent, Instrument, Mode
+from domain.errors import CustomerNotFound
+from domain.ids import Prefix, encode
+from domain.intents import PaymentIntents, claimed_by
+from domain.ledger import Reply, Settled
+from domain.money import Money
+from domain.payment import CaptureMethod, Payment
+from domain.payment_intent import Attempt, PaymentIntent, Terms
+from domain.records import BankCall, KeepPersonalData, Record, StoredAnswer
+from infrastructure.api_keys import KeyType, Scope
+from projections import receipts as receipts_model
+
+FAMILY: Final = "payment_intents"
+CREATED: Final = "payment_intents created"  # the answer is the new intent's first
+PERSONAL: Final = ("receipt_email", "shipping")
+CARD: Final = "card"
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def create(call: Call, body: IntentInput) -> Reply:
+    """What a merchant wants to be paid; with `confirm`, and the first attempt."""
+    if call.key.type is KeyType.PUBLISHABLE and call.tenant.mode is not Mode.TEST:
+        raise invalid("publishable_key_not_allowed", "Use a secret key.", status=403)
+    services = call.services
+    paid_with = _paid_with(call, body)
+    terms = Terms(
+        money=Money(body.amount, body.currency),
+        confirmation_method=body.confirmation_method,
+        metadata=set_in({}, body.metadata),
+        **_given_terms(call, body),
+    )
+    if body.confirm and paid_with is None:
+        raise invalid("missing_param", "payment_method is required to confirm.", "payment_method")
+    intent = PaymentIntent.create(
+        intent_id=services.ids.new(),
+        tenant=call.tenant,
+        family=FAMILY,
+        terms=_with_method(terms, paid_with),
+        at=services.clock.now(),
+    )
+    if body.confirm:
+        assert paid_with is not None
+        return _attempt(call, body, paid_with, intent, {}, is_new=True)
+    personal = merged(body, {}, PERSONAL)
+    kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=personal)
+    return _recorded(call, intent, None, [kept], personal, status=201)
+
+
+def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
+    """Something else is wanted, before an attempt is made."""
+    intents = PaymentIntents(call.services.ledger)
+    intent = intents.intent(uuid_of(Prefix.INTENT, intent_id), call.tenant)
+    payment = intents.last_payment(intent)
+    paid_with = _paid_with(call, body)
+    before = intent.terms
+    money = Money(
+        before.money.amount_minor if body.amount is None else body.amount,
+        before.money.currency if body.currency is None else body.currency,
+    )
+    kept = {name: getattr(before, name) for name in Terms.__slots__}
+    terms = Terms(
+        **kept
+        | {"money": money, "metadata": set_in(before.metadata, body.metadata)}
+        | _given_terms(call, body)
+    )
+    last = None if payment is None else Attempt.of(payment)
+    intent.update(_with_method(terms, paid_with), last, at=call.services.clock.now())
+    personal = Reader(call.services, call.tenant).personal(intent.id)
+    changed = merged(body, personal, PERSONAL)
+    records = [KeepPersonalData(owner=intent.id, tenant=call.tenant, document=changed)]
+    return _recorded(call, intent, payment, records, changed, status=200)
+
+
+def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
+    """An attempt."""
+    intent = _asked(call, intent_id, body.client_secret)
+    paid_with = _paid_with(call, body)
+    if paid_with is None and intent.terms.payment_method_id is not None:
+        paid_with = instrument(call, intent.terms.payment_method_id, body.fresh_cvc)
+    if paid_with is None:
+        raise invalid("missing_param", "payment_method is required.", "payment_method")
+    personal = Reader(call.services, call.tenant).personal(intent.id)
+    return _attempt(call, body, paid_with, intent, personal, is_new=False)
+
+
+def _attempt(
+    call: Call,
+    body: IntentInput | ConfirmInput,
+    paid_with: Instrument,
+    intent: PaymentIntent,
+    personal: dict[str, Any],
+    *,
+    is_new: bool,
+) -> Reply:
+    command = ConfirmIntent(
+        **call.command_fields(CREATED if is_new else FAMILY),
+        intent_id=intent.id,
+        instrument=paid_with,
+        return_url=_returning(body.return_url, intent.id),
+    )
+    told = merged(body, personal, (*PERSONAL, "return_url"))
+    kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=told)
+    return PaymentIntents(call.services.ledger).confirm(command, intent if is_new else None, kept)
+
+
+def _returning(return_url: str | None, intent_id: UUID) -> str | None:
+    """Where the shopper returns to, with the intent's id. Raises ApiError."""
+    if return_url is None:
+        return None
+    parts = urlsplit(return_url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise invalid("invalid_param", "return_url must be an http or https URL.", "return_url")
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    query.append(("payment_intent", encode(Prefix.INTENT, intent_id)))
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def capture(call: Call, body: CaptureIntentInput, *, intent_id: str) -> Reply:
+    """What is held is taken."""
+    command = CaptureIntent(
+        **call.command_fields(FAMILY),
+        intent_id=uuid_of(Prefix.INTENT, intent_id),
+        amount_minor=body.amount_to_capture,
+    )
+    return PaymentIntents(call.services.ledger).capture(command)
+
+
+def cancel(call: Call, body: CancelIntentInput, *, intent_id: str) -> Reply:
+    """It is given up, and what was held is released."""
+    command = CancelIntent(
+        **call.command_fields(FAMILY),
+        intent_id=uuid_of(Prefix.INTENT, intent_id),
+        reason=body.cancellation_reason,
+    )
+
+    def told(intent: PaymentIntent, payment: Payment | None) -> StoredAnswer:
+        personal = Reader(call.services, call.tenant).personal(intent.id)
+        return call.at_once(_answer(call, intent, payment, personal, status=200))
+
+    reply = PaymentIntents(call.services.ledger).cancel(command, told)
+    return Settled(answer=reply, history=()) if isinstance(reply, StoredAnswer) else reply
+
+
+def _recorded(
+    call: Call,
+    intent: PaymentIntent,
+    payment: Payment | None,
+    records: Sequence[Record],
+    personal: dict[str, Any],
+    *,
+    status: int,
+) -> Settled:
+    """What asked nothing of the bank, answered at once."""
+    stored = call.at_once(_answer(call, intent, payment, personal, status=status))
+    claims = claimed_by(call.claim, call.cause, intent.id, stored)
+    call.services.ledger.record((intent,), call.cause, [*claims, *records])
+    return Settled(answer=stored, history=())
+
+
+def _answer(
+    call: Call,
+    intent: PaymentIntent,
+    payment: Payment | None,
+    personal: dict[str, Any],
+    *,
+    status: int,
+) -> Answer:
+    reader = Reader(call.services, call.tenant)
+    body = reader.intent_of(
+        INTENTS.fold(intent.history),
+        None if payment is None else receipts_model.fold(payment.history),
+        personal,
+    )
+    return json_answer(status, expanded(body, call.expand, reader))
+
+
+def _asked(call: Call, intent_id: str, client_secret: str | None) -> PaymentIntent:
+    """The intent, which a publishable key is told of for its secret only. Raises IntentNotFound."""
+    uuid = uuid_of(Prefix.INTENT, intent_id)
+    _check_secret(call, intent_id, client_secret)
+    return PaymentIntents(call.services.ledger).intent(uuid, call.tenant)
+
+
+def _check_secret(call: Call, intent_id: str, given: str | None) -> None:
+    if given is None and call.key.type is not KeyType.PUBLISHABLE:
+        return
+    secret = Reader(call.services, call.tenant).client_secret(intent_id)
+    if not hmac.compare_digest(secret.encode(), (given or "").encode()):
+        raise missing(Prefix.INTENT)
+
+
+def _paid_with(call: Call, body: TermsInput | ConfirmInput) -> Instrument | None:
+    """What was given to pay with. Raises ApiError, NotFound."""
+    if body.payment_method_data is not None:
+        method, records = made(call, body.payment_method_data)
+        # The method is an aggregate of its own, in a shard of its own: it is there before the attempt.
+        call.services.ledger.record((method,), call.cause, records)
+        return instrument(call, encode(Prefix.PAYMENT_METHOD, method.id), body.fresh_cvc)
+    if body.payment_method is None:
+        return None
+    return instrument(call, body.payment_method, body.fresh_cvc)
+
+
+def _with_method(terms: Terms, paid_with: Instrument | None) -> Terms:
+    if paid_with is None:
+        return terms
+    fields = {name: getattr(terms, name) for name in Terms.__slots__}
+    return Terms(**fields | {"payment_method_id": paid_with.method_id})
+
+
+def _given_terms(call: Call, body: TermsInput) -> dict[str, Any]:
+    """Those of the terms that were given, but for the money and the metadata. Raises ApiError."""
+    given: dict[str, Any] = {
+        name: getattr(body, name)
+        for name in ("description", "statement_descriptor", "statement_descriptor_suffix")
+        if name in body.model_fields_set
+    }
+    if body.capture_method is not None:
+        manual = body.capture_method == "manual"
+        given["capture_method"] = CaptureMethod.MANUAL if manual else CaptureMethod.AUTOMATIC
+    if body.payment_method_types is not None:
+        given["payment_method_types"] = _types(body.payment_method_types)
+    param, customer_id = body.whose()
+    if customer_id is not None:
+        _check_customer(call, customer_id, param)
+    if {"customer", "customer_id"} & body.model_fields_set:
+        given["customer_id"] = customer_id
+    return given
+
+
+def _types(types: Sequence[str]) -> tuple[str, ...]:
+    if CARD not in types:
+        raise invalid("payment_method_type_unsupported", "Cards are taken.", "payment_method_types")
+    return tuple(types)
+
+
+def _check_customer(call: Call, customer_id: str, param: str) -> None:
+    record = Reader(call.services, call.tenant).record(
+        CUSTOMERS, Prefix.CUSTOMER, customer_id, param
+    )
+    if record["is_deleted"]:
+        raise CustomerNotFound("There is no such customer.", param=param)
+
+
+# --- what the bank's answers make of them -------------------------------------------------------
+
+
+def settled(reader: Reader, history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
+    """The final answer to a command on an intent."""
+    receipt = receipts_model.fold(history)
+    body = reader.intent(receipt["intent_id"], known={receipt["payment_id"]: receipt})
+    error = declined_error(receipt, body, call, history)
+    if error is not None:
+        answer = error_answer(error, call.audience.dialect, call.cause.request_id)
+    else:
+        status = 201 if call.audience.family == CREATED else 200
+        answer = json_answer(status, expanded(body, call.audience.expand, reader))
+    return StoredAnswer(
+        status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
+    )
+
+
+def pending(call: Call, history: Sequence[Payment.Event]) -> Answer:
+    """Not known in time: the intent is processing."""
+    receipt = receipts_model.fold(history)
+    reader = Reader(call.services, call.tenant)
+    body = reader.intent(receipt["intent_id"], known={receipt["payment_id"]: receipt})
+    return json_answer(200, expanded(body, call.expand, reader))
+
+
+# --- queries ------------------------------------------------------------------------------------
+
+
+def get(call: Call, query: IntentQuery, *, intent_id: str) -> Answer:
+    """One intent."""
+    _check_secret(call, intent_id, query.client_secret)
+    reader = Reader(call.services, call.tenant)
+    return json_answer(200, expanded(reader.intent(intent_id), query.expand, reader))
+
+
+def list_intents(call: Call, query: IntentsQuery) -> Answer:
+    """Intents, newest first."""
+    reader = Reader(call.services, call.tenant)
+
+    def cursor(text: str, param: str) -> UUID:
+        reader.record(INTENTS, Prefix.INTENT, text, param)
+        return uuid_of(Prefix.INTENT, text, param)
+
+    page = asked_page(query, {"customer_id": query.customer}, cursor)
+    records, has_more = reader.page(INTENTS, page)
+    body = told_page(
+        reader.intents(records),
+        id_field="id",
+        has_more=has_more,
+        backwards=page.before is not None,
+        url=call.path,
+    )
+    return json_answer(200, expanded(body, query.expand, reader))
+
+
+ONE: Final = "/v1/payment_intents/<intent_id>"
+
+
+def _command(path: str, handler: Any, name: str, summary: str, body: Any, **more: Any) -> Route:
+    return Route(
+        method="POST",
+        path=path,
+        handler=handler,
+        name=name,
+        pending=pending,
+        body=body,
+        scope=Scope.PAYMENTS_WRITE,
+        summary=summary,
+        family=FAMILY,
+        **{"answers": {200: IntentOut}, **more},
+    )
+
+
+ROUTES: Final = (
+    _command(
+        "/v1/payment_intents",
+        create,
+        "create_intent",
+        "Say what is to be paid",
+        IntentInput,
+        answers={200: IntentOut, 201: IntentOut},
+        takes_publishable_keys=True,
+    ),
+    _command(ONE, update, "update_intent", "Change what is to be paid", IntentChange),
+    _command(
+        f"{ONE}/confirm",
+        confirm,
+        "confirm_intent",
+        "Make an attempt",
+        ConfirmInput,
+        takes_publishable_keys=True,
+    ),
+    _command(f"{ONE}/capture", capture, "capture_intent", "Take what is held", CaptureIntentInput),
+    _command(f"{ONE}/cancel", cancel, "cancel_intent", "Give it up", CancelIntentInput),
+    Route(
+        method="GET",
+        path="/v1/payment_intents",
+        handler=list_intents,
+        query=IntentsQuery,
+        scope=Scope.PAYMENTS_READ,
+        summary="List payment intents, newest first",
+        family=FAMILY,
+        answers={200: IntentList},
+    ),
+    Route(
+        method="GET",
+        path=ONE,
+        handler=get,
+        name="get_intent",
+        query=IntentQuery,
+        scope=Scope.PAYMENTS_READ,
+        summary="A payment intent",
+        family=FAMILY,
+        answers={200: IntentOut},
+        takes_publishable_keys=True,
+    ),
+)

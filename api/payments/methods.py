@@ -1,0 +1,287 @@
+"""Payment methods: cards that may be used again, and what stands for one in test mode."""
+
+from typing import Any, Final
+from uuid import UUID
+
+from api.errors import invalid
+from api.http import Answer, Call, Route, json_answer
+from api.lists import asked_page, told_page
+from api.payments import objects
+from api.payments.commands import done, set_in, versioned
+from api.payments.expand import expanded
+from api.payments.inputs import (
+    AttachInput,
+    CardInput,
+    ExpandQuery,
+    MethodChange,
+    MethodData,
+    MethodInput,
+    MethodsQuery,
+    NothingInput,
+    merged,
+    missing,
+    uuid_of,
+)
+from api.payments.reading import CUSTOMERS, METHODS, Reader
+from api.payments.schemas import PaymentMethodList, PaymentMethodOut
+from domain.card_tokens import card_of_test_token
+from domain.cards import Card
+from domain.commands import Instrument, Mode
+from domain.ids import Prefix
+from domain.ledger import Settled
+from domain.payment_method import PaymentMethod
+from domain.records import ForgetCard, ForgetPersonalData, KeepPersonalData, Record
+from infrastructure.api_keys import Scope
+
+FAMILY: Final = "payments"
+BILLING_FIELDS: Final = ("address", "email", "name", "phone")
+
+
+def create(call: Call, body: MethodInput) -> Settled:
+    """A card, to be used once or again."""
+    method, records = made(call, body)
+    return done(call, method, _told(method, records), *records, status=201)
+
+
+def made(call: Call, body: MethodInput | MethodData) -> tuple[PaymentMethod, list[Record]]:
+    """A new payment method, and what is kept beside it. Raises ApiError, CardRefused."""
+    services = call.services
+    card = whole_card(call, body.card)
+    card.check(services.clock.now())
+    method = PaymentMethod.create(
+        method_id=services.ids.new(),
+        tenant=call.tenant,
+        card=card.face(),
+        fingerprint=services.cards.fingerprint(card.number),
+        metadata=set_in({}, body.metadata),
+        at=services.clock.now(),
+    )
+    billing = merged(body.billing_details, {}, BILLING_FIELDS) if body.billing_details else {}
+    return method, [
+        services.cards.sealed(method.id, card),
+        KeepPersonalData(owner=method.id, tenant=call.tenant, document=billing),
+    ]
+
+
+def whole_card(call: Call, given: CardInput) -> Card:
+    """The card, by its number or by a token. Raises ApiError."""
+    if given.token is not None:
+        card = _test_card(call, given.token)
+        if card is None:
+            raise missing(Prefix.PAYMENT_METHOD, "card[token]")
+        return card
+    for name in ("number", "exp_month", "exp_year"):
+        if getattr(given, name) is None:
+            raise invalid("missing_param", f"card[{name}] is required.", f"card[{name}]")
+    assert given.number is not None
+    assert given.exp_month is not None
+    assert given.exp_year is not None
+    return Card(
+        number=given.number, exp_month=given.exp_month, exp_year=given.exp_year, cvc=given.cvc
+    )
+
+
+def _test_card(call: Call, token: str) -> Card | None:
+    if call.tenant.mode is not Mode.TEST:
+        return None
+    extended = call.services.ledger.bank.capabilities.cvc_optional
+    return card_of_test_token(token, extended=extended)
+
+
+def instrument(call: Call, public_id: str, cvc: str | None) -> Instrument:
+    """What an attempt is paid with. Raises PaymentMethodNotFound, PaymentMethodStateConflict, and
+    ApiError where the bank needs a CVC and none is kept."""
+    services = call.services
+    test_card = _test_card(call, public_id)
+    if test_card is not None:
+        fingerprint = services.cards.fingerprint(test_card.number)
+        return Instrument(method_id=public_id, card=test_card, fingerprint=fingerprint)
+    method = versioned(
+        call, PaymentMethod, uuid_of(Prefix.PAYMENT_METHOD, public_id, "payment_method")
+    )
+    if method is None:
+        raise missing(Prefix.PAYMENT_METHOD, "payment_method")
+    method.refuse_detached()
+    kept = services.cards.find(method.id)
+    if kept is None:
+        raise missing(Prefix.PAYMENT_METHOD, "payment_method")
+    number, kept_cvc = kept
+    cvc = cvc or kept_cvc
+    if cvc is None and not services.ledger.bank.capabilities.cvc_optional:
+        raise invalid("missing_param", "The bank needs the card's CVC again: give cvc.", "cvc")
+    face = method.card
+    card = Card(number=number, exp_month=face.exp_month, exp_year=face.exp_year, cvc=cvc)
+    return Instrument(method_id=public_id, card=card, fingerprint=method.fingerprint)
+
+
+def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:
+    """What is given is changed, and nothing else."""
+    method = _method(call, method_id)
+    card = body.card
+    method.update(
+        metadata=set_in(method.metadata, body.metadata),
+        exp_month=(card and card.exp_month) or method.card.exp_month,
+        exp_year=(card and card.exp_year) or method.card.exp_year,
+        at=call.services.clock.now(),
+    )
+    billing = Reader(call.services, call.tenant).personal(method.id)
+    if body.billing_details is not None:
+        billing = merged(body.billing_details, billing, BILLING_FIELDS)
+    kept = KeepPersonalData(owner=method.id, tenant=call.tenant, document=billing)
+    return done(call, method, _told(method, [kept]), kept)
+
+
+def attach(call: Call, body: AttachInput, *, method_id: str) -> Settled:
+    """From now on it is a customer's."""
+    method = _method(call, method_id)
+    customer = Reader(call.services, call.tenant).record(
+        CUSTOMERS, Prefix.CUSTOMER, body.customer, "customer"
+    )
+    if customer["is_deleted"]:
+        raise missing(Prefix.CUSTOMER, "customer")
+    method.attach(body.customer, at=call.services.clock.now())
+    return done(call, method, _published(call, method))
+
+
+def detach(call: Call, _body: NothingInput, *, method_id: str) -> Settled:
+    """It is nobody's, and gone for good: the number is erased with this."""
+    method = _method(call, method_id)
+    method.detach(at=call.services.clock.now())
+    body = _published(call, method)
+    return done(
+        call,
+        method,
+        body,
+        ForgetCard(method_id=method.id),
+        ForgetPersonalData(owner=method.id),
+    )
+
+
+def _method(call: Call, method_id: str) -> PaymentMethod:
+    method = versioned(call, PaymentMethod, uuid_of(Prefix.PAYMENT_METHOD, method_id))
+    if method is None:
+        raise missing(Prefix.PAYMENT_METHOD)
+    return method
+
+
+def _published(call: Call, method: PaymentMethod) -> dict[str, Any]:
+    billing = Reader(call.services, call.tenant).personal(method.id)
+    return objects.payment_method(METHODS.fold(method.history), billing)
+
+
+def _told(method: PaymentMethod, records: list[Record] | list[KeepPersonalData]) -> dict[str, Any]:
+    billing = next(each.document for each in records if isinstance(each, KeepPersonalData))
+    return objects.payment_method(METHODS.fold(method.history), billing)
+
+
+def get(call: Call, query: ExpandQuery, *, method_id: str) -> Answer:
+    """One payment method."""
+    reader = Reader(call.services, call.tenant)
+    return json_answer(200, expanded(reader.payment_method(method_id), query.expand, reader))
+
+
+def list_methods(call: Call, query: MethodsQuery) -> Answer:
+    """Payment methods, newest first."""
+    return _listed(call, query, query.customer, "customer")
+
+
+def list_of_customer(call: Call, query: MethodsQuery, *, customer_id: str) -> Answer:
+    """A customer's payment methods, newest first."""
+    return _listed(call, query, customer_id, None)
+
+
+def _listed(call: Call, query: MethodsQuery, customer_id: str | None, param: str | None) -> Answer:
+    reader = Reader(call.services, call.tenant)
+    if customer_id is not None:
+        reader.record(CUSTOMERS, Prefix.CUSTOMER, customer_id, param)
+
+    def cursor(text: str, param: str) -> UUID:
+        reader.record(METHODS, Prefix.PAYMENT_METHOD, text, param)
+        return uuid_of(Prefix.PAYMENT_METHOD, text, param)
+
+    page = asked_page(query, {"customer_id": customer_id}, cursor)
+    records, has_more = reader.page(METHODS, page)
+    body = told_page(
+        reader.payment_methods(records),
+        id_field="id",
+        has_more=has_more,
+        backwards=page.before is not None,
+        url=call.path,
+    )
+    return json_answer(200, expanded(body, query.expand, reader))
+
+
+def get_of_customer(call: Call, query: ExpandQuery, *, customer_id: str, method_id: str) -> Answer:
+    """One of a customer's payment methods."""
+    reader = Reader(call.services, call.tenant)
+    found = reader.payment_method(method_id)
+    if found["customer"] != customer_id:
+        raise missing(Prefix.PAYMENT_METHOD)
+    return json_answer(200, expanded(found, query.expand, reader))
+
+
+def _command(path: str, handler: Any, summary: str, body: Any, **more: Any) -> Route:
+    return Route(
+        method="POST",
+        path=path,
+        handler=handler,
+        summary=summary,
+        body=body,
+        name=f"{handler.__name__}_method",
+        scope=Scope.PAYMENTS_WRITE,
+        family=FAMILY,
+        **{"answers": {200: PaymentMethodOut}, **more},
+    )
+
+
+def _query(path: str, handler: Any, summary: str, query: Any, out: Any) -> Route:
+    return Route(
+        method="GET",
+        path=path,
+        handler=handler,
+        summary=summary,
+        query=query,
+        name=f"{handler.__name__}_method",
+        scope=Scope.PAYMENTS_READ,
+        family=FAMILY,
+        answers={200: out},
+    )
+
+
+ONE: Final = "/v1/payment_methods/<method_id>"
+OF_CUSTOMER: Final = "/v1/customers/<customer_id>/payment_methods"
+ROUTES: Final = (
+    _command(
+        "/v1/payment_methods",
+        create,
+        "Create a payment method",
+        MethodInput,
+        answers={201: PaymentMethodOut},
+        takes_publishable_keys=True,
+    ),
+    _command(ONE, update, "Change a payment method", MethodChange),
+    _command(f"{ONE}/attach", attach, "Give it to a customer", AttachInput),
+    _command(f"{ONE}/detach", detach, "Take it away for good", NothingInput),
+    _query(
+        "/v1/payment_methods",
+        list_methods,
+        "List payment methods, newest first",
+        MethodsQuery,
+        PaymentMethodList,
+    ),
+    _query(ONE, get, "A payment method", ExpandQuery, PaymentMethodOut),
+    _query(
+        OF_CUSTOMER,
+        list_of_customer,
+        "List a customer's payment methods",
+        MethodsQuery,
+        PaymentMethodList,
+    ),
+    _query(
+        f"{OF_CUSTOMER}/<method_id>",
+        get_of_customer,
+        "One of a customer's payment methods",
+        ExpandQuery,
+        PaymentMethodOut,
+    ),
+)

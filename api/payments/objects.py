@@ -1,0 +1,405 @@
+"""The objects of the payments family, as they are published: Stripe's shapes, all fields there.
+
+A charge is a payment in another vocabulary, and an intent's status is its latest payment's to say.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from api.errors import CARD_ERRORS, DECLINED
+from domain.commands import Mode
+from domain.ids import Prefix
+from domain.payment import Status
+from domain.payment_intent import Attempt, IntentStatus, status_of
+
+Document = dict[str, Any]
+
+ADDRESS_FIELDS: Final = ("city", "country", "line1", "line2", "postal_code", "state")
+# The codes that Stripe's intents say of a decline, where they are not those of our other families.
+INTENT_DECLINES: Final[Mapping[str, tuple[str, str | None]]] = {
+    "insufficient_funds": ("card_declined", "insufficient_funds"),
+    "card_declined": ("card_declined", "generic_decline"),
+    "authentication_required": ("authentication_required", "authentication_required"),
+}
+
+
+# What Stripe's clients expect to be there, and we have nothing to say of.
+UNUSED_OF_CHARGE: Final = dict.fromkeys(
+    (
+        "application",
+        "application_fee",
+        "application_fee_amount",
+        "balance_transaction",
+        "calculated_statement_descriptor",
+        "failure_balance_transaction",
+        "on_behalf_of",
+        "receipt_email",
+        "receipt_number",
+        "review",
+        "shipping",
+        "source",
+        "source_transfer",
+        "statement_descriptor",
+        "statement_descriptor_suffix",
+        "transfer_data",
+        "transfer_group",
+    )
+)
+UNUSED_OF_INTENT: Final = dict.fromkeys(
+    (
+        "application",
+        "application_fee_amount",
+        "automatic_payment_methods",
+        "customer_account",
+        "excluded_payment_method_types",
+        "managed_payments",
+        "on_behalf_of",
+        "payment_method_configuration_details",
+        "processing",
+        "review",
+        "setup_future_usage",
+        "source",
+        "transfer_data",
+        "transfer_group",
+    )
+)
+# Those of an intent's terms that are told as they are stored.
+STORED_TERMS: Final = (
+    "capture_method",
+    "confirmation_method",
+    "description",
+    "metadata",
+    "payment_method_types",
+    "statement_descriptor",
+    "statement_descriptor_suffix",
+)
+NO_BILLING_DETAILS: Final = {
+    "address": dict.fromkeys(ADDRESS_FIELDS),
+    "email": None,
+    "name": None,
+    "phone": None,
+    "tax_id": None,
+}
+
+
+def unix_seconds(rfc3339: str) -> int:
+    """Whole seconds since 1970."""
+    return int(datetime.fromisoformat(rfc3339).timestamp())
+
+
+def address(value: Mapping[str, Any] | None) -> Document | None:
+    """An address, with all of its fields."""
+    return None if value is None else {name: value.get(name) for name in ADDRESS_FIELDS}
+
+
+def customer(record: Document, personal: Mapping[str, Any]) -> Document:
+    """A customer. `personal`: what is known of them, which may have been erased."""
+    return {
+        "id": record["id"],
+        "object": "customer",
+        "address": address(personal.get("address")),
+        "balance": 0,
+        "created": unix_seconds(record["created_at"]),
+        "currency": None,
+        "default_source": None,
+        "delinquent": False,
+        "description": personal.get("description"),
+        "discount": None,
+        "email": personal.get("email"),
+        "invoice_prefix": None,
+        "livemode": record["mode"] == Mode.LIVE,
+        "metadata": record["metadata"],
+        "name": personal.get("name"),
+        "phone": personal.get("phone"),
+        "preferred_locales": [],
+        "shipping": None,
+        "tax_exempt": "none",
+        "updated": unix_seconds(record["updated_at"]),
+    }
+
+
+def deleted(kind: str, public_id: str) -> Document:
+    """What is there no more."""
+    return {"id": public_id, "object": kind, "deleted": True}
+
+
+def payment_method(record: Document, billing: Mapping[str, Any]) -> Document:
+    """A payment method. `billing`: the details that were given with it, which may have been erased."""
+    return {
+        "id": record["id"],
+        "object": "payment_method",
+        "allow_redisplay": "unspecified",
+        "billing_details": {
+            "address": address(billing.get("address") or {}),
+            "email": billing.get("email"),
+            "name": billing.get("name"),
+            "phone": billing.get("phone"),
+            "tax_id": None,
+        },
+        "card": card(record["card"]),
+        "created": unix_seconds(record["created_at"]),
+        "customer": record["customer_id"],
+        "livemode": record["mode"] == Mode.LIVE,
+        "metadata": record["metadata"],
+        "type": record["type"],
+    }
+
+
+def card(face: Document) -> Document:
+    """A card's face. What is not known of it is null; the number is nowhere."""
+    return {
+        "brand": face["brand"],
+        "checks": {
+            "address_line1_check": None,
+            "address_postal_code_check": None,
+            "cvc_check": None,
+        },
+        "country": "US",
+        "display_brand": face["brand"],
+        "exp_month": face["exp_month"],
+        "exp_year": face["exp_year"],
+        "fingerprint": face.get("fingerprint"),
+        "funding": "credit",
+        "generated_from": None,
+        "last4": face["last4"],
+        "networks": {"available": [face["brand"]], "preferred": None},
+        "regulated_status": "unregulated",
+        "three_d_secure_usage": {"supported": True},
+        "wallet": None,
+    }
+
+
+def decline(failure: Mapping[str, Any]) -> tuple[str, str | None, str]:
+    """The code, the decline code and the message of a bank's no, in the intents' words."""
+    code, message = CARD_ERRORS.get(failure["code"], DECLINED)
+    if failure["code"] == "authentication_required":
+        code, message = "authentication_required", "The shopper did not approve the payment."
+    told, reason = INTENT_DECLINES.get(code, (code, None))
+    return told, reason, message
+
+
+def attempt_of(receipt: Document) -> Attempt:
+    """How the payment of an attempt stands."""
+    return Attempt(
+        status=Status(receipt["status"]),
+        is_running=receipt["pending_operation"] is not None,
+        waits_for_shopper=receipt.get("action_url") is not None,
+    )
+
+
+def charge(receipt: Document, mode: str, receipt_url: str) -> Document:
+    """A payment as a charge."""
+    status, failure = Status(receipt["status"]), receipt["failure"]
+    declined = status is Status.DECLINED
+    released = status in (Status.VOIDED, Status.EXPIRED)
+    code, reason, message = decline(failure) if declined and failure else (None, None, None)
+    face = receipt["card"] | {"fingerprint": receipt.get("card_fingerprint")}
+    told = {
+        "id": charge_id(receipt["payment_id"]),
+        "object": "charge",
+        "amount": receipt["amount"],
+        "amount_captured": receipt["amount_captured"],
+        "amount_refunded": receipt["amount"] if released else receipt["amount_refunded"],
+        "billing_details": NO_BILLING_DETAILS,
+        "captured": receipt["amount_captured"] > 0,
+        "created": unix_seconds(receipt["created_at"]),
+        "currency": receipt["currency"].lower(),
+        "customer": receipt["customer_id"],
+        "description": receipt.get("description"),
+        "disputed": False,
+        "failure_code": code,
+        "failure_message": message,
+        "fraud_details": {},
+        "livemode": mode == Mode.LIVE,
+        "metadata": receipt["metadata"],
+        "outcome": _outcome(status, reason, message),
+        "paid": not declined and status is not Status.PENDING,
+        "payment_intent": receipt.get("intent_id"),
+        "payment_method": receipt.get("payment_method_id"),
+        "payment_method_details": {"type": "card", "card": card(face)},
+        "receipt_url": receipt_url,
+        "refunded": released or status is Status.REFUNDED,
+        "status": charge_status(status),
+    }
+    return told | UNUSED_OF_CHARGE
+
+
+def charge_id(payment_id: str) -> str:
+    """The same thing, in the other vocabulary."""
+    return Prefix.CHARGE + payment_id.removeprefix(Prefix.PAYMENT)
+
+
+def charge_status(status: Status) -> str:
+    """What a charge says of itself."""
+    if status is Status.PENDING:
+        return "pending"
+    return "failed" if status is Status.DECLINED else "succeeded"
+
+
+def _outcome(status: Status, reason: str | None, message: str | None) -> Document | None:
+    if status is Status.PENDING:
+        return None
+    if status is Status.DECLINED:
+        return {
+            "network_status": "declined_by_network",
+            "reason": reason,
+            "risk_level": "normal",
+            "seller_message": message,
+            "type": "issuer_declined",
+        }
+    return {
+        "network_status": "approved_by_network",
+        "reason": None,
+        "risk_level": "normal",
+        "seller_message": "Payment complete.",
+        "type": "authorized",
+    }
+
+
+def intent_status(record: Document, receipts: Sequence[Document]) -> IntentStatus:
+    """`receipts`: of the attempts, from the first."""
+    return status_of(
+        attempt_of(receipts[-1]) if receipts else None,
+        has_method=record["terms"]["payment_method_id"] is not None,
+        is_method_new=record["is_method_new"],
+        is_canceled=record["canceled_at"] is not None,
+    )
+
+
+def payment_intent(
+    record: Document,
+    receipts: Sequence[Document],
+    *,
+    client_secret: str,
+    personal: Mapping[str, Any],
+    receipt_url: str,
+) -> Document:
+    """A payment intent. `receipts`: of its attempts, from the first; `receipt_url`: the last's."""
+    terms, last = record["terms"], receipts[-1] if receipts else None
+    status = intent_status(record, receipts)
+    holds = last is not None and status is IntentStatus.REQUIRES_CAPTURE
+    needs_method = status is IntentStatus.REQUIRES_PAYMENT_METHOD
+    return (
+        {
+            "id": record["id"],
+            "object": "payment_intent",
+            "amount": terms["amount_minor"],
+            "amount_capturable": terms["amount_minor"] if holds else 0,
+            "amount_details": {"tip": {}},
+            "amount_received": 0 if last is None else last["amount_captured"],
+            "charges": _charges(record["id"], last, receipt_url),
+            "client_secret": client_secret,
+            "created": unix_seconds(record["created_at"]),
+            "currency": terms["currency"].lower(),
+            "customer": terms["customer_id"],
+            "last_payment_error": _last_error(record, last, status),
+            "latest_charge": None if last is None else charge_id(last["payment_id"]),
+            "livemode": record["mode"] == Mode.LIVE,
+            "next_action": _next_action(last, status, personal.get("return_url")),
+            "payment_method": None if needs_method else terms["payment_method_id"],
+            "payment_method_options": {},
+            "receipt_email": personal.get("receipt_email"),
+            "shipping": personal.get("shipping"),
+            "status": status.value,
+        }
+        | {name: terms[name] for name in STORED_TERMS}
+        | _ended(record, last, status)
+        | UNUSED_OF_INTENT
+    )
+
+
+def _charges(intent_id: str, last: Document | None, receipt_url: str) -> Document:
+    return {
+        "object": "list",
+        "data": [] if last is None else [intents_charge(last, receipt_url)],
+        "has_more": False,
+        "total_count": 0 if last is None else 1,
+        "url": f"/v1/charges?payment_intent={intent_id}",
+    }
+
+
+def intents_charge(receipt: Document, receipt_url: str) -> Document:
+    """The charge that an intent carries."""
+    face = receipt["card"]
+    return {
+        "id": charge_id(receipt["payment_id"]),
+        "object": "charge",
+        "amount": receipt["amount"],
+        "amount_captured": receipt["amount_captured"],
+        "amount_refunded": receipt["amount_refunded"],
+        "currency": receipt["currency"].lower(),
+        "status": charge_status(Status(receipt["status"])),
+        "captured": receipt["amount_captured"] > 0,
+        "payment_method": {
+            "id": receipt.get("payment_method_id"),
+            "type": "card",
+            "card": {name: face[name] for name in ("brand", "last4", "exp_month", "exp_year")},
+        },
+        "receipt_url": receipt_url,
+    }
+
+
+def _ended(record: Document, last: Document | None, status: IntentStatus) -> Document:
+    return {
+        "canceled_at": _canceled_at(record, last, status),
+        "cancellation_reason": _cancellation_reason(record, last, status),
+    }
+
+
+def _canceled_at(record: Document, last: Document | None, status: IntentStatus) -> int | None:
+    if status is not IntentStatus.CANCELED:
+        return None
+    if record["canceled_at"] is not None:
+        return unix_seconds(record["canceled_at"])
+    assert last is not None, "what was not given up had a hold that ended"
+    return unix_seconds(last["timeline"][-1]["at"])
+
+
+def _cancellation_reason(
+    record: Document, last: Document | None, status: IntentStatus
+) -> str | None:
+    if status is not IntentStatus.CANCELED or record["canceled_at"] is not None:
+        return record["cancellation_reason"] if status is IntentStatus.CANCELED else None
+    return "automatic" if last and last["status"] == Status.EXPIRED else None
+
+
+def _last_error(record: Document, last: Document | None, status: IntentStatus) -> Document | None:
+    if last is None or last["status"] != Status.DECLINED or last["failure"] is None:
+        return None
+    if status is IntentStatus.REQUIRES_CONFIRMATION and record["is_method_new"]:
+        return None
+    code, reason, message = decline(last["failure"])
+    error = {
+        "type": "card_error",
+        "code": code,
+        "message": message,
+        "param": "payment_method",
+        "charge": charge_id(last["payment_id"]),
+        "payment_method": method_of_attempt(last),
+    }
+    return error if reason is None else error | {"decline_code": reason}
+
+
+def method_of_attempt(receipt: Document) -> Document:
+    """The payment method of an attempt, as the attempt knew it."""
+    face = receipt["card"] | {"fingerprint": receipt.get("card_fingerprint")}
+    return {
+        "id": receipt.get("payment_method_id"),
+        "object": "payment_method",
+        "type": "card",
+        "card": card(face),
+        "customer": receipt["customer_id"],
+        "created": unix_seconds(receipt["created_at"]),
+    }
+
+
+def _next_action(
+    last: Document | None, status: IntentStatus, return_url: str | None
+) -> Document | None:
+    if status is not IntentStatus.REQUIRES_ACTION or last is None:
+        return None
+    return {
+        "type": "redirect_to_url",
+        "redirect_to_url": {"url": last.get("action_url"), "return_url": return_url},
+    }

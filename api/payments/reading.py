@@ -1,0 +1,172 @@
+"""What the payments family reads: things by their public ids, put together from the read models and
+from what is kept apart of people. Another tenant's things are not there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from api.payments import objects
+from api.payments.inputs import missing, uuid_of
+from domain.commands import Tenant
+from domain.ids import Prefix, decode
+from infrastructure import personal_data
+from infrastructure.services import Services
+from infrastructure.shards import shard_of
+from projections.customer_records import CustomerRecords
+from projections.documents import Documents
+from projections.pages import Page
+from projections.payment_intents import Intents
+from projections.payment_methods import Methods
+from projections.receipts import Receipts
+
+Document = dict[str, Any]
+
+INTENTS: Final = Intents()
+METHODS: Final = Methods()
+CUSTOMERS: Final = CustomerRecords()
+RECEIPTS: Final = Receipts()
+CLIENT_SECRETS: Final = "client secrets"
+RECEIPT_TOKENS: Final = "receipt pages"
+TOKEN_LENGTH: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One tenant's things, as they are published."""
+
+    services: Services
+    tenant: Tenant
+
+    # --- one ---
+
+    def customer(self, public_id: str, param: str | None = None) -> Document:
+        """A customer, or what is left of a deleted one. Raises CustomerNotFound."""
+        record = self.record(CUSTOMERS, Prefix.CUSTOMER, public_id, param)
+        if record["is_deleted"]:
+            return objects.deleted("customer", record["id"])
+        return self.customers([record])[0]
+
+    def payment_method(self, public_id: str, param: str | None = None) -> Document:
+        """A payment method. Raises PaymentMethodNotFound."""
+        record = self.record(METHODS, Prefix.PAYMENT_METHOD, public_id, param)
+        return self.payment_methods([record])[0]
+
+    def intent(
+        self,
+        public_id: str,
+        param: str | None = None,
+        known: Mapping[str, Document] | None = None,
+    ) -> Document:
+        """A payment intent. `known`: receipts that are newer than those that are stored. Raises
+        IntentNotFound."""
+        return self.intents([self.record(INTENTS, Prefix.INTENT, public_id, param)], known)[0]
+
+    def intent_of(
+        self, record: Document, receipt: Document | None, personal: Mapping[str, Any]
+    ) -> Document:
+        """The intent of a record that may not be stored yet."""
+        receipts = {} if receipt is None else {receipt["payment_id"]: receipt}
+        return self._intent(record, receipts, personal)
+
+    def charge(self, public_id: str, param: str | None = None) -> Document:
+        """A charge. Raises PaymentNotFound."""
+        payment_id = uuid_of(Prefix.CHARGE, public_id, param)
+        found = self.receipts([payment_id])
+        if not found:
+            raise missing(Prefix.CHARGE, param)
+        return self.charges(list(found.values()))[0]
+
+    def record(
+        self, model: Documents, prefix: Prefix, public_id: str, param: str | None = None
+    ) -> Document:
+        """What the read model has of it. Raises NotFound."""
+        key = uuid_of(prefix, public_id, param)
+        with self.services.pool.connection() as connection:
+            found = model.by_ids(connection, self.tenant, [(shard_of(key), key)])
+        if not found:
+            raise missing(prefix, param)
+        return found[0]
+
+    # --- many ---
+
+    def customers(self, records: Sequence[Document]) -> list[Document]:
+        """The customers of these records."""
+        personal = self._personal(Prefix.CUSTOMER, records)
+        return [objects.customer(record, personal.get(record["id"], {})) for record in records]
+
+    def payment_methods(self, records: Sequence[Document]) -> list[Document]:
+        """The payment methods of these records."""
+        billing = self._personal(Prefix.PAYMENT_METHOD, records)
+        return [objects.payment_method(record, billing.get(record["id"], {})) for record in records]
+
+    def intents(
+        self, records: Sequence[Document], known: Mapping[str, Document] | None = None
+    ) -> list[Document]:
+        """The intents of these records. `known`: receipts that are newer than those that are stored."""
+        personal = self._personal(Prefix.INTENT, records)
+        last = [record["attempts"][-1] for record in records if record["attempts"]]
+        receipts = {
+            receipt["payment_id"]: receipt
+            for receipt in self.receipts([decode(Prefix.PAYMENT, each) for each in last]).values()
+        } | dict(known or {})
+        return [
+            self._intent(record, receipts, personal.get(record["id"], {})) for record in records
+        ]
+
+    def _intent(
+        self, record: Document, receipts: Mapping[str, Document], personal: Mapping[str, Any]
+    ) -> Document:
+        attempts = [receipts[each] for each in record["attempts"][-1:]]
+        return objects.payment_intent(
+            record,
+            attempts,
+            client_secret=self.client_secret(record["id"]),
+            personal=personal,
+            receipt_url=self.receipt_url(attempts[-1]["payment_id"]) if attempts else "",
+        )
+
+    def charges(self, receipts: Sequence[Document]) -> list[Document]:
+        """The charges that these payments are."""
+        mode = self.tenant.mode.value
+        return [
+            objects.charge(receipt, mode, self.receipt_url(receipt["payment_id"]))
+            for receipt in receipts
+        ]
+
+    def receipts(self, payment_ids: Sequence[UUID]) -> dict[UUID, Document]:
+        """The receipts of those that are this tenant's."""
+        with self.services.pool.connection() as connection:
+            found = {
+                each: RECEIPTS.by_id(connection, shard_of(each), each, self.tenant)
+                for each in payment_ids
+            }
+        return {each: receipt for each, receipt in found.items() if receipt is not None}
+
+    def page(self, model: Documents, page: Page) -> tuple[list[Document], bool]:
+        """The records of a page, and whether there are more beyond it."""
+        with self.services.pool.connection() as connection:
+            return model.page(connection, self.tenant, page)
+
+    def personal(self, owner: UUID) -> dict[str, Any]:
+        """Who it is, as far as that is known."""
+        with self.services.pool.connection() as connection:
+            return personal_data.of(connection, [owner]).get(owner, {})
+
+    def _personal(self, prefix: Prefix, records: Sequence[Document]) -> dict[str, dict[str, Any]]:
+        owners = {decode(prefix, record["id"]): record["id"] for record in records}
+        with self.services.pool.connection() as connection:
+            known = personal_data.of(connection, list(owners))
+        return {owners[owner]: document for owner, document in known.items()}
+
+    # --- what is not to be guessed ---
+
+    def client_secret(self, intent_id: str) -> str:
+        """What a publishable key needs, to be told of the intent."""
+        mark = self.services.store_secrets.mark(CLIENT_SECRETS, intent_id)
+        return f"{intent_id}_secret_{mark[:TOKEN_LENGTH]}"
+
+    def receipt_url(self, payment_id: str) -> str:
+        """Where a shopper sees the receipt."""
+        token = self.services.store_secrets.mark(RECEIPT_TOKENS, payment_id)[:TOKEN_LENGTH]
+        return f"{self.services.settings.public_url}/receipts/{payment_id}?t={token}"

@@ -1,0 +1,119 @@
+"""The shapes of what the payments family answers. Stripe's objects have more fields than are named
+here: what is named is what hangs together with money."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.schemas import ListOut, Minor
+
+Metadata = dict[str, str | int | float | bool]
+
+
+class StripeShaped(BaseModel):
+    """Something with fields beyond those that are named."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+
+
+class CustomerOut(StripeShaped):
+    """Somebody who pays."""
+
+    id: Annotated[str, Field(pattern=r"^cus_[0-9a-z]{26}$")]
+    object: Literal["customer"]
+    email: str | None
+    name: str | None
+    phone: str | None
+    created: int
+    updated: int
+    metadata: Metadata
+
+
+class CustomerList(ListOut):
+    """A page of customers."""
+
+    data: list[CustomerOut]
+
+
+class CardFaceOut(StripeShaped):
+    """What may be shown of a card."""
+
+    brand: str
+    last4: Annotated[str, Field(pattern=r"^[0-9]{4}$")]
+    exp_month: int
+    exp_year: int
+    fingerprint: str | None
+    funding: str
+    country: str
+
+
+class PaymentMethodOut(StripeShaped):
+    """A card that may be used again."""
+
+    id: Annotated[str, Field(pattern=r"^pm_[0-9a-z]{26}$")]
+    object: Literal["payment_method"]
+    type: Literal["card"]
+    card: CardFaceOut
+    customer: str | None
+    created: int
+    metadata: Metadata
+
+
+class PaymentMethodList(ListOut):
+    """A page of payment methods."""
+
+    data: list[PaymentMethodOut]
+
+
+class IntentOut(StripeShaped):
+    """What is to be paid, and how far that is."""
+
+    id: Annotated[str, Field(pattern=r"^pi_[0-9a-z]{26}$")]
+    object: Literal["payment_intent"]
+    amount: Minor
+    amount_capturable: Minor
+    amount_received: Minor
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    status: Literal[
+        "requires_payment_method",
+        "requires_confirmation",
+        "requires_action",
+        "processing",
+        "requires_capture",
+        "succeeded",
+        "canceled",
+    ]
+    capture_method: Literal["automatic", "manual"]
+    client_secret: str
+    created: int
+    description: str | None
+    metadata: Metadata
+
+
+class IntentList(ListOut):
+    """A page of payment intents."""
+
+    data: list[IntentOut]
+
+
+class ChargeOut(StripeShaped):
+    """A payment, in another vocabulary."""
+
+    id: Annotated[str, Field(pattern=r"^ch_[0-9a-z]{26}$")]
+    object: Literal["charge"]
+    amount: Minor
+    amount_captured: Minor
+    amount_refunded: Minor
+    captured: bool
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    paid: bool
+    refunded: bool
+    status: Literal["succeeded", "pending", "failed"]
+    created: int
+    metadata: Metadata
+
+
+class ChargeList(ListOut):
+    """A page of charges."""
+
+    data: list[ChargeOut]

@@ -1,0 +1,221 @@
+"""What is done with payment intents: each command decides on the intent and its latest payment, and
+begins on both in one transaction, since they are in one shard. The rest is the ledger's."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, TypeVar
+from uuid import UUID
+
+from eventsourcing.application import AggregateNotFoundError
+
+from domain.commands import (
+    CancelIntent,
+    CaptureIntent,
+    Cause,
+    Claim,
+    Command,
+    ConfirmIntent,
+    Tenant,
+)
+from domain.errors import (
+    BankUnavailable,
+    ConcurrentChange,
+    CurrencyUnsupported,
+    IntentNotFound,
+)
+from domain.ids import Prefix, beside, encode
+from domain.ledger import DECIDE_ATTEMPTS, PaymentLedger, Pending, Reply
+from domain.payment import Origin, Payment
+from domain.payment_intent import Attempt, PaymentIntent
+from domain.records import BankCall, ClaimKey, Record, StoredAnswer
+
+ORDER_ID: Final = "order_id"
+LONGEST_ORDER_ID: Final = 255
+
+Done = TypeVar("Done")
+
+
+class PaymentIntents:
+    """The commands on payment intents. Refusals are DomainErrors, and leave nothing behind."""
+
+    def __init__(self, ledger: PaymentLedger) -> None:
+        self._ledger = ledger
+
+    def intent(self, intent_id: UUID, tenant: Tenant) -> PaymentIntent:
+        """The intent as it is. Raises IntentNotFound, also for another's."""
+        try:
+            intent: object = self._ledger.repository.get(intent_id)
+        except AggregateNotFoundError as error:
+            raise IntentNotFound("There is no such payment intent.") from error
+        if not isinstance(intent, PaymentIntent) or intent.tenant != tenant:
+            raise IntentNotFound("There is no such payment intent.")
+        return intent
+
+    def last_payment(self, intent: PaymentIntent) -> Payment | None:
+        """The payment of the last attempt."""
+        if not intent.attempts:
+            return None
+        return self._ledger.payment(intent.attempts[-1], intent.tenant)
+
+    def change(
+        self,
+        command: Command,
+        intent_id: UUID,
+        decide: Callable[[PaymentIntent, Payment | None], tuple[Sequence[Record], StoredAnswer]],
+    ) -> StoredAnswer:
+        """Records what `decide` decides on the intent, which asks nothing of the bank, with the
+        records and under the answer that it gives."""
+
+        def attempt() -> StoredAnswer:
+            intent = self.intent(intent_id, command.tenant)
+            records, answer = decide(intent, self.last_payment(intent))
+            claims = claimed_by(command.claim, command.cause, intent_id, answer)
+            self._ledger.record((intent,), command.cause, [*claims, *records])
+            return answer
+
+        return _decided(attempt)
+
+    def confirm(
+        self, command: ConfirmIntent, intent: PaymentIntent | None = None, *records: Record
+    ) -> Reply:
+        """Makes an attempt. `intent`: a new one, which is recorded with it, beside `records`. Raises
+        IntentNotFound, IntentStateConflict, CurrencyUnsupported, CardRefused, BankUnavailable."""
+        ledger, card = self._ledger, command.instrument.card
+        card.check(ledger.clock.now())
+        if not ledger.bank.admits():
+            raise BankUnavailable("The bank is down, and nothing was begun. Ask again in a moment.")
+        try:
+            payment, call = _decided(lambda: self._begun(command, intent, records))
+        except Exception:
+            ledger.bank.was_not_begun()
+            raise
+        if command.starts_in_seconds is not None:
+            ledger.bank.was_not_begun()
+            return Pending(call=call, history=payment.history)
+        return ledger.finish(payment, call, command, card=card)
+
+    def _begun(
+        self, command: ConfirmIntent, new: PaymentIntent | None, records: Sequence[Record]
+    ) -> tuple[Payment, BankCall]:
+        intent = new or self.intent(command.intent_id, command.tenant)
+        if not self._ledger.bank.capabilities.takes(intent.terms.money.currency):
+            raise CurrencyUnsupported(
+                f"The bank does not take {intent.terms.money.currency}.", param="currency"
+            )
+        last = self.last_payment(intent)
+        at = self._ledger.clock.now()
+        payment_id = beside(self._ledger.ids.new(), intent.id)
+        instrument = command.instrument
+        intent.begin_attempt(
+            payment_id, instrument.method_id, None if last is None else Attempt.of(last), at=at
+        )
+        payment = _attempted(command, intent, payment_id, at)
+        call = self._ledger.begin(
+            payment,
+            command,
+            *records,
+            card=instrument.card,
+            others=(intent,),
+            starts_in_seconds=command.starts_in_seconds,
+        )
+        return payment, call
+
+    def capture(self, command: CaptureIntent) -> Reply:
+        """Takes what is held. Raises IntentNotFound, IntentStateConflict, and what
+        `Payment.request_capture` raises."""
+
+        def attempt() -> tuple[Payment, BankCall]:
+            _, payment = self._with_payment(command, command.intent_id, "capture")
+            assert payment is not None, "there is a hold"
+            payment.request_capture(
+                command.amount_minor, self._ledger.bank.capabilities, at=self._ledger.clock.now()
+            )
+            return payment, self._ledger.begin(payment, command)
+
+        payment, call = _decided(attempt)
+        return self._ledger.finish(payment, call, command)
+
+    def cancel(
+        self,
+        command: CancelIntent,
+        answer: Callable[[PaymentIntent, Payment | None], StoredAnswer],
+    ) -> Reply | StoredAnswer:
+        """Gives it up; where nothing is held, without the bank, under the answer that `answer` gives.
+        Raises IntentNotFound, IntentStateConflict."""
+
+        def attempt() -> StoredAnswer | tuple[Payment, BankCall]:
+            intent, payment = self._with_payment(command, command.intent_id, "cancel")
+            at = self._ledger.clock.now()
+            held = payment is not None and payment.authorization_id is not None
+            last = None if payment is None else Attempt.of(payment)
+            intent.cancel(command.reason, last, at=at)
+            if payment is None or not held:
+                stored = answer(intent, payment)
+                claims = claimed_by(command.claim, command.cause, intent.id, stored)
+                self._ledger.record((intent,), command.cause, claims)
+                return stored
+            payment.request_void(at=at)
+            return payment, self._ledger.begin(payment, command, others=(intent,))
+
+        begun = _decided(attempt)
+        if isinstance(begun, StoredAnswer):
+            return begun
+        payment, call = begun
+        return self._ledger.finish(payment, call, command)
+
+    def _with_payment(
+        self, command: Command, intent_id: UUID, name: str
+    ) -> tuple[PaymentIntent, Payment | None]:
+        intent = self.intent(intent_id, command.tenant)
+        payment = self.last_payment(intent)
+        intent.refuse_unless_allowed(name, None if payment is None else Attempt.of(payment))
+        return intent, payment
+
+
+def _attempted(
+    command: ConfirmIntent, intent: PaymentIntent, payment_id: UUID, at: datetime
+) -> Payment:
+    """The payment that an attempt is."""
+    terms, instrument = intent.terms, command.instrument
+    return Payment.request_authorization(
+        payment_id=payment_id,
+        tenant=command.tenant,
+        order_id=_order_id(intent),
+        customer_id=terms.customer_id,
+        money=terms.money,
+        card=instrument.card.face(),
+        metadata=terms.metadata,
+        at=at,
+        origin=Origin(
+            intent_id=encode(Prefix.INTENT, intent.id),
+            payment_method_id=instrument.method_id,
+            card_fingerprint=instrument.fingerprint,
+            capture_method=terms.capture_method,
+            description=terms.description,
+            test_outcome=command.test_outcome,
+        ),
+    )
+
+
+def claimed_by(claim: Claim | None, cause: Cause, made: UUID, answer: StoredAnswer) -> list[Record]:
+    """The idempotency key of a command that has its answer at once. `made`: what it was about."""
+    if claim is None:
+        return []
+    assert cause.request_id is not None
+    return [ClaimKey(claim=claim, payment_id=made, request_id=cause.request_id, answer=answer)]
+
+
+def _decided(attempt: Callable[[], Done]) -> Done:
+    """Decides on things as they are; decides again if they changed meanwhile."""
+    for _ in range(DECIDE_ATTEMPTS - 1):
+        try:
+            return attempt()
+        except ConcurrentChange:
+            continue
+    return attempt()
+
+
+def _order_id(intent: PaymentIntent) -> str | None:
+    """The order that the merchant says it is for."""
+    order_id = intent.terms.metadata.get(ORDER_ID)
+    return str(order_id)[:LONGEST_ORDER_ID] if order_id not in (None, "") else None

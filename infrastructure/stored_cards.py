@@ -1,0 +1,110 @@
+"""Cards of payment methods, encrypted: the number until the method is detached, the CVC until it was
+used or an hour has passed.
+
+A card's fingerprint is a hash of its number under a secret that was made once for the whole store, and
+is itself kept encrypted, so that equal cards have equal fingerprints whatever keys come and go.
+"""
+
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from domain.cards import Card
+from domain.records import ForgetCard, KeepCard
+from infrastructure.database import Pool
+from infrastructure.shards import shard_of
+from infrastructure.statements import Part
+from infrastructure.store_secrets import StoreSecrets
+from infrastructure.vault import FernetVault
+
+CVC_SECONDS: Final = 3600
+FINGERPRINT_LENGTH: Final = 16
+FINGERPRINTS: Final[LiteralString] = "card fingerprints"
+
+KEEP: Final[LiteralString] = """
+    INSERT INTO stored_cards (shard, method_id, sealed_number, sealed_cvc, cvc_until)
+    VALUES (
+        %(shard)s, %(method_id)s, %(sealed_number)s, %(sealed_cvc)s,
+        clock_timestamp() + make_interval(secs => %(cvc_seconds)s)
+    )
+    ON CONFLICT (shard, method_id) DO UPDATE SET
+        sealed_number = excluded.sealed_number, sealed_cvc = excluded.sealed_cvc,
+        cvc_until = excluded.cvc_until
+"""
+FORGET: Final[LiteralString] = """
+    DELETE FROM stored_cards WHERE shard = %(shard)s AND method_id = %(method_id)s
+"""
+FORGET_CVC: Final[LiteralString] = """
+    UPDATE stored_cards SET sealed_cvc = NULL, cvc_until = NULL
+    WHERE shard = %(shard)s AND method_id = %(method_id)s
+"""
+FORGET_OLD_CVCS: Final[LiteralString] = """
+    UPDATE stored_cards SET sealed_cvc = NULL, cvc_until = NULL
+    WHERE sealed_cvc IS NOT NULL AND cvc_until < clock_timestamp()
+"""
+FIND: Final[LiteralString] = """
+    SELECT sealed_number,
+           CASE WHEN cvc_until >= clock_timestamp() THEN sealed_cvc END AS sealed_cvc
+    FROM stored_cards WHERE shard = %(shard)s AND method_id = %(method_id)s
+"""
+
+
+def keep(record: KeepCard) -> Part:
+    """In the place of what was there."""
+    return Part(
+        "card",
+        KEEP,
+        _identity(record.method_id)
+        | {
+            "sealed_number": record.sealed_number,
+            "sealed_cvc": record.sealed_cvc,
+            "cvc_seconds": CVC_SECONDS,
+        },
+    )
+
+
+def forget(record: ForgetCard) -> Part:
+    """The card, or its CVC only."""
+    sql = FORGET_CVC if record.cvc_only else FORGET
+    return Part("uncarded", sql, _identity(record.method_id))
+
+
+class StoredCards:
+    """The vault's side of payment methods."""
+
+    def __init__(self, pool: Pool, vault: FernetVault, store_secrets: StoreSecrets) -> None:
+        self._pool = pool
+        self._vault = vault
+        self._secrets = store_secrets
+
+    def sealed(self, method_id: UUID, card: Card) -> KeepCard:
+        """The record that keeps the card."""
+        return KeepCard(
+            method_id=method_id,
+            sealed_number=self._vault.seal_text(card.number, method_id),
+            sealed_cvc=None if card.cvc is None else self._vault.seal_text(card.cvc, method_id),
+        )
+
+    def find(self, method_id: UUID) -> tuple[str, str | None] | None:
+        """The number, and the CVC while it is kept. None: the card was erased, or there is none."""
+        with self._pool.connection() as connection:
+            row = connection.execute(FIND, _identity(method_id)).fetchone()
+        if row is None:
+            return None
+        cvc = row["sealed_cvc"]
+        return (
+            self._vault.unseal_text(row["sealed_number"], method_id),
+            None if cvc is None else self._vault.unseal_text(cvc, method_id),
+        )
+
+    def fingerprint(self, number: str) -> str:
+        """The same for the same number, and nothing to whoever lacks the secret."""
+        return self._secrets.mark(FINGERPRINTS, number)[:FINGERPRINT_LENGTH]
+
+    def forget_old_cvcs(self) -> int:
+        """Erases the CVCs whose hour has passed; how many."""
+        with self._pool.connection() as connection:
+            return connection.execute(FORGET_OLD_CVCS).rowcount
+
+
+def _identity(method_id: UUID) -> dict[str, Any]:
+    return {"shard": shard_of(method_id), "method_id": method_id}

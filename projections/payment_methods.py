@@ -1,0 +1,61 @@
+"""Payment methods as they are: a card's face, and whose it is."""
+
+from collections.abc import Sequence
+from typing import Final, LiteralString
+
+from domain.ids import Prefix, encode
+from domain.payment import rfc3339
+from domain.payment_method import PaymentMethod
+from projections.documents import Document, Documents
+
+NAME: Final[LiteralString] = "payment_methods"
+
+
+class Methods(Documents):
+    """The table of payment methods."""
+
+    name: LiteralString = NAME
+    version = 1
+    aggregate: LiteralString = "payment_method"
+    migration: LiteralString = "0004_intents.sql"
+
+    def fold(self, history: Sequence[PaymentMethod.Event]) -> Document:
+        """`id`, `type`, `mode`, `card` (`brand`, `last4`, `exp_month`, `exp_year`, `fingerprint`),
+        `customer_id`, `metadata`, `is_detached`, `created_at`."""
+        document: Document = {}
+        for event in history:
+            _apply(document, event)
+        return document
+
+
+def _apply(document: Document, event: PaymentMethod.Event) -> None:
+    match event:
+        case PaymentMethod.Created():
+            document.update(
+                id=encode(Prefix.PAYMENT_METHOD, event.originator_id),
+                type=event.type,
+                mode=event.mode,
+                card={
+                    "brand": event.card_brand,
+                    "last4": event.card_last4,
+                    "exp_month": event.card_exp_month,
+                    "exp_year": event.card_exp_year,
+                    "fingerprint": event.fingerprint,
+                },
+                customer_id=None,
+                metadata=dict(event.metadata),
+                is_detached=False,
+                created_at=rfc3339(event.timestamp),
+            )
+        case PaymentMethod.Updated():
+            document["metadata"] = dict(event.metadata)
+            document["card"] |= {
+                "exp_month": event.card_exp_month,
+                "exp_year": event.card_exp_year,
+            }
+        case PaymentMethod.Attached():
+            document["customer_id"] = event.customer_id
+        case PaymentMethod.Detached():
+            document |= {"customer_id": None, "is_detached": True}
+        case _:
+            raise AssertionError(f"an event that payment methods do not know: {event}")

@@ -1,0 +1,294 @@
+"""Payment intents, from what is wanted to what was paid, attempt by attempt."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from domain.bank import Operation
+from domain.commands import Tenant
+from domain.ids import Prefix, decode
+from domain.intents import PaymentIntents
+from domain.payment import bank_key
+from infrastructure.api_keys import KeyType
+from tests.api.an_api import EMPTY_CARD, GOOD_CARD, Api, Caller, error_of
+from tests.builders import VISA
+from tests.fakes import FakeBank
+
+INTENTS = "/v1/payment_intents"
+
+
+def answered(response: TestResponse, status: int) -> dict[str, Any]:
+    """What the answer says, which has this status."""
+    assert response.status_code == status, response.text
+    document: dict[str, Any] = json.loads(response.data)
+    return document
+
+
+def an_intent(**overrides: Any) -> dict[str, Any]:
+    return {"amount": 2000, "currency": "usd", "payment_method_types": ["card"], **overrides}
+
+
+def created(merchant: Caller, **overrides: Any) -> dict[str, Any]:
+    return answered(merchant.post(INTENTS, an_intent(**overrides)), 201)
+
+
+def a_method(merchant: Caller, card: dict[str, Any] | None = None) -> str:
+    body = {"type": "card", "card": card or GOOD_CARD}
+    public_id: str = answered(merchant.post("/v1/payment_methods", body), 201)["id"]
+    return public_id
+
+
+def confirm(merchant: Caller, intent_id: str, **fields: Any) -> Any:
+    return merchant.post(f"{INTENTS}/{intent_id}/confirm", fields)
+
+
+def test_an_intent_is_created_confirmed_and_paid(merchant: Caller) -> None:
+    intent = created(merchant, description="Two books", metadata={"order_id": "ORD-77"})
+    assert intent["status"] == "requires_payment_method"
+    assert intent["client_secret"].startswith(f"{intent['id']}_secret_")
+
+    paid = answered(confirm(merchant, intent["id"], payment_method=a_method(merchant)), 200)
+
+    assert (paid["status"], paid["amount_received"]) == ("succeeded", 2000)
+    (charge,) = paid["charges"]["data"]
+    assert charge["id"] == paid["latest_charge"]
+    assert charge["payment_method"]["card"]["last4"] == VISA[-4:]
+    assert answered(merchant.get(f"{INTENTS}/{intent['id']}"), 200) == paid
+    order = answered(merchant.get("/v1/orders/ORD-77"), 200)
+    assert (order["status"], order["ok_to_ship"]) == ("captured", True)
+
+
+def test_one_request_can_do_it_all(merchant: Caller) -> None:
+    paid = created(merchant, payment_method=a_method(merchant), confirm=True)
+
+    assert paid["status"] == "succeeded"
+
+
+def test_a_decline_leaves_the_intent_to_be_tried_with_another_card(merchant: Caller) -> None:
+    intent = created(merchant)
+    empty, good = a_method(merchant, EMPTY_CARD), a_method(merchant)
+
+    refused = confirm(merchant, intent["id"], payment_method=empty)
+    error = error_of(refused, 402)
+
+    assert (error["type"], error["code"]) == ("card_error", "card_declined")
+    assert error["decline_code"] == "insufficient_funds"
+    assert error["payment_intent"]["status"] == "requires_payment_method"
+    assert error["payment_intent"]["last_payment_error"]["code"] == "card_declined"
+    assert answered(confirm(merchant, intent["id"], payment_method=good), 200)["status"] == (
+        "succeeded"
+    )
+
+
+def test_a_hold_is_captured_by_either_route(merchant: Caller) -> None:
+    for route in ("intent", "payment"):
+        held = created(
+            merchant, capture_method="manual", payment_method=a_method(merchant), confirm=True
+        )
+        assert (held["status"], held["amount_capturable"]) == ("requires_capture", 2000)
+        if route == "intent":
+            answered(merchant.post(f"{INTENTS}/{held['id']}/capture", {}), 200)
+        else:
+            merchant.capture("pay_" + held["latest_charge"].removeprefix("ch_"))
+
+        now = answered(merchant.get(f"{INTENTS}/{held['id']}"), 200)
+
+        assert (now["status"], now["amount_received"]) == ("succeeded", 2000)
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_an_intent_that_is_given_up_holds_nothing(merchant: Caller, is_held: bool) -> None:
+    paid_with = {"payment_method": a_method(merchant), "confirm": is_held}
+    intent = created(merchant, capture_method="manual", **paid_with)
+
+    gone = answered(
+        merchant.post(f"{INTENTS}/{intent['id']}/cancel", {"cancellation_reason": "abandoned"}),
+        200,
+    )
+
+    assert (gone["status"], gone["cancellation_reason"]) == ("canceled", "abandoned")
+    assert gone["canceled_at"] is not None
+    again = merchant.post(f"{INTENTS}/{intent['id']}/cancel", {})
+    assert error_of(again, 409)["code"] == "payment_intent_unexpected_state"
+
+
+def test_the_same_key_gives_the_same_bytes(merchant: Caller) -> None:
+    body = an_intent(payment_method=a_method(merchant), confirm=True)
+
+    first = merchant.post(INTENTS, body, key="key-1")
+    again = merchant.post(INTENTS, body, key="key-1")
+
+    assert first.status_code == again.status_code == 201
+    assert (first.data, again.headers["Idempotent-Replayed"]) == (again.data, "true")
+    assert len(answered(merchant.get(INTENTS), 200)["data"]) == 1
+
+
+def test_a_cvc_is_used_once_and_a_detached_card_never(merchant: Caller, api: Api) -> None:
+    method = a_method(merchant)
+    customer = answered(merchant.post("/v1/customers", {"email": "a@example.com"}), 201)
+    answered(
+        merchant.post(f"/v1/payment_methods/{method}/attach", {"customer": customer["id"]}), 200
+    )
+    created(merchant, payment_method=method, confirm=True)
+
+    without = merchant.post(INTENTS, an_intent(payment_method=method, confirm=True))
+    assert error_of(without, 400)["param"] == "cvc"
+    fresh = created(merchant, payment_method=method, confirm=True, cvc="123")
+    assert fresh["status"] == "succeeded"
+
+    answered(merchant.post(f"/v1/payment_methods/{method}/detach", {}), 200)
+    refused = merchant.post(INTENTS, an_intent(payment_method=method, confirm=True, cvc="123"))
+    assert error_of(refused, 409)["code"] == "payment_method_detached"
+    assert api.services.cards.find(decode(Prefix.PAYMENT_METHOD, method)) is None
+
+
+def test_references_are_expanded_where_that_is_asked_for(merchant: Caller) -> None:
+    customer = answered(merchant.post("/v1/customers", {"name": "Ada"}), 201)
+    paid = created(
+        merchant,
+        customer=customer["id"],
+        payment_method=a_method(merchant),
+        confirm=True,
+        expand=["latest_charge.customer", "customer"],
+    )
+
+    assert paid["customer"] == customer
+    assert paid["latest_charge"]["customer"] == customer
+    assert paid["latest_charge"]["payment_intent"] == paid["id"]
+    refused = merchant.get(f"{INTENTS}/{paid['id']}?expand[]=nothing")
+    assert error_of(refused, 400)["param"] == "expand[0]"
+
+
+def test_a_publishable_key_needs_the_intents_secret(api: Api, merchant: Caller) -> None:
+    browser = api.merchant(merchant.merchant, type=KeyType.PUBLISHABLE)
+    intent = created(merchant)
+    path = f"{INTENTS}/{intent['id']}"
+
+    assert browser.get(path).status_code == 404
+    assert browser.get(f"{path}?client_secret=pi_x_secret_y").status_code == 404
+    shown = answered(browser.get(f"{path}?client_secret={intent['client_secret']}"), 200)
+    assert shown["id"] == intent["id"]
+    method = a_method(browser)
+    paid = browser.post(
+        f"{path}/confirm", {"payment_method": method, "client_secret": intent["client_secret"]}
+    )
+    assert answered(paid, 200)["status"] == "succeeded"
+
+
+def test_an_erased_customer_leaves_payments_and_nothing_else(merchant: Caller, api: Api) -> None:
+    customer = answered(
+        merchant.post("/v1/customers", {"email": "lovelace@example.com", "name": "Lovelace"}), 201
+    )
+    method = a_method(merchant)
+    merchant.post(f"/v1/payment_methods/{method}/attach", {"customer": customer["id"]})
+    paid = created(merchant, customer=customer["id"], payment_method=method, confirm=True)
+    found = answered(merchant.get("/v1/customers?email=lovelace@example.com"), 200)
+    assert [each["id"] for each in found["data"]] == [customer["id"]]
+
+    gone = merchant.request("DELETE", f"/v1/customers/{customer['id']}")
+
+    assert (gone.status_code, gone.data) == (204, b"")
+    assert merchant.get(f"/v1/customers/{customer['id']}").status_code == 404
+    stripe = merchant.speaking_stripe().get(f"/v1/customers/{customer['id']}")
+    assert answered(stripe, 200) == {"id": customer["id"], "object": "customer", "deleted": True}
+    assert answered(merchant.get("/v1/customers?email=lovelace@example.com"), 200)["data"] == []
+    assert answered(merchant.get(f"{INTENTS}/{paid['id']}"), 200)["customer"] == customer["id"]
+    with api.services.pool.connection() as connection:
+        rows = connection.execute("SELECT document::text AS text FROM personal_data").fetchall()
+    assert not any("lovelace" in row["text"].lower() for row in rows)
+
+
+def test_two_confirms_at_once_are_one_attempt(api: Api, merchant: Caller, bank: FakeBank) -> None:
+    intent = created(merchant, capture_method="manual")
+    path = f"{INTENTS}/{intent['id']}/confirm"
+
+    with ThreadPoolExecutor(6) as threads:
+        asked = [
+            threads.submit(merchant.post, path, {"payment_method": "pm_card_visa"})
+            for _ in range(6)
+        ]
+        statuses = sorted(each.result().status_code for each in asked)
+
+    # Whoever comes while the first is at it is told that it is not possible any more.
+    assert statuses[0] == 200
+    assert set(statuses[1:]) <= {409}
+    uuid = decode(Prefix.INTENT, intent["id"])
+    found = PaymentIntents(api.services.ledger).intent(uuid, merchant_of(merchant))
+    assert len(found.attempts) == 1
+    payment = api.services.ledger.payment(found.attempts[0], merchant_of(merchant))
+    assert len(bank.holds_under(bank_key(payment.id, Operation.AUTHORIZATION, 1))) == 1
+
+
+def merchant_of(merchant: Caller) -> Tenant:
+    assert merchant.record is not None
+    return merchant.record.tenant
+
+
+def test_a_card_number_is_in_no_event_and_in_no_answer(merchant: Caller, api: Api) -> None:
+    method = merchant.post("/v1/payment_methods", {"type": "card", "card": GOOD_CARD})
+    public_id = answered(method, 201)["id"]
+    paid = merchant.post(INTENTS, an_intent(payment_method=public_id, confirm=True))
+    listed = merchant.get("/v1/payment_methods")
+
+    with api.services.pool.connection() as connection:
+        rows = connection.execute("SELECT convert_from(state, 'UTF8') AS text FROM events")
+        texts = [row["text"] for row in rows.fetchall()]
+    for text in [*texts, method.text, paid.text, listed.text]:
+        assert VISA not in text
+        assert '"cvc":' not in text.replace('"cvc_check"', "")
+
+
+def test_a_refund_can_be_asked_of_an_intent_and_of_a_charge(extended_merchant: Caller) -> None:
+    merchant = extended_merchant
+    paid = created(merchant, payment_method="pm_card_visa", confirm=True)
+
+    part = answered(
+        merchant.post("/v1/refunds", {"payment_intent": paid["id"], "amount": 500}), 201
+    )
+    rest = answered(merchant.post("/v1/refunds", {"charge": paid["latest_charge"]}), 201)
+    stripe = merchant.speaking_stripe().post("/v1/refunds", {"payment_intent": paid["id"]})
+
+    assert (part["amount"], rest["amount"], part["payment_intent"]) == (500, 1500, paid["id"])
+    assert part["id"].startswith("re_")
+    assert error_of(stripe, 400)["code"] == "charge_already_refunded"
+    charge = answered(merchant.get(f"/v1/charges/{paid['latest_charge']}"), 200)
+    assert (charge["refunded"], charge["amount_refunded"]) == (True, 2000)
+
+
+def test_a_part_is_captured_where_the_bank_can_do_it(extended_merchant: Caller) -> None:
+    response, now = captured_in_part(extended_merchant)
+
+    assert response.status_code == 200
+    assert (now["status"], now["amount_received"]) == ("succeeded", 1200)
+
+
+def test_a_part_is_not_captured_where_the_bank_cannot(merchant: Caller) -> None:
+    response, now = captured_in_part(merchant)
+
+    assert error_of(response, 400)["code"] == "partial_amount_unsupported"
+    assert now["status"] == "requires_capture"
+
+
+def captured_in_part(merchant: Caller) -> tuple[TestResponse, dict[str, Any]]:
+    held = created(merchant, capture_method="manual", payment_method="pm_card_visa", confirm=True)
+    response = merchant.post(f"{INTENTS}/{held['id']}/capture", {"amount_to_capture": 1200})
+    return response, answered(merchant.get(f"{INTENTS}/{held['id']}"), 200)
+
+
+def test_a_form_is_as_good_as_json(merchant: Caller) -> None:
+    form = (
+        "amount=2000&currency=usd&payment_method_types[0]=card&metadata[order_id]=77"
+        "&payment_method=pm_card_visa&confirm=true&expand%5B%5D=latest_charge&description="
+    )
+    paid = merchant.post(INTENTS, data=form, content_type="application/x-www-form-urlencoded")
+
+    body = answered(paid, 201)
+    assert (body["status"], body["metadata"], body["description"]) == (
+        "succeeded",
+        {"order_id": "77"},
+        None,
+    )
+    assert body["latest_charge"]["object"] == "charge"

@@ -98,14 +98,15 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmIntent(Command):
-    """Make an attempt. `starts_in_seconds`: a worker makes it, after so long. `test_outcome`:
-    `failure` to be declined without asking the bank."""
+    """Make an attempt. `starts_in_seconds`: a worker makes it, after so long, and nobody waits for it.
+    `test_outcome`: `failure` to be declined without asking the bank. `once_only`: not after another."""
 
     intent_id: UUID
     instrument: Instrument
     return_url: str | None = None
     starts_in_seconds: float | None = None
     test_outcome: str | None = None
+    once_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from domain.errors import (
     ConcurrentChange,
     CurrencyUnsupported,
     IntentNotFound,
+    IntentStateConflict,
 )
 from domain.ids import Prefix, beside, encode
 from domain.ledger import DECIDE_ATTEMPTS, PaymentLedger, Pending, Reply
@@ -103,6 +104,9 @@ class PaymentIntents:
                 f"The bank does not take {intent.terms.money.currency}.", param="currency"
             )
         last = self.last_payment(intent)
+        if command.once_only and last is not None:
+            status = intent.status(Attempt.of(last))
+            raise IntentStateConflict("It was confirmed before.", status=status.value)
         at = self._ledger.clock.now()
         payment_id = beside(self._ledger.ids.new(), intent.id)
         instrument = command.instrument

@@ -9,7 +9,7 @@ request that asked runs it, and so does the worker.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -359,6 +359,8 @@ class PaymentLedger(Application[UUID]):
         `starts_in_seconds`: a worker is to put the call to the bank, not before."""
         call = self._bank_call(payment, command, card)
         ours = starts_in_seconds is None
+        if not ours:  # nobody waits for its outcome: an idempotency key has its answer already
+            call = replace(call, cause=replace(call.cause, idempotency_key=None))
         lease = self.lease_seconds if starts_in_seconds is None else starts_in_seconds
         beside: list[Record] = [*records, BeginCall(call=call, lease_seconds=lease, ours=ours)]
         if command.claim is not None:

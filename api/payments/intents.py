@@ -8,6 +8,7 @@ from uuid import UUID
 
 from api.errors import invalid
 from api.http import Answer, Call, Route, error_answer, json_answer
+from api.instruments import instrument
 from api.lists import asked_page, told_page
 from api.payments.commands import set_in
 from api.payments.errors import declined_error
@@ -25,7 +26,7 @@ from api.payments.inputs import (
     uuid_of,
 )
 from api.payments.inputs import _Terms as TermsInput
-from api.payments.methods import instrument, made
+from api.payments.methods import made
 from api.payments.reading import CUSTOMERS, INTENTS, Reader
 from api.payments.schemas import IntentList, IntentOut
 from domain.commands import CancelIntent, CaptureIntent, ConfirmIntent, Instrument, Mode

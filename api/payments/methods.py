@@ -5,6 +5,7 @@ from uuid import UUID
 
 from api.errors import invalid
 from api.http import Answer, Call, Route, json_answer
+from api.instruments import card_in_test_mode
 from api.lists import asked_page, told_page
 from api.payments import objects
 from api.payments.commands import done, set_in, versioned
@@ -24,9 +25,7 @@ from api.payments.inputs import (
 )
 from api.payments.reading import CUSTOMERS, METHODS, Reader
 from api.payments.schemas import PaymentMethodList, PaymentMethodOut
-from domain.card_tokens import card_of_test_token
 from domain.cards import Card
-from domain.commands import Instrument, Mode
 from domain.ids import Prefix
 from domain.ledger import Settled
 from domain.payment_method import PaymentMethod
@@ -66,7 +65,7 @@ def made(call: Call, body: MethodInput | MethodData) -> tuple[PaymentMethod, lis
 def whole_card(call: Call, given: CardInput) -> Card:
     """The card, by its number or by a token. Raises ApiError."""
     if given.token is not None:
-        card = _test_card(call, given.token)
+        card = card_in_test_mode(call, given.token)
         if card is None:
             raise missing(Prefix.PAYMENT_METHOD, "card[token]")
         return card
@@ -79,39 +78,6 @@ def whole_card(call: Call, given: CardInput) -> Card:
     return Card(
         number=given.number, exp_month=given.exp_month, exp_year=given.exp_year, cvc=given.cvc
     )
-
-
-def _test_card(call: Call, token: str) -> Card | None:
-    if call.tenant.mode is not Mode.TEST:
-        return None
-    extended = call.services.ledger.bank.capabilities.cvc_optional
-    return card_of_test_token(token, extended=extended)
-
-
-def instrument(call: Call, public_id: str, cvc: str | None) -> Instrument:
-    """What an attempt is paid with. Raises PaymentMethodNotFound, PaymentMethodStateConflict, and
-    ApiError where the bank needs a CVC and none is kept."""
-    services = call.services
-    test_card = _test_card(call, public_id)
-    if test_card is not None:
-        fingerprint = services.cards.fingerprint(test_card.number)
-        return Instrument(method_id=public_id, card=test_card, fingerprint=fingerprint)
-    method = versioned(
-        call, PaymentMethod, uuid_of(Prefix.PAYMENT_METHOD, public_id, "payment_method")
-    )
-    if method is None:
-        raise missing(Prefix.PAYMENT_METHOD, "payment_method")
-    method.refuse_detached()
-    kept = services.cards.find(method.id)
-    if kept is None:
-        raise missing(Prefix.PAYMENT_METHOD, "payment_method")
-    number, kept_cvc = kept
-    cvc = cvc or kept_cvc
-    if cvc is None and not services.ledger.bank.capabilities.cvc_optional:
-        raise invalid("missing_param", "The bank needs the card's CVC again: give cvc.", "cvc")
-    face = method.card
-    card = Card(number=number, exp_month=face.exp_month, exp_year=face.exp_year, cvc=cvc)
-    return Instrument(method_id=public_id, card=card, fingerprint=method.fingerprint)
 
 
 def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:

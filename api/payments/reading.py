@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from api import unguessable
 from api.payments import objects
 from api.payments.inputs import missing, uuid_of
 from domain.commands import Tenant
@@ -26,9 +27,6 @@ INTENTS: Final = Intents()
 METHODS: Final = Methods()
 CUSTOMERS: Final = CustomerRecords()
 RECEIPTS: Final = Receipts()
-CLIENT_SECRETS: Final = "client secrets"
-RECEIPT_TOKENS: Final = "receipt pages"
-TOKEN_LENGTH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +161,8 @@ class Reader:
 
     def client_secret(self, intent_id: str) -> str:
         """What a publishable key needs, to be told of the intent."""
-        mark = self.services.store_secrets.mark(CLIENT_SECRETS, intent_id)
-        return f"{intent_id}_secret_{mark[:TOKEN_LENGTH]}"
+        return unguessable.client_secret(self.services, intent_id)
 
     def receipt_url(self, payment_id: str) -> str:
         """Where a shopper sees the receipt."""
-        token = self.services.store_secrets.mark(RECEIPT_TOKENS, payment_id)[:TOKEN_LENGTH]
-        return f"{self.services.settings.public_url}/receipts/{payment_id}?t={token}"
+        return unguessable.receipt_url(self.services, payment_id)

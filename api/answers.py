@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from api.async_family import outputs as async_family
+from api.async_family import routes as async_routes
 from api.gateway import outputs as gateway
 from api.payments import intents
 from api.payments.reading import Reader
@@ -32,6 +34,8 @@ class FamilyAnswers:
             case intents.FAMILY | intents.CREATED:
                 assert self._services is not None, "a process has told where to read"
                 return intents.settled(Reader(self._services, call.tenant), history, call)
+            case async_routes.FAMILY:
+                return async_family.settled(history, call)
             case family if family == WORKER_FAMILY:
                 return NOBODY_ASKED
             case family:

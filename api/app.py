@@ -5,7 +5,7 @@ route · key · scope · rate limit · version · Accept · parameters · idempo
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -17,9 +17,12 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import PathConverter
 
 from api import auth, idempotent, metrics, openapi, pages
+from api.async_family import routes as async_family
+from api.async_family.errors import in_our_words
 from api.bodies import MAX_BODY_BYTES, read_body, read_query, too_large
 from api.errors import (
     ApiError,
+    Words,
     from_refusal,
     in_progress,
     internal,
@@ -31,7 +34,7 @@ from api.fields import Strict, validated
 from api.gateway import routes as gateway
 from api.http import API_VERSION, Answer, Call, Route, error_answer, json_answer
 from api.payments import routes as payments
-from api.stripe_dialect import STRIPE, dialect_of, should_retry
+from api.stripe_dialect import OWN, STRIPE, dialect_of, should_retry
 from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavailable
 from domain.ids import Prefix, encode
 from domain.ledger import Reply
@@ -41,7 +44,9 @@ from infrastructure.fault_points import reached
 from infrastructure.projections.reading import ModelBehind
 from infrastructure.services import Services
 
-ROUTES: Final = (*gateway.ROUTES, *payments.ROUTES)
+ROUTES: Final = (*gateway.ROUTES, *payments.ROUTES, *async_family.ROUTES)
+# Families that tell errors in words of their own, whoever asks, by the first part of their paths.
+WORDS: Final[Mapping[str, Words]] = dict.fromkeys(async_family.MOUNTED_AT, in_our_words)
 
 # A few threads are kept from those that wait for the bank, so that reads are always served.
 RESERVED_THREADS: Final = 16
@@ -121,9 +126,9 @@ class _Gate:
         return _response(route.handler(call, query, **path_parts))
 
     def _command(self, route: Route, call: Call, path_parts: dict[str, str]) -> Answer:
-        _query(None, read_query(request))
+        call.query = _query(route, read_query(request))
         call.idempotency_key = _idempotency_key(required=route.needs_idempotency_key)
-        value, is_text = read_body(request)
+        value, is_text = read_body(request, route.body_types)
         model = route.body
         assert model is not None
 
@@ -196,13 +201,12 @@ def _idempotency_key(*, required: bool) -> str | None:
     return key
 
 
-def _query(route: Route | None, value: dict[str, Any]) -> Any:
+def _query(route: Route, value: dict[str, Any]) -> Any:
     """The query by the route's model; a route without one takes no parameters."""
-    model = route.query if route is not None else None
-    if model is None:
+    if route.query is None:
         validated(_NoParameters, value, is_text=True)
         return None
-    return validated(model, value, is_text=True)
+    return validated(route.query, value, is_text=True)
 
 
 def expanded(parameters: Any) -> tuple[str, ...]:
@@ -270,8 +274,11 @@ def _log(response: Response, seconds: float) -> None:
 
 
 def _answer_exception(error: Exception) -> Response:
-    told = _api_error(error)
-    response = _response(error_answer(told, g.dialect, g.request_id))
+    told, dialect = _api_error(error), g.dialect
+    words = WORDS.get(request.path.split("/", 2)[1])
+    if words is not None:
+        told, dialect = words(told), OWN
+    response = _response(error_answer(told, dialect, g.request_id))
     response.headers["Stripe-Should-Retry"] = should_retry(told)
     return response
 

@@ -21,6 +21,7 @@ MAX_DEPTH: Final = 20
 FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 JSON_TYPE: Final = "application/json"
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
+BODY_TYPES: Final = (JSON_TYPE, FORM_TYPE)
 # What a name may not repeat: a body that was sent as the wrong type is all name, card included.
 DIGITS: Final = re.compile(r"[0-9]{3,}")
 LONGEST_NAME: Final = 100
@@ -33,21 +34,18 @@ class _Duplicate(ValueError):
     """A key that occurs twice in one JSON object."""
 
 
-def read_body(request: Request) -> tuple[Value, bool]:
-    """The body as a nested value, and whether it came as text only, as forms do. Raises ApiError."""
+def read_body(request: Request, types: Sequence[str] = BODY_TYPES) -> tuple[Value, bool]:
+    """The body, which is of one of these types, as a nested value, and whether it came as text only, as
+    forms do. Raises ApiError."""
     raw = _raw(request)
     if not raw.strip():
         return {}, request.mimetype == FORM_TYPE
-    if request.mimetype == JSON_TYPE:
-        value, is_text = _from_json(raw), False
-    elif request.mimetype == FORM_TYPE:
-        value, is_text = nested(_pairs(raw)), True
-    else:
+    if request.mimetype not in types:
         raise invalid(
-            "unsupported_media_type",
-            f"The body must be {JSON_TYPE} or {FORM_TYPE}.",
-            status=415,
+            "unsupported_media_type", f"The body must be {' or '.join(types)}.", status=415
         )
+    is_text = request.mimetype == FORM_TYPE
+    value = nested(_pairs(raw)) if is_text else _from_json(raw)
     check_texts(value)
     return value, is_text
 

@@ -3,7 +3,7 @@
 Never a stack trace, never HTML, never what was in a rejected field.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -62,6 +62,10 @@ class ApiError(Exception):
             "request_id": request_id,
         }
         return {"error": {name: value for name, value in fields.items() if value is not None}}
+
+
+# An error, as a family tells it whose words are others.
+Words = Callable[[ApiError], ApiError]
 
 
 def invalid(code: str, message: str, param: str | None = None, *, status: int = 400) -> ApiError:

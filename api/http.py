@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from api.bodies import BODY_TYPES
 from api.errors import ApiError
 from api.fields import Strict
 from api.stripe_dialect import spoken
@@ -56,6 +57,7 @@ class Call:
     dialect: str
     deadline: float
     path: str
+    query: Any = None  # of a command that takes parameters there
     expand: tuple[str, ...] = ()
     idempotency_key: str | None = None
     claim: Claim | None = None
@@ -103,8 +105,8 @@ PendingAnswer = Callable[["Call", Sequence[Payment.Event]], Answer]
 class Route:
     """A published route: what it takes, what it may answer, and who handles it.
 
-    `path` is in Flask's notation. A command gives its `handler` a Call, the validated body and the
-    parts of the path, gets the ledger's reply, and has `pending` to say that there is none in time. A
+    `path` is in Flask's notation. A command gives its `handler` a Call, which has the validated query
+    where there is one, the validated body and the parts of the path, gets the ledger's reply, and has `pending` to say that there is none in time. A
     GET gives it a Call, the validated query and the parts of the path, and gets the answer.
     """
 
@@ -119,7 +121,9 @@ class Route:
     name: str | None = None  # in the OpenAPI document; else the handler's
     body: type[Strict] | None = None
     query: type[Strict] | None = None
+    errors: Mapping[int, str] | None = None  # what its family tells them by; else as all do
     needs_idempotency_key: bool = False
+    body_types: Sequence[str] = BODY_TYPES
     takes_publishable_keys: bool = False
 
     @property

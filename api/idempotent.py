@@ -39,7 +39,7 @@ def once(
     looked whether the same request was what it is refused for. Raises ApiError when the key is
     another request's, or its first request is still at work; and what `ask` raises.
     """
-    text = canonical([method, call.path, body])
+    text = canonical(_asked(call, method, body))
     if call.idempotency_key is not None:
         fingerprint = call.services.fingerprints.of(text)
         call.claim = Claim(tenant=call.tenant, key=call.idempotency_key, fingerprint=fingerprint)
@@ -58,6 +58,12 @@ def once(
             return (_settled_by_another(call) if taken_over else None) or _pending(
                 call, pending, history
             )
+
+
+def _asked(call: Call, method: str, body: dict[str, Any]) -> list[Any]:
+    """What is the same when the request is."""
+    said = {} if call.query is None else call.query.model_dump(exclude_defaults=True)
+    return [method, call.path, body, *([said] if said else [])]
 
 
 def _replay(call: Call, text: bytes, pending: PendingAnswer | None) -> Answer | None:

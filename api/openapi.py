@@ -37,6 +37,7 @@ TEXT: Final = {"type": "string"}
 HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "201": ("Location",),
     "202": ("Location", "Retry-After"),
+    "425": ("Retry-After",),
     "429": ("Retry-After",),
     "503": ("Retry-After",),
 }
@@ -111,10 +112,7 @@ def _operation(route: Route) -> dict[str, Any]:
         schema = {"$ref": REFERENCE.format(model=route.body.__name__)}
         operation["requestBody"] = {
             "required": True,
-            "content": {
-                "application/json": {"schema": schema},
-                "application/x-www-form-urlencoded": {"schema": schema},
-            },
+            "content": {kind: {"schema": schema} for kind in route.body_types},
         }
     return operation
 
@@ -186,7 +184,7 @@ def _responses(route: Route) -> dict[str, Any]:
     responses = {
         str(status): _response(_meaning(status), model) for status, model in route.answers.items()
     }
-    for status, meaning in ERRORS.items():
+    for status, meaning in (route.errors or ERRORS).items():
         if route.is_command or status not in COMMANDS_ONLY:
             responses[str(status)] = _response(meaning, ErrorOut)
     for code, names in HEADERS.items():
@@ -201,6 +199,7 @@ def _meaning(status: int) -> str:
         204: "Done, and nothing is left to tell.",
         201: "Done.",
         202: "Begun; the bank has not answered yet. See `Location` and `Retry-After`.",
+        425: "Nothing came of it yet: ask again.",
     }[status]
 
 

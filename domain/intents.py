@@ -52,6 +52,13 @@ class PaymentIntents:
             raise IntentNotFound("There is no such payment intent.")
         return intent
 
+    def unconfirmed(self, intent_id: UUID, tenant: Tenant) -> PaymentIntent:
+        """The intent, of which no attempt was made yet. Raises IntentNotFound, IntentStateConflict."""
+        intent = self.intent(intent_id, tenant)
+        last = self.last_payment(intent)
+        _refuse_confirmed(intent, None if last is None else Attempt.of(last))
+        return intent
+
     def last_payment(self, intent: PaymentIntent) -> Payment | None:
         """The payment of the last attempt."""
         if not intent.attempts:
@@ -104,15 +111,13 @@ class PaymentIntents:
                 f"The bank does not take {intent.terms.money.currency}.", param="currency"
             )
         last = self.last_payment(intent)
-        if command.once_only and last is not None:
-            status = intent.status(Attempt.of(last))
-            raise IntentStateConflict("It was confirmed before.", status=status.value)
+        before = None if last is None else Attempt.of(last)
+        if command.once_only:
+            _refuse_confirmed(intent, before)
         at = self._ledger.clock.now()
         payment_id = beside(self._ledger.ids.new(), intent.id)
         instrument = command.instrument
-        intent.begin_attempt(
-            payment_id, instrument.method_id, None if last is None else Attempt.of(last), at=at
-        )
+        intent.begin_attempt(payment_id, instrument.method_id, before, at=at)
         payment = _attempted(command, intent, payment_id, at)
         call = self._ledger.begin(
             payment,
@@ -174,6 +179,15 @@ class PaymentIntents:
         payment = self.last_payment(intent)
         intent.refuse_unless_allowed(name, None if payment is None else Attempt.of(payment))
         return intent, payment
+
+
+def _refuse_confirmed(intent: PaymentIntent, last: Attempt | None) -> None:
+    """Raises IntentStateConflict, also where another attempt might be made."""
+    intent.refuse_unless_allowed("confirm", last)
+    if last is not None:
+        raise IntentStateConflict(
+            "The payment intent was confirmed before.", status=intent.status(last).value
+        )
 
 
 def _attempted(

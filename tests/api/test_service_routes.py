@@ -86,9 +86,10 @@ def test_the_document_has_every_route_with_every_status_of_its_refusals(api: Api
         operation = paths[re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.path)][route.method.lower()]
         statuses = {int(status) for status in operation["responses"]}
         assert {*route.answers, 400, 401, 403, 404, 405, 406, 429, 500, 503} <= statuses
-        if route.method == "POST":
-            assert {status for status, _ in REFUSALS.values()} | {409, 413, 415, 502} <= statuses
-            assert "application/x-www-form-urlencoded" in operation["requestBody"]["content"]
+        if route.is_command:
+            own_words = {422} if route.errors else {status for status, _ in REFUSALS.values()}
+            assert own_words | {409, 413, 415, 502} <= statuses
+            assert list(operation["requestBody"]["content"]) == list(route.body_types)
 
 
 def test_the_documents_operations_have_names_of_their_own(api: Api) -> None:

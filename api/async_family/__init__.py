@@ -1,0 +1,1 @@
+"""The asynchronous family: an intent is confirmed at once, and settled in the background."""

@@ -49,6 +49,8 @@ An event-sourced payment ledger with a gateway in front.
 * Bodies are JSON or forms in bracket notation (`card[number]=…`).
 * Every POST takes an `Idempotency-Key`: the same request gets the first answer again, byte for byte.
   Authorizations, captures and voids need one. A refund without one is another refund each time.
+* The routes without a version prefix are the asynchronous interface: JSON only, an `Idempotency-Key` with every
+  POST and PATCH, errors of its own types. A confirmation is settled in the background.
 * A 503 `bank_unavailable` means that the bank is down: no authorization was begun and no key was used.
   Captures, voids and refunds are taken all the same, and finished when the bank is back.
 * A 202 means that the bank has not answered yet: ask again with the same key, or look at `Location`.

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
+from api.async_family.errors import MEANINGS, in_our_words
 from api.async_family.schemas import (
     AsyncIntentOut,
     AsyncRefundOut,
@@ -16,6 +17,8 @@ from api.async_family.schemas import (
     NewAsyncIntentOut,
     ResultOut,
 )
+from api.errors import ApiError
+from api.openapi import ERRORS
 from domain.bank import Rejected
 from domain.commands import Mode
 from infrastructure.api_keys import KeyType
@@ -37,6 +40,13 @@ from tests.builders import ANY_AMOUNT
 from tests.fakes import FakeBank, Misfortune
 
 INVALID: Final = "invalid_request_error"
+TYPES: Final = {
+    **dict.fromkeys((400, 404, 405, 406, 409, 413, 415, 418), (INVALID,)),
+    **dict.fromkeys((401, 403), ("auth_error",)),
+    **dict.fromkeys((500, 502, 503), ("api_error",)),
+    422: ("validation_error", "card_error"),
+    429: ("rate_limit_error",),
+}
 DELAYS: Final = """
     SELECT extract(epoch FROM due_at - since)::float AS seconds, idempotency_key FROM bank_calls
     WHERE merchant_id = %s
@@ -310,6 +320,34 @@ def test_a_confirmation_is_answered_the_same_before_and_after_it_is_settled(
     assert "Idempotent-Replayed" not in first.headers
     assert during.headers["Idempotent-Replayed"] == after.headers["Idempotent-Replayed"] == "true"
     assert sum(bank.done.values()) == 2
+
+
+def test_the_same_confirmation_sent_many_times_at_once_is_one_and_answered_alike(
+    api: Api, merchant: Caller, bank: FakeBank
+) -> None:
+    intent_id, key = created(merchant), fresh("key")
+
+    with ThreadPoolExecutor(4) as executor:
+        answers = list(executor.map(lambda _: confirm(merchant, intent_id, key=key), range(4)))
+    api.worker_has_been_at_it(merchant)
+
+    assert {(answer.status_code, answer.data) for answer in answers} == {
+        (202, answers[0].data),
+    }
+    assert sum(bank.done.values()) == 2
+
+
+def test_a_declined_attempt_does_not_answer_the_confirmations_key(
+    api: Api, merchant: Caller
+) -> None:
+    intent_id, key = created(merchant), fresh("key")
+    first = confirm(merchant, intent_id, "?force=failure", key=key)
+    api.worker_has_been_at_it(merchant)
+
+    again = confirm(merchant, intent_id, "?force=failure", key=key)
+
+    assert status(merchant, intent_id) == "failed"
+    assert (again.status_code, again.data) == (202, first.data)
 
 
 def test_the_events_know_the_key_of_the_confirmation(api: Api, merchant: Caller) -> None:
@@ -617,6 +655,19 @@ def test_a_card_whose_cvc_was_used_needs_one(api: Api, merchant: Caller, bank: F
 
     assert refusal(refused) == (422, "validation_error", "missing_param", "cvc")
     assert status(merchant, taken) in {"succeeded", "failed"}
+
+
+@pytest.mark.parametrize("error_status", [*ERRORS, 418])
+def test_every_status_of_an_error_has_a_type_of_this_family_and_is_documented(
+    error_status: int,
+) -> None:
+    error = ApiError(status=error_status, type="of another family", code="some_code", message="…")
+
+    told = in_our_words(error)
+
+    assert (told.code, told.message) == ("some_code", "…")
+    assert told.type in TYPES[told.status]
+    assert told.status == 418 or told.status in MEANINGS
 
 
 @pytest.mark.parametrize("model", [NewAsyncIntentOut, AsyncIntentOut, ConfirmedOut, ResultOut])

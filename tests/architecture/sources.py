@@ -9,7 +9,7 @@ from typing import Final
 
 PROJECT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("api", "domain", "infrastructure", "projections", "scripts")
-FOLDERS: Final = (*PACKAGES, "tests", "docs", ".ci")
+FOLDERS: Final = (*PACKAGES, "tests", "docs", "sdk", ".ci")
 TEXTS: Final = (
     ".py",
     ".sql",
@@ -22,6 +22,7 @@ TEXTS: Final = (
     ".html",
     ".css",
     ".js",
+    ".ts",
     "",
 )
 
@@ -40,7 +41,8 @@ class Source:
 @cache
 def sources() -> tuple[Source, ...]:
     """All of it but the tests."""
-    files = sorted(file for package in PACKAGES for file in (PROJECT / package).rglob("*.py"))
+    folders = (*PACKAGES, "sdk/python")
+    files = sorted(file for folder in folders for file in (PROJECT / folder).rglob("*.py"))
     return tuple(Source(named(file), ast.parse(file.read_text("utf-8"))) for file in files)
 
 

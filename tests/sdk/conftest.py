@@ -1,0 +1,48 @@
+"""The whole system as a merchant's developer has it: the API and a worker in processes of their own,
+and the bank simulator in its extended profile behind them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infrastructure.vault import new_key
+from tests.api.a_server import Server
+from tests.api.an_api import Api, an_api
+from tests.conftest import Databases
+from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
+from tests.sdk.a_shop import ApiKeys, a_worker
+
+pytest.register_assert_rewrite("tests.sdk.stripe_flows")
+
+
+@pytest.fixture(scope="session")
+def system(
+    databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Api]]:
+    """The server, with everything behind it, and the same database seen from here."""
+    folder = tmp_path_factory.mktemp("sdk")
+    bank = Bank(folder / "bank.db", *CALM, "--profile", "extended", "--balance", "100000000")
+    environ: dict[str, Any] = {
+        "BANK_URL": f"http://127.0.0.1:{bank.port}",
+        "BANK_PROFILE": "extended",
+        "VAULT_KEYS": new_key(),
+        "CORS_ORIGINS": "*",
+    }
+    with databases.clone() as url, an_api(url, **environ) as api:
+        server = Server(folder, url, **environ)
+        with a_worker(folder, url, **environ):
+            yield server, api
+        server.stop()
+    bank.kill()
+
+
+@pytest.fixture
+def api_base(system: tuple[Server, Api]) -> str:
+    return f"http://127.0.0.1:{system[0].port}"
+
+
+@pytest.fixture
+def keys(system: tuple[Server, Api]) -> ApiKeys:
+    """The keys of a merchant that nobody has heard of."""
+    return ApiKeys.of_a_new_merchant(system[1])

@@ -1,0 +1,11 @@
+"""Stripe's official Python package, as it is published, against the running system."""
+
+import pytest
+
+from tests.sdk.a_shop import ApiKeys
+from tests.sdk.stripe_flows import FLOWS, Flow, Shop
+
+
+@pytest.mark.parametrize("flow", FLOWS.values())
+def test_stripes_own_package_works(flow: Flow, keys: ApiKeys, api_base: str) -> None:
+    flow(Shop.of(keys, api_base))

@@ -2,6 +2,8 @@
 
 const VERSION = '2025-09-01';
 const LONGEST_WAIT_MS = 8000;
+// After an approval the money is taken in a moment; whoever waits is not told of that moment.
+const PROCESSING_MS = 10000;
 const REPEATED_STATUSES = [500, 503];
 
 /** What the API refused, or that it did not answer; then `status` is null. */
@@ -76,12 +78,18 @@ export class PaymentsSDK {
     return error ? { paymentIntent: intent, error } : { paymentIntent: intent };
   }
 
+  /** The intent once the shopper has decided, and the money that follows at once has been taken. */
   async #decided(clientSecret, deadline, signal) {
+    let patientUntil = Infinity;
     for (;;) {
       signal?.throwIfAborted();
       const intent = await this.retrievePaymentIntent(clientSecret);
-      if (intent.status !== 'requires_action') return intent;
-      if (Date.now() >= deadline) {
+      if (intent.status === 'processing') {
+        patientUntil = Math.min(patientUntil, Date.now() + PROCESSING_MS);
+      }
+      const isSettling = intent.status === 'processing' && Date.now() < patientUntil;
+      if (intent.status !== 'requires_action' && !isSettling) return intent;
+      if (intent.status === 'requires_action' && Date.now() >= deadline) {
         throw new PaymentsError('The shopper has not decided in time.', {
           body: { type: 'card_error', code: 'authentication_timeout', payment_intent: intent },
         });

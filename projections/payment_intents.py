@@ -22,8 +22,8 @@ class Intents(Documents):
     migration: LiteralString = "0004_intents.sql"
 
     def fold(self, history: Sequence[PaymentIntent.Event]) -> Document:
-        """`id`, `family`, `terms`, `attempts` (payments' ids, from the first), `is_method_new` since
-        the last of them, `canceled_at`, `cancellation_reason`, `created_at`, `updated_at`."""
+        """`id`, `family`, `terms`, `attempts` (payments' ids, from the first), `last_payment` (the
+        last one's UUID), `is_method_new` since then, `canceled_at`, `cancellation_reason`, `created_at`, `updated_at`."""
         document: Document = {}
         for event in history:
             _apply(document, event)
@@ -43,6 +43,7 @@ def _apply(document: Document, event: PaymentIntent.Event) -> None:
         case PaymentIntent.AttemptBegun():
             payment_id = encode(Prefix.PAYMENT, UUID(event.payment_id))
             document["attempts"] = [*document["attempts"], payment_id]
+            document["last_payment"] = event.payment_id  # as tables are joined by
             document["is_method_new"] = False
             document["terms"] = document["terms"] | {"payment_method_id": event.payment_method_id}
         case PaymentIntent.Canceled():
@@ -59,6 +60,7 @@ def _first(event: PaymentIntent.Created) -> dict[str, Any]:
         "mode": event.mode,
         "terms": dict(event.terms),
         "attempts": [],
+        "last_payment": None,
         "is_method_new": True,
         "canceled_at": None,
         "cancellation_reason": None,

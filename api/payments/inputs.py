@@ -362,6 +362,14 @@ class ChargesQuery(ListQuery):
     payment_intent: Text | None = None
 
 
+class SearchQuery(Expandable):
+    """What is sought: `field:'value'` and the like, joined by AND or by OR."""
+
+    query: Annotated[str, Field(examples=["status:'succeeded' AND amount>1000"])]
+    limit: Annotated[WholeNumber, Field(ge=1, le=100)] = 10
+    page: Annotated[str, Field(description="The `next_page` of the page before.")] | None = None
+
+
 def merged(given: Strict, before: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """`before`, with those of `names` that were given set to what was given, and what is null gone."""
     after = dict(before)

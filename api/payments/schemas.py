@@ -117,3 +117,32 @@ class ChargeList(ListOut):
     """A page of charges."""
 
     data: list[ChargeOut]
+
+
+class SearchOut(StripeShaped):
+    """A page of what was found, newest first. `next_page`: what to ask for next as `page`."""
+
+    object: Literal["search_result"]
+    has_more: bool
+    next_page: str | None
+    page: str | None
+    query: str
+    url: str
+
+
+class IntentSearch(SearchOut):
+    """Payment intents that were found."""
+
+    data: list[IntentOut]
+
+
+class ChargeSearch(SearchOut):
+    """Charges that were found."""
+
+    data: list[ChargeOut]
+
+
+class CustomerSearch(SearchOut):
+    """Customers that were found."""
+
+    data: list[CustomerOut]

@@ -70,7 +70,8 @@ def document(routes: Iterable[Route], public_url: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(published(route.path), {})[route.method.lower()] = _operation(route)
-    paths["/v1/health"] = {"get": _health()}
+    paths["/v1/health"] = {"get": _health("health")}
+    paths["/health"] = {"get": _health("async_health")}
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
@@ -210,9 +211,9 @@ def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _health() -> dict[str, Any]:
+def _health(name: str) -> dict[str, Any]:
     return {
-        "operationId": "health",
+        "operationId": name,
         "summary": "Is the service up?",
         "tags": ["service"],
         "security": [],

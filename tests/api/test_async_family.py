@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
+from api.async_family import routes
 from api.async_family.errors import MEANINGS, in_our_words
 from api.async_family.schemas import (
     AsyncIntentOut,
@@ -519,6 +520,7 @@ def test_anothers_things_are_not_there(api: Api, merchant: Caller) -> None:
     payment_id = result(merchant, intent_id)["payment_id"]
     method = a_method(merchant, GOOD_CARD)
     live = api.merchant(merchant.merchant, mode=Mode.LIVE)
+    assert len(routes.ROUTES) == 5  # each of them is asked below
 
     for other in (api.merchant(), live):
         for answer in (

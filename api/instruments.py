@@ -24,10 +24,16 @@ def card_in_test_mode(call: Call, token: str) -> Card | None:
 
 
 def instrument(
-    call: Call, public_id: str, cvc: str | None = None, *, param: str = "payment_method"
+    call: Call,
+    public_id: str,
+    cvc: str | None = None,
+    *,
+    param: str = "payment_method",
+    whose: str | None = None,
 ) -> Instrument:
-    """What an attempt is paid with. `param`: the field that names it. Raises PaymentMethodNotFound,
-    PaymentMethodStateConflict, and ApiError where the bank needs a CVC and none is kept."""
+    """What an attempt is paid with. `param`: the field that names it; `whose`: the customer who pays.
+    Raises PaymentMethodNotFound, PaymentMethodStateConflict, and ApiError where it is another
+    customer's, or where the bank needs a CVC and none is kept."""
     services = call.services
     of_test = card_in_test_mode(call, public_id)
     if of_test is not None:
@@ -37,6 +43,8 @@ def instrument(
     if method is None:
         raise _missing(param)
     method.refuse_detached()
+    if method.customer_id not in (None, whose):
+        raise invalid("invalid_param", "The payment method is another customer's.", param)
     kept = services.cards.find(method.id)
     if kept is None:
         raise _missing(param)

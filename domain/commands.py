@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from domain.cards import Card
 from domain.money import Money
 
 if TYPE_CHECKING:
-    from domain.payment import Status
+    from domain.payment import CaptureMethod, Status
 
 Metadata = Mapping[str, str | int | float | bool]
 
@@ -99,11 +99,12 @@ class Instrument:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmIntent(Command):
     """Make an attempt. `starts_in_seconds`: a worker makes it, after so long, and nobody waits for it.
-    `test_outcome`: `failure` to be declined without asking the bank. `once_only`: not after another."""
+    `capture_method`: where it is to be another than the intent's. `test_outcome`: `failure` to be declined without asking the bank. `once_only`: not after another."""
 
     intent_id: UUID
     instrument: Instrument
     return_url: str | None = None
+    capture_method: "CaptureMethod | None" = None
     starts_in_seconds: float | None = None
     test_outcome: str | None = None
     once_only: bool = False
@@ -119,10 +120,12 @@ class CancelIntent(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureIntent(Command):
-    """Take what an intent holds, or `amount_minor` of it."""
+    """Take what an intent holds, or `amount_minor` of it. `changes`: of its terms, such as move no
+    money."""
 
     intent_id: UUID
     amount_minor: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

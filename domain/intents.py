@@ -2,6 +2,7 @@
 begins on both in one transaction, since they are in one shard. The rest is the ledger's."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
@@ -117,6 +118,9 @@ class PaymentIntents:
         at = self._ledger.clock.now()
         payment_id = beside(self._ledger.ids.new(), intent.id)
         instrument = command.instrument
+        if command.capture_method is not None:
+            terms = replace(intent.terms, capture_method=command.capture_method)
+            intent.update(terms, before, at=at)
         intent.begin_attempt(payment_id, instrument.method_id, before, at=at)
         payment = _attempted(command, intent, payment_id, at)
         call = self._ledger.begin(
@@ -134,12 +138,12 @@ class PaymentIntents:
         `Payment.request_capture` raises."""
 
         def attempt() -> tuple[Payment, BankCall]:
-            _, payment = self._with_payment(command, command.intent_id, "capture")
+            intent, payment = self._with_payment(command, command.intent_id, "capture")
             assert payment is not None, "there is a hold"
-            payment.request_capture(
-                command.amount_minor, self._ledger.bank.capabilities, at=self._ledger.clock.now()
-            )
-            return payment, self._ledger.begin(payment, command)
+            at = self._ledger.clock.now()
+            payment.request_capture(command.amount_minor, self._ledger.bank.capabilities, at=at)
+            intent.say(command.changes, at=at)
+            return payment, self._ledger.begin(payment, command, others=(intent,))
 
         payment, call = _decided(attempt)
         return self._ledger.finish(payment, call, command)

@@ -32,6 +32,10 @@ class IntentStatus(StrEnum):
     CANCELED = "canceled"
 
 
+# What may be changed whenever it is.
+MOVES_NO_MONEY: Final = frozenset(
+    {"description", "metadata", "statement_descriptor", "statement_descriptor_suffix"}
+)
 BEFORE_AN_ATTEMPT: Final = frozenset(
     {IntentStatus.REQUIRES_PAYMENT_METHOD, IntentStatus.REQUIRES_CONFIRMATION}
 )
@@ -189,8 +193,17 @@ class PaymentIntent(Aggregate):
         )
 
     def update(self, terms: Terms, last: Attempt | None, *, at: datetime) -> None:
-        """Wants something else. `last`: the last attempt. Raises IntentStateConflict."""
-        self.refuse_unless_allowed("update", last)
+        """Wants something else. `last`: the last attempt, after which only what moves no money may
+        change. Raises IntentStateConflict."""
+        if _said(terms) != _said(self.terms):
+            self.refuse_unless_allowed("update", last)
+        if terms != self.terms:
+            self.trigger_event(self.Updated, terms=_stored(terms), timestamp=at)
+
+    def say(self, changes: Mapping[str, Any], *, at: datetime) -> None:
+        """Changes terms that move no money, whenever it is."""
+        assert set(changes) <= MOVES_NO_MONEY
+        terms = _with(self.terms, **changes)
         if terms != self.terms:
             self.trigger_event(self.Updated, terms=_stored(terms), timestamp=at)
 
@@ -247,6 +260,11 @@ def status_of(
     if attempt.status is Status.AUTHORIZED and not attempt.is_running:
         return IntentStatus.REQUIRES_CAPTURE
     return FOR_SURE.get(attempt.status, IntentStatus.PROCESSING)
+
+
+def _said(terms: Terms) -> dict[str, Any]:
+    """What of the terms an attempt hangs on."""
+    return {name: value for name, value in _stored(terms).items() if name not in MOVES_NO_MONEY}
 
 
 def _stored(terms: Terms) -> dict[str, Any]:

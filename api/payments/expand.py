@@ -10,6 +10,12 @@ from domain.ids import Prefix
 
 Document = dict[str, Any]
 
+KINDS: Final[Mapping[Prefix, str]] = {
+    Prefix.CUSTOMER: "customer",
+    Prefix.PAYMENT_METHOD: "payment_method",
+    Prefix.CHARGE: "charge",
+    Prefix.INTENT: "payment_intent",
+}
 # Which fields of which objects are references, and to what.
 REFERENCES: Final[Mapping[str, Mapping[str, Prefix]]] = {
     "payment_intent": {
@@ -27,9 +33,28 @@ REFERENCES: Final[Mapping[str, Mapping[str, Prefix]]] = {
 }
 
 
-def expanded(body: Document, paths: Sequence[str], reader: Reader) -> Document:
-    """`body` with the things in the place of the references that `paths` name. Raises ApiError."""
-    known: dict[str, Document] = {}
+def check(kind: str, paths: Sequence[str]) -> None:
+    """Refuses, before any effect, what could not be expanded of a `kind` of object. Raises ApiError."""
+    for place, path in enumerate(paths):
+        at: str | None = kind
+        for step in path.split("."):
+            prefix = REFERENCES.get(at or "", {}).get(step)
+            if step == "charges" and at == "payment_intent":
+                at = "list"
+            elif step == "data" and at == "list":
+                at = "charge"
+            elif prefix is None:
+                raise invalid("invalid_param", "This cannot be expanded.", f"expand[{place}]")
+            else:
+                at = KINDS[prefix]
+
+
+def expanded(
+    body: Document, paths: Sequence[str], reader: Reader, newer: Sequence[Document] = ()
+) -> Document:
+    """`body` with the things in the place of the references that `paths` name. `newer`: things that
+    are not stored yet as they are. Raises ApiError."""
+    known: dict[str, Document] = {each["id"]: each for each in newer}
 
     def thing(prefix: Prefix, public_id: str) -> Document:
         if public_id not in known:

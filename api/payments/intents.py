@@ -12,7 +12,7 @@ from api.instruments import instrument
 from api.lists import asked_page, told_page
 from api.payments.commands import set_in
 from api.payments.errors import declined_error
-from api.payments.expand import expanded
+from api.payments.expand import check, expanded
 from api.payments.inputs import (
     CancelIntentInput,
     CaptureIntentInput,
@@ -30,7 +30,7 @@ from api.payments.methods import made
 from api.payments.reading import CUSTOMERS, INTENTS, Reader
 from api.payments.schemas import IntentList, IntentOut
 from domain.commands import CancelIntent, CaptureIntent, ConfirmIntent, Instrument, Mode
-from domain.errors import CustomerNotFound
+from domain.errors import CustomerNotFound, DomainError
 from domain.ids import Prefix, encode
 from domain.intents import PaymentIntents, claimed_by
 from domain.ledger import Reply, Settled
@@ -42,6 +42,7 @@ from infrastructure.api_keys import KeyType, Scope
 from projections import receipts as receipts_model
 
 FAMILY: Final = "payment_intents"
+KIND: Final = "payment_intent"
 CREATED: Final = "payment_intents created"  # the answer is the new intent's first
 PERSONAL: Final = ("receipt_email", "shipping")
 CARD: Final = "card"
@@ -52,10 +53,11 @@ CARD: Final = "card"
 
 def create(call: Call, body: IntentInput) -> Reply:
     """What a merchant wants to be paid; with `confirm`, and the first attempt."""
+    check(KIND, call.expand)
     if call.key.type is KeyType.PUBLISHABLE and call.tenant.mode is not Mode.TEST:
         raise invalid("publishable_key_not_allowed", "Use a secret key.", status=403)
     services = call.services
-    paid_with = _paid_with(call, body)
+    paid_with = _paid_with(call, body, body.whose()[1])
     terms = Terms(
         money=Money(body.amount, body.currency),
         confirmation_method=body.confirmation_method,
@@ -81,10 +83,13 @@ def create(call: Call, body: IntentInput) -> Reply:
 
 def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
     """Something else is wanted, before an attempt is made."""
+    check(KIND, call.expand)
     intents = PaymentIntents(call.services.ledger)
     intent = intents.intent(uuid_of(Prefix.INTENT, intent_id), call.tenant)
     payment = intents.last_payment(intent)
-    paid_with = _paid_with(call, body)
+    asked = {"customer", "customer_id"} & body.model_fields_set
+    whose = body.whose()[1] if asked else intent.terms.customer_id
+    paid_with = _paid_with(call, body, whose)
     before = intent.terms
     money = Money(
         before.money.amount_minor if body.amount is None else body.amount,
@@ -106,10 +111,12 @@ def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
 
 def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
     """An attempt."""
+    check(KIND, call.expand)
     intent = _asked(call, intent_id, body.client_secret)
-    paid_with = _paid_with(call, body)
+    whose = intent.terms.customer_id
+    paid_with = _paid_with(call, body, whose)
     if paid_with is None and intent.terms.payment_method_id is not None:
-        paid_with = instrument(call, intent.terms.payment_method_id, body.fresh_cvc)
+        paid_with = instrument(call, intent.terms.payment_method_id, body.fresh_cvc, whose=whose)
     if paid_with is None:
         raise invalid("missing_param", "payment_method is required.", "payment_method")
     personal = Reader(call.services, call.tenant).personal(intent.id)
@@ -130,6 +137,7 @@ def _attempt(
         intent_id=intent.id,
         instrument=paid_with,
         return_url=_returning(body.return_url, intent.id),
+        capture_method=_capture_method(body.capture_method),
     )
     told = merged(body, personal, (*PERSONAL, "return_url"))
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=told)
@@ -150,16 +158,30 @@ def _returning(return_url: str | None, intent_id: UUID) -> str | None:
 
 def capture(call: Call, body: CaptureIntentInput, *, intent_id: str) -> Reply:
     """What is held is taken."""
+    check(KIND, call.expand)
+    intents, uuid = PaymentIntents(call.services.ledger), uuid_of(Prefix.INTENT, intent_id)
+    names = ("statement_descriptor", "statement_descriptor_suffix")
+    changes = {name: getattr(body, name) for name in names if name in body.model_fields_set}
+    if body.metadata is not None:
+        before = intents.intent(uuid, call.tenant).terms.metadata
+        changes["metadata"] = set_in(before, body.metadata)
     command = CaptureIntent(
         **call.command_fields(FAMILY),
-        intent_id=uuid_of(Prefix.INTENT, intent_id),
+        intent_id=uuid,
         amount_minor=body.amount_to_capture,
+        changes=changes,
     )
-    return PaymentIntents(call.services.ledger).capture(command)
+    try:
+        return intents.capture(command)
+    except DomainError as error:
+        if error.param == "amount":
+            error.param = "amount_to_capture"
+        raise
 
 
 def cancel(call: Call, body: CancelIntentInput, *, intent_id: str) -> Reply:
     """It is given up, and what was held is released."""
+    check(KIND, call.expand)
     command = CancelIntent(
         **call.command_fields(FAMILY),
         intent_id=uuid_of(Prefix.INTENT, intent_id),
@@ -222,8 +244,8 @@ def _check_secret(call: Call, intent_id: str, given: str | None) -> None:
         raise missing(Prefix.INTENT)
 
 
-def _paid_with(call: Call, body: TermsInput | ConfirmInput) -> Instrument | None:
-    """What was given to pay with. Raises ApiError, NotFound."""
+def _paid_with(call: Call, body: TermsInput | ConfirmInput, whose: str | None) -> Instrument | None:
+    """What was given to pay with. `whose`: the intent's customer. Raises ApiError, NotFound."""
     if body.payment_method_data is not None:
         method, records = made(call, body.payment_method_data)
         # The method is an aggregate of its own, in a shard of its own: it is there before the attempt.
@@ -231,7 +253,7 @@ def _paid_with(call: Call, body: TermsInput | ConfirmInput) -> Instrument | None
         return instrument(call, encode(Prefix.PAYMENT_METHOD, method.id), body.fresh_cvc)
     if body.payment_method is None:
         return None
-    return instrument(call, body.payment_method, body.fresh_cvc)
+    return instrument(call, body.payment_method, body.fresh_cvc, whose=whose)
 
 
 def _with_method(terms: Terms, paid_with: Instrument | None) -> Terms:
@@ -248,9 +270,9 @@ def _given_terms(call: Call, body: TermsInput) -> dict[str, Any]:
         for name in ("description", "statement_descriptor", "statement_descriptor_suffix")
         if name in body.model_fields_set
     }
-    if body.capture_method is not None:
-        manual = body.capture_method == "manual"
-        given["capture_method"] = CaptureMethod.MANUAL if manual else CaptureMethod.AUTOMATIC
+    capture_method = _capture_method(body.capture_method)
+    if capture_method is not None:
+        given["capture_method"] = capture_method
     if body.payment_method_types is not None:
         given["payment_method_types"] = _types(body.payment_method_types)
     param, customer_id = body.whose()
@@ -259,6 +281,12 @@ def _given_terms(call: Call, body: TermsInput) -> dict[str, Any]:
     if {"customer", "customer_id"} & body.model_fields_set:
         given["customer_id"] = customer_id
     return given
+
+
+def _capture_method(given: str | None) -> CaptureMethod | None:
+    if given is None:
+        return None
+    return CaptureMethod.MANUAL if given == "manual" else CaptureMethod.AUTOMATIC
 
 
 def _types(types: Sequence[str]) -> tuple[str, ...]:
@@ -287,7 +315,8 @@ def settled(reader: Reader, history: Sequence[Payment.Event], call: BankCall) ->
         answer = error_answer(error, call.audience.dialect, call.cause.request_id)
     else:
         status = 201 if call.audience.family == CREATED else 200
-        answer = json_answer(status, expanded(body, call.audience.expand, reader))
+        charges = reader.charges([receipt])
+        answer = json_answer(status, expanded(body, call.audience.expand, reader, charges))
     return StoredAnswer(
         status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
     )

@@ -122,7 +122,7 @@ INTENT_STATUS: Final[LiteralString] = """
 """
 INTENTS: Final = Searched(
     tables="""
-        payment_intents AS t LEFT JOIN receipts AS r
+        (SELECT * FROM payment_intents WHERE is_listed) AS t LEFT JOIN receipts AS r
           ON r.shard = t.shard AND r.payment_id = (t.document ->> 'last_payment')::uuid
     """,
     id_column="t.id",

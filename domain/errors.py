@@ -154,6 +154,12 @@ class CustomerNotFound(NotFound):
     code = "customer_not_found"
 
 
+class EventNotFound(NotFound):
+    """There is no such published event for this merchant in this mode."""
+
+    code = "event_not_found"
+
+
 class IntentNotFound(NotFound):
     """There is no such payment intent for this merchant in this mode."""
 

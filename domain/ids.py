@@ -30,6 +30,7 @@ class Prefix(StrEnum):
     CUSTOMER = "cus_"
     PAYMENT_METHOD = "pm_"
     INTENT = "pi_"
+    EVENT = "evt_"
 
 
 class MalformedId(ValueError):

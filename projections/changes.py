@@ -3,17 +3,30 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, Protocol
+from uuid import UUID
 
 Row = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an event is from: its own id in the log, and its cause, as JSON."""
+
+    event_id: UUID
+    cause: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One aggregate went on: all of its `history`, of which the last `new` events are new."""
+    """One aggregate went on: all of its `history`, of which the last `new` events are new.
+
+    `origins`: of each event of the history, where it was read from the log.
+    """
 
     shard: int
     history: Sequence[Any]
     new: int
+    origins: Sequence[Origin] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +45,8 @@ class Write:
 class ReadModel(Protocol):
     """A read model, in one file: its tables, and what each event does to them.
 
-    `aggregate`: the kind of aggregate that it is made of, which is what its topics begin with;
+    `aggregate`: the kind of aggregate that it is made of, or the kinds, which is what its topics begin
+    with;
     `migration`: the one with which there came to be such.
     `CREATE` and `INDEXES` name no schema, so that another generation can be built beside the one
     that is read. `VERSION` grows when the same history would make other rows.
@@ -40,11 +54,14 @@ class ReadModel(Protocol):
 
     name: LiteralString
     version: int
-    aggregate: LiteralString
     migration: LiteralString
     TABLES: tuple[LiteralString, ...]
     CREATE: LiteralString
     INDEXES: LiteralString
+
+    @property
+    def aggregate(self) -> LiteralString | tuple[LiteralString, ...]:
+        """One kind, or several."""
 
     def writes(self, changes: Sequence[Change]) -> list[Write]:
         """What to write for `changes`, in this order. Each aggregate comes once at most."""
@@ -52,6 +69,12 @@ class ReadModel(Protocol):
 
 PAYMENT: Final[LiteralString] = "payment"
 FIRST_MIGRATION: Final[LiteralString] = "0001_ledger.sql"
+
+
+def topics_of(model: ReadModel) -> list[str]:
+    """The topics that the model is made of, as patterns of LIKE."""
+    kinds = model.aggregate
+    return [f"{kind}.%" for kind in ((kinds,) if isinstance(kinds, str) else kinds)]
 
 
 def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:

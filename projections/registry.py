@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString, Protocol
 
+from projections.api_events import ApiEvents
 from projections.balances import Balances
 from projections.changes import ReadModel
 from projections.customer_records import CustomerRecords
@@ -17,6 +18,7 @@ from projections.refunds import Refunds
 class InlineProjection(ReadModel, Protocol):
     """A read model that is written in the transaction that appends the events."""
 
+    aggregate: LiteralString
     UPSERT: LiteralString
 
     def rows(self, shard: int, history: Sequence[Any]) -> list[dict[str, Any]]:
@@ -31,7 +33,12 @@ INLINE: Final[tuple[InlineProjection, ...]] = (
     Methods(),
     CustomerRecords(),
 )
-FOLLOWING: Final[tuple[ReadModel, ...]] = (Balances(), Customers(), Operations())
+FOLLOWING: Final[tuple[ReadModel, ...]] = (
+    Balances(),
+    Customers(),
+    Operations(),
+    ApiEvents(),
+)
 READ_MODELS: Final[tuple[ReadModel, ...]] = (*INLINE, *FOLLOWING)
 
 

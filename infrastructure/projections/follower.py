@@ -25,7 +25,7 @@ from domain.ids import Prefix, encode
 from domain.payment import Payment
 from infrastructure.event_store import FlatJSON, FlatMapper
 from infrastructure.projections.generations import Generation, hold
-from projections.changes import Change, ReadModel, Write
+from projections.changes import Change, Origin, ReadModel, Write, topics_of
 from projections.registry import read_model
 
 # How many events a step takes in: enough to be quick, and little to do again.
@@ -52,17 +52,18 @@ NEW: Final[LiteralString] = """
             WHERE shard = r.shard AND position > r.after AND position <= r.upto
             ORDER BY position LIMIT %(limit)s
         ) AS e
-        WHERE e.topic LIKE %(topics)s AND NOT EXISTS (
+        WHERE e.topic LIKE ANY(%(topics)s::text[]) AND NOT EXISTS (
             SELECT FROM public.projection_quarantine AS q
             WHERE q.name = %(name)s AND q.generation = %(generation)s
               AND q.shard = r.shard AND q.originator_id = e.originator_id
         )
         GROUP BY r.shard, e.originator_id
     )
-    SELECT n.shard, n.originator_id, n.since, h.originator_version, h.topic, h.state
+    SELECT n.shard, n.originator_id, n.since, h.originator_version, h.topic, h.state, h.event_id,
+           h.cause
     FROM new n
     CROSS JOIN LATERAL (
-        SELECT originator_version, topic, state FROM public.events
+        SELECT originator_version, topic, state, event_id, cause FROM public.events
         WHERE shard = n.shard AND originator_id = n.originator_id AND originator_version <= n.upto
         ORDER BY originator_version LIMIT 1000000
     ) AS h
@@ -70,7 +71,7 @@ NEW: Final[LiteralString] = """
 """
 ONE_HISTORY: Final[LiteralString] = """
     SELECT e.shard, e.originator_id, %(since)s::bigint AS since, e.originator_version, e.topic,
-           e.state
+           e.state, e.event_id, e.cause
     FROM public.events e
     JOIN public.projection_positions p
       ON p.name = %(name)s AND p.generation = %(generation)s AND p.shard = e.shard
@@ -152,7 +153,7 @@ class Follower:
         self._model = read_model(generation.name) if model is None else model
         self._mapper = FlatMapper(FlatJSON())
         self._identity = {"name": generation.name, "generation": generation.generation}
-        self.topics = f"{self._model.aggregate}.%"
+        self.topics = topics_of(self._model)
 
     def step(
         self,
@@ -239,7 +240,9 @@ class Follower:
             except Exception as error:  # noqa: BLE001 - it is kept with what it is about
                 yield Unreadable(shard, originator_id, since, error)
             else:
-                yield Change(shard=shard, history=history, new=len(history) - since + 1)
+                origins = [Origin(row["event_id"], row["cause"]) for row in of_one]
+                new = len(history) - since + 1
+                yield Change(shard=shard, history=history, new=new, origins=origins)
 
     def take_in(self, connection: Connection[DictRow], read: Sequence[Change | Unreadable]) -> None:
         """Writes what the changes do, in the transaction that is open; sets aside what cannot be."""

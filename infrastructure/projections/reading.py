@@ -14,14 +14,26 @@ LONGEST_LOOK_SECONDS: Final = 0.02
 HEADS: Final[LiteralString] = """
     SELECT array_agg(h.position ORDER BY h.shard) AS heads FROM shard_heads h
 """
-# A payment that the model could not take in would be missing from what is told.
+# What the model could not take in would be missing from what is told.
 IS_CURRENT: Final[LiteralString] = """
     SELECT count(*) = 0 AND NOT EXISTS (
                SELECT FROM projection_quarantine q
                JOIN projection_generations g
                  ON g.name = q.name AND g.generation = q.generation AND g.slot = 'live'
-               JOIN receipts r ON r.shard = q.shard AND r.payment_id = q.originator_id
-               WHERE q.name = %(name)s AND r.merchant_id = %(merchant_id)s AND r.mode = %(mode)s
+               CROSS JOIN LATERAL (
+                   SELECT merchant_id, mode FROM receipts
+                   WHERE shard = q.shard AND payment_id = q.originator_id
+                   UNION ALL
+                   SELECT merchant_id, mode FROM payment_intents
+                   WHERE shard = q.shard AND id = q.originator_id
+                   UNION ALL
+                   SELECT merchant_id, mode FROM payment_methods
+                   WHERE shard = q.shard AND id = q.originator_id
+                   UNION ALL
+                   SELECT merchant_id, mode FROM customer_records
+                   WHERE shard = q.shard AND id = q.originator_id
+               ) AS a
+               WHERE q.name = %(name)s AND a.merchant_id = %(merchant_id)s AND a.mode = %(mode)s
            ) AS is_current
     FROM unnest(%(heads)s::bigint[]) WITH ORDINALITY AS h (position, place)
     LEFT JOIN projection_generations g ON g.name = %(name)s AND g.slot = 'live'
@@ -39,7 +51,7 @@ def wait_until_current(
     pool: Pool, name: str, *, merchant_id: str, mode: str, seconds: float = WAIT_SECONDS
 ) -> None:
     """Returns once the live generation of `name` has every event that is in the log now, of this
-    merchant's payments all. Raises ModelBehind after `seconds`, StoreUnavailable."""
+    merchant all. Raises ModelBehind after `seconds`, StoreUnavailable."""
     give_up_at = time.monotonic() + seconds
     parameters = {
         "heads": _asked(pool, HEADS, {})["heads"],

@@ -54,8 +54,9 @@ TIMES_OVERTAKEN: Final = 1_000
 
 # In order of the primary key: a payment's events come together, and nothing is sorted.
 EVENTS: Final[LiteralString] = """
-    SELECT shard, originator_id, 1 AS since, originator_version, topic, state FROM public.events
-    WHERE shard = %(shard)s AND topic LIKE %(topics)s
+    SELECT shard, originator_id, 1 AS since, originator_version, topic, state, event_id, cause
+    FROM public.events
+    WHERE shard = %(shard)s AND topic LIKE ANY(%(topics)s::text[])
     ORDER BY shard, originator_id, originator_version
 """
 HEAD: Final[LiteralString] = "SELECT position FROM public.shard_heads WHERE shard = %(shard)s"

@@ -39,7 +39,8 @@ WAITING: Final[LiteralString] = """
     WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 WHOLE_LOG: Final[LiteralString] = """
-    SELECT shard, originator_id, 1 AS since, originator_version, topic, state FROM events
+    SELECT shard, originator_id, 1 AS since, originator_version, topic, state, event_id, cause
+    FROM events
     ORDER BY shard, originator_id, originator_version
 """
 ORDERED: Final[LiteralString] = "SELECT to_jsonb(t) AS row FROM {} t ORDER BY to_jsonb(t)::text"

@@ -263,6 +263,6 @@ def test_what_this_code_does_not_know_or_did_not_make_is_left_to_others(
 
     with engines(pool):
         poll_until(lambda: is_current(connection) and is_current(connection, "operations"))
-        poll_until(lambda: set(owners(connection)) == {"balances", "operations"})
+        poll_until(lambda: set(owners(connection)) == {*FOLLOWING_NAMES} - {"customers"})
 
     assert not is_current(connection, "customers")

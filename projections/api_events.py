@@ -1,0 +1,278 @@
+"""What merchants are told of: one row for each published event, in the words of the interface.
+
+A row says what happened to what, and when; what that looked like then is the log's to say. Ids follow
+from those of the log, so that every making of the table has the same. Follows the log, of all kinds of
+aggregates.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+
+from domain.commands import Tenant
+from domain.customer import Customer
+from domain.payment import CaptureMethod, Payment
+from domain.payment_intent import PaymentIntent
+from domain.payment_method import PaymentMethod
+from projections.changes import PAYMENT, Change, Origin, Write, columns
+from projections.pages import Page, PageOf, select_page
+
+NAME: Final[LiteralString] = "api_events"
+VERSION: Final = 1
+
+# Those that are never published yet, and may be asked for.
+OF_OTHERS: Final = frozenset(
+    {"charge.dispute.created", "customer.subscription.created", "invoice.payment_succeeded"}
+)
+CANCELED: Final = "payment_intent.canceled"
+TYPES: Final = OF_OTHERS | {
+    "charge.captured",
+    "charge.expired",
+    "charge.failed",
+    "charge.refunded",
+    "charge.succeeded",
+    "customer.created",
+    "customer.deleted",
+    "customer.updated",
+    "payment.authorized",
+    "payment.expired",
+    "payment.failed",
+    "payment.requires_action",
+    "payment.succeeded",
+    "payment.voided",
+    "payment_intent.amount_capturable_updated",
+    CANCELED,
+    "payment_intent.created",
+    "payment_intent.payment_failed",
+    "payment_intent.processing",
+    "payment_intent.requires_action",
+    "payment_intent.succeeded",
+    "payment_method.attached",
+    "payment_method.detached",
+    "refund.created",
+    "refund.failed",
+    "refund.succeeded",
+}
+RANDOM_BITS: Final = 62
+
+Event = Any
+Row = dict[str, Any]
+
+
+# What the events of things other than payments are told as; some are told as nothing.
+OF_THINGS: Final[Mapping[type[Event], tuple[str, ...]]] = {
+    PaymentIntent.Created: ("payment_intent.created",),
+    PaymentIntent.Canceled: (CANCELED,),
+    PaymentMethod.Attached: ("payment_method.attached",),
+    PaymentMethod.Detached: ("payment_method.detached",),
+    Customer.Created: ("customer.created",),
+    Customer.Updated: ("customer.updated",),
+    Customer.Deleted: ("customer.deleted",),
+}
+
+
+def published(first: Event, event: Event) -> tuple[str, ...]:
+    """What an event of the log is told as: types of published events, perhaps none. `first`: of the
+    same aggregate."""
+    if not isinstance(first, Payment.AuthorizationRequested):
+        return OF_THINGS.get(type(event), ())
+    return _of_payment(
+        event,
+        is_attempt=first.intent_id is not None,
+        is_automatic=first.capture_method == CaptureMethod.AUTOMATIC,
+    )
+
+
+def _of_payment(event: Payment.Event, *, is_attempt: bool, is_automatic: bool) -> tuple[str, ...]:
+    """`is_attempt`: of an intent, which is told of it too."""
+    plain: tuple[str, ...] = ()
+    of_intent: tuple[str, ...] = ()
+    match event:
+        case Payment.AuthorizationRequested():
+            of_intent = ("payment_intent.processing",)
+        case Payment.ActionRequired():
+            plain, of_intent = ("payment.requires_action",), ("payment_intent.requires_action",)
+        case Payment.Authorized() if not is_automatic:
+            plain = ("payment.authorized",)
+            of_intent = ("charge.succeeded", "payment_intent.amount_capturable_updated")
+        case Payment.AuthorizationDeclined():
+            plain = ("payment.failed",)
+            of_intent = ("charge.failed", "payment_intent.payment_failed")
+        case Payment.Captured():
+            plain = ("payment.succeeded",)
+            charge = "charge.succeeded" if is_automatic else "charge.captured"
+            of_intent = (charge, "payment_intent.succeeded")
+        case Payment.Voided():
+            plain, of_intent = ("payment.voided",), (CANCELED,)
+        case Payment.Expired():
+            plain, of_intent = ("payment.expired",), ("charge.expired", CANCELED)
+        case _:
+            plain = _of_refund(event)
+    return plain + of_intent if is_attempt else plain
+
+
+def _of_refund(event: Payment.Event) -> tuple[str, ...]:
+    match event:
+        case Payment.RefundRequested():
+            return ("refund.created",)
+        case Payment.Refunded():
+            return ("refund.succeeded", "charge.refunded")
+        case Payment.RefundDeclined():
+            return ("refund.failed",)
+        case _:
+            return ()
+
+
+def id_of(event_id: UUID, kind: str) -> UUID:
+    """The id of the published event of that type that an event of the log is told as: made at the same
+    millisecond, and otherwise hashed."""
+    digest = hashlib.sha256(event_id.bytes + kind.encode()).digest()
+    low = int.from_bytes(digest[:8]) & ((1 << RANDOM_BITS) - 1)
+    return UUID(int=event_id.int >> RANDOM_BITS << RANDOM_BITS | low)
+
+
+class ApiEvents:
+    """The table of published events: who writes it, and how it is asked."""
+
+    name: LiteralString = NAME
+    version = VERSION
+    aggregate: tuple[LiteralString, ...] = (
+        PAYMENT,
+        "payment_intent",
+        "payment_method",
+        "customer",
+    )
+    migration: LiteralString = "0004_intents.sql"
+
+    TABLES: tuple[LiteralString, ...] = ("api_events",)
+    CREATE: LiteralString = """
+        CREATE TABLE api_events (
+            shard           smallint    NOT NULL,
+            id              uuid        NOT NULL,
+            merchant_id     text        NOT NULL,
+            mode            text        NOT NULL,
+            type            text        NOT NULL,
+            aggregate_id    uuid        NOT NULL,
+            version         bigint      NOT NULL,
+            created_at      timestamptz NOT NULL,
+            request_id      text,
+            idempotency_key text,
+            CONSTRAINT api_events_pkey PRIMARY KEY (shard, id)
+        )
+    """
+    INDEXES: LiteralString = """
+        CREATE INDEX api_events_newest ON api_events (merchant_id, mode, id);
+        CREATE INDEX api_events_by_type ON api_events (merchant_id, mode, type, id);
+    """
+    INTO: LiteralString = """
+        INSERT INTO api_events (
+            shard, id, merchant_id, mode, type, aggregate_id, version, created_at, request_id,
+            idempotency_key
+        )
+        SELECT n.shard, n.id, n.merchant_id, n.mode, n.type, n.aggregate_id, n.version,
+               n.created_at, n.request_id, n.idempotency_key
+        FROM unnest(
+            %(shard)s::smallint[], %(id)s::uuid[], %(merchant_id)s::text[], %(mode)s::text[],
+            %(type)s::text[], %(aggregate_id)s::uuid[], %(version)s::bigint[],
+            %(created_at)s::timestamptz[], %(request_id)s::text[], %(idempotency_key)s::text[]
+        ) AS n (
+            shard, id, merchant_id, mode, type, aggregate_id, version, created_at, request_id,
+            idempotency_key
+        )
+    """
+    ONCE: LiteralString = " ON CONFLICT (shard, id) DO NOTHING"
+    # An intent whose hold is still to be released is canceled when that is done, and not before. The
+    # events of one append have one hash.
+    UNLESS_HELD: LiteralString = """
+        WHERE NOT EXISTS (
+            SELECT FROM public.events AS c
+            JOIN unnest(%(aggregate_id)s::uuid[], %(last_payment)s::uuid[]) AS l (id, payment_id)
+              ON l.id = c.originator_id
+            JOIN public.events AS v ON v.shard = c.shard AND v.originator_id = l.payment_id
+             AND v.topic = 'payment.void_requested' AND v.chain_hash = c.chain_hash
+            WHERE c.shard = n.shard AND c.originator_id = n.aggregate_id
+              AND c.originator_version = n.version
+        )
+    """
+    PAGE = PageOf(
+        select="""
+            SELECT id, shard, type, aggregate_id, version, created_at, request_id, idempotency_key
+            FROM api_events
+        """,
+        id_column="id",
+        filters={
+            "id": "id = %(id)s",
+            "types": "type = ANY(%(types)s)",
+            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
+            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
+            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
+            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+        },
+    )
+
+    def writes(self, changes: Sequence[Change]) -> list[Write]:
+        """The published events of what is new."""
+        rows: list[Row] = []
+        canceled: list[Row] = []
+        for change in changes:
+            last_payment = _last_payment(change.history)
+            for row in _rows(change):
+                is_attempted = isinstance(change.history[0], PaymentIntent.Event) and last_payment
+                if row["type"] == CANCELED and is_attempted:
+                    canceled.append({**row, "last_payment": last_payment})
+                else:
+                    rows.append(row)
+        found = []
+        if rows:
+            found.append(Write(self.INTO + self.ONCE, columns(rows), into=NAME))
+        if canceled:
+            found.append(Write(self.INTO + self.UNLESS_HELD + self.ONCE, columns(canceled)))
+        return found
+
+    def by_id(self, connection: Connection[Any], tenant: Tenant, event_id: UUID) -> Row | None:
+        """One, or None where this tenant has none of that id."""
+        page = Page(limit=1, filters={"id": event_id})
+        rows, _ = select_page(connection, self.PAGE, tenant, page)
+        return rows[0] if rows else None
+
+    def page(
+        self, connection: Connection[Any], tenant: Tenant, page: Page
+    ) -> tuple[list[Row], bool]:
+        """A page of rows, newest first, and whether there are more in that direction."""
+        return select_page(connection, self.PAGE, tenant, page)
+
+
+def _rows(change: Change) -> list[Row]:
+    first = change.history[0]
+    assert len(change.origins) == len(change.history), "a follower reads where events are from"
+    new = list(zip(change.history, change.origins, strict=True))[-change.new :]
+    return [
+        _row(change.shard, first, event, origin, kind)
+        for event, origin in new
+        for kind in published(first, event)
+    ]
+
+
+def _row(shard: int, first: Event, event: Event, origin: Origin, kind: str) -> Row:
+    cause = json.loads(origin.cause)
+    return {
+        "shard": shard,
+        "id": id_of(origin.event_id, kind),
+        "merchant_id": first.merchant_id,
+        "mode": first.mode,
+        "type": kind,
+        "aggregate_id": event.originator_id,
+        "version": event.originator_version,
+        "created_at": event.timestamp,
+        "request_id": cause.get("request_id"),
+        "idempotency_key": cause.get("idempotency_key"),
+    }
+
+
+def _last_payment(history: Sequence[Event]) -> str | None:
+    begun = [event for event in history if isinstance(event, PaymentIntent.AttemptBegun)]
+    return begun[-1].payment_id if begun else None

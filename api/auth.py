@@ -38,8 +38,9 @@ def authorize(key: ApiKey, route: Route) -> None:
         raise _forbidden(
             "publishable_key_not_allowed", "A publishable key may not do this: use a secret key."
         )
-    if route.scope not in key.scopes:
-        raise _forbidden("scope_missing", f"The key lacks the scope {route.scope}.")
+    if key.scopes.isdisjoint(route.scopes):
+        wanted = " or ".join(route.scopes)
+        raise _forbidden("scope_missing", f"The key lacks the scope {wanted}.")
 
 
 def limit(key: ApiKey, services: Services) -> Allowance | None:

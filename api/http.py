@@ -122,9 +122,15 @@ class Route:
     body: type[Strict] | None = None
     query: type[Strict] | None = None
     errors: Mapping[int, str] | None = None  # what its family tells them by; else as all do
+    or_scopes: tuple[Scope, ...] = ()  # each of which does as well as `scope`
     needs_idempotency_key: bool = False
     body_types: Sequence[str] = BODY_TYPES
     takes_publishable_keys: bool = False
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Any of these opens it."""
+        return (self.scope, *self.or_scopes)
 
     @property
     def is_command(self) -> bool:

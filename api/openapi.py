@@ -107,7 +107,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": route.name or route.handler.__name__,
         "summary": route.summary,
         "tags": [route.family],
-        "description": f"Scope: `{route.scope}`.",
+        "description": "Scope: " + " or ".join(f"`{scope}`" for scope in route.scopes) + ".",
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_headers(route)],
         "responses": _responses(route),
     }

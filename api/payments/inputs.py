@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, ValidationInfo
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.errors import invalid
@@ -24,12 +24,14 @@ from api.fields import (
 from api.lists import PageQuery
 from domain.errors import (
     CustomerNotFound,
+    EventNotFound,
     IntentNotFound,
     NotFound,
     PaymentMethodNotFound,
     PaymentNotFound,
 )
 from domain.ids import MalformedId, Prefix, decode
+from projections.api_events import TYPES
 
 DEEPEST_EXPANSION: Final = 4
 MOST_EXPANSIONS: Final = 20
@@ -370,6 +372,44 @@ class SearchQuery(Expandable):
     page: Annotated[str, Field(description="The `next_page` of the page before.")] | None = None
 
 
+def _event_type(value: Any) -> Any:
+    """A type that there is, or a group of them, as in `charge.*`."""
+    if not isinstance(value, str) or not _types_like(value):
+        raise PydanticCustomError("event_type", "must be a type of event, or a group as charge.*")
+    return value
+
+
+def _types_like(kind: str) -> set[str]:
+    if kind == "*":
+        return set(TYPES)
+    group = kind.removesuffix("*") if kind.endswith(".*") else None
+    return {each for each in TYPES if each == kind or (group and each.startswith(group))}
+
+
+EventType = Annotated[str, BeforeValidator(_event_type)]
+
+
+class EventsQuery(ListQuery):
+    """Which events: of a type, or of several."""
+
+    type: EventType | None = None
+    types: Annotated[list[EventType], BeforeValidator(_listed), Field(max_length=20)] = Field(
+        default_factory=list
+    )
+
+    @model_validator(mode="after")
+    def one_way(self) -> "EventsQuery":
+        """They are named in one way."""
+        if self.type is not None and self.types:
+            raise PydanticCustomError("both", "takes type or types, not both")
+        return self
+
+    def wanted(self) -> list[str] | None:
+        """Which types; None: all."""
+        kinds = [*self.types, *([] if self.type is None else [self.type])]
+        return sorted({each for kind in kinds for each in _types_like(kind)}) or None
+
+
 def merged(given: Strict, before: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """`before`, with those of `names` that were given set to what was given, and what is null gone."""
     after = dict(before)
@@ -385,6 +425,7 @@ NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
     Prefix.PAYMENT_METHOD: (PaymentMethodNotFound, "There is no such payment method."),
     Prefix.INTENT: (IntentNotFound, "There is no such payment intent."),
     Prefix.CHARGE: (PaymentNotFound, "There is no such charge."),
+    Prefix.EVENT: (EventNotFound, "There is no such event."),
 }
 
 

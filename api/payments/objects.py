@@ -225,6 +225,62 @@ def charge(receipt: Document, mode: str, receipt_url: str) -> Document:
     return told | UNUSED_OF_CHARGE
 
 
+# What a payment says of itself, where that is not its status.
+PAYMENT_STATUSES: Final[Mapping[Status, str]] = {
+    Status.CAPTURED: "succeeded",
+    Status.REFUNDED: "succeeded",
+    Status.VOIDED: "canceled",
+    Status.EXPIRED: "canceled",
+    Status.DECLINED: "failed",
+}
+
+
+def payment(receipt: Document) -> Document:
+    """A payment, in its own vocabulary."""
+    status = Status(receipt["status"])
+    told = PAYMENT_STATUSES.get(status, status.value)
+    waits = status is Status.PENDING and receipt.get("action_url") is not None
+    face = receipt["card"]
+    return {
+        "id": receipt["payment_id"],
+        "object": "payment",
+        "amount": receipt["amount"],
+        "currency": receipt["currency"],
+        "status": "requires_action" if waits else told,
+        "source": {
+            "type": "card",
+            "last4": face["last4"],
+            "brand": face["brand"],
+            "exp_month": face["exp_month"],
+            "exp_year": face["exp_year"],
+        },
+        "customer_id": receipt["customer_id"],
+        "description": receipt.get("description"),
+        "amount_refunded": receipt["amount_refunded"],
+        "created": unix_seconds(receipt["created_at"]),
+        "metadata": receipt["metadata"],
+    }
+
+
+def refund(document: Document) -> Document:
+    """A refund; of a charge, in Stripe's lower case."""
+    currency, payment_id = document["currency"], document["payment_id"]
+    by_charge = document["id"].startswith(Prefix.CHARGE_REFUND)
+    return {
+        "id": document["id"],
+        "object": "refund",
+        "payment_id": payment_id,
+        "charge": charge_id(payment_id),
+        "payment_intent": document.get("payment_intent"),
+        "amount": document["amount"],
+        "currency": currency.lower() if by_charge else currency,
+        "reason": document["reason"],
+        "status": document["status"],
+        "created": unix_seconds(document["created_at"]),
+        "metadata": document["metadata"],
+    }
+
+
 def charge_id(payment_id: str) -> str:
     """The same thing, in the other vocabulary."""
     return Prefix.CHARGE + payment_id.removeprefix(Prefix.PAYMENT)

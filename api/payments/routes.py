@@ -4,7 +4,7 @@ from typing import Final
 
 from api.http import Answer, Call, Route, json_answer
 from api.moments import moment
-from api.payments import charges, customers, intents, methods, outputs, searches
+from api.payments import charges, customers, events, intents, methods, outputs, searches
 from api.payments.inputs import BalanceQuery
 from api.schemas import BalanceOut
 from infrastructure.api_keys import Scope
@@ -32,6 +32,7 @@ ROUTES: Final = (
     *intents.ROUTES,
     *charges.ROUTES,
     *searches.ROUTES,
+    *events.ROUTES,
     Route(
         method="GET",
         path="/v1/balance",

@@ -1,7 +1,7 @@
 """The shapes of what the payments family answers. Stripe's objects have more fields than are named
 here: what is named is what hangs together with money."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -117,6 +117,40 @@ class ChargeList(ListOut):
     """A page of charges."""
 
     data: list[ChargeOut]
+
+
+class EventDataOut(StripeShaped):
+    """What an event is about, as it stood then; and what changed, where that is told."""
+
+    object: dict[str, Any]
+    previous_attributes: dict[str, Any] | None
+
+
+class EventRequestOut(StripeShaped):
+    """By which request it came about; null where it was by none."""
+
+    id: str | None
+    idempotency_key: str | None
+
+
+class EventOut(StripeShaped):
+    """Something that merchants are told of."""
+
+    id: Annotated[str, Field(pattern=r"^evt_[0-9a-z]{26}$")]
+    object: Literal["event"]
+    api_version: str
+    created: int
+    data: EventDataOut
+    livemode: bool
+    pending_webhooks: int
+    request: EventRequestOut
+    type: str
+
+
+class EventList(ListOut):
+    """A page of events."""
+
+    data: list[EventOut]
 
 
 class SearchOut(StripeShaped):

@@ -10,8 +10,9 @@ from api.payments.schemas import EventList
 from domain.ids import Prefix, decode
 from infrastructure.api_keys import Scope
 from infrastructure.shards import shard_of
-from tests.api.an_api import EMPTY_CARD, Api, Caller, error_of, refusal, shaped
+from tests.api.an_api import EMPTY_CARD, GOOD_CARD, Api, Caller, error_of, refusal, shaped
 from tests.api.test_intents import INTENTS, a_method, an_intent, answered, created
+from tests.builders import CHALLENGED_VISA
 
 EVENTS = "/v1/events"
 SET_ASIDE: LiteralString = """
@@ -241,3 +242,17 @@ def test_a_model_that_does_not_have_the_writes_says_so(api: Api, merchant: Calle
 
     assert error_of(refused, 503)["code"] == "service_unavailable"
     assert "Retry-After" in refused.headers
+
+
+def test_a_shopper_who_has_to_approve_is_told_of(extended_merchant: Caller) -> None:
+    card = {**GOOD_CARD, "number": CHALLENGED_VISA}
+    method = a_method(extended_merchant, card)
+    extended_merchant.post(INTENTS, an_intent(payment_method=method, confirm=True))
+    (waiting,) = answered(extended_merchant.get(INTENTS), 200)["data"]
+
+    thing = of_type(extended_merchant, "payment_intent.requires_action")["data"]["object"]
+
+    assert thing == waiting
+    assert thing["next_action"]["type"] == "redirect_to_url"
+    plain = of_type(extended_merchant, "payment.requires_action")["data"]["object"]
+    assert plain["status"] == "requires_action"

@@ -5,8 +5,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.api.an_api import EMPTY_CARD, Caller, refusal
+from tests.api.an_api import EMPTY_CARD, GOOD_CARD, Caller, refusal
 from tests.api.test_intents import INTENTS, a_method, an_intent, answered, created
+from tests.builders import CHALLENGED_VISA
 
 PATHS = {"intents": INTENTS, "charges": "/v1/charges", "customers": "/v1/customers"}
 
@@ -81,6 +82,15 @@ def test_an_intents_status_is_the_one_that_it_is_shown_with(merchant: Caller) ->
     for status, expected in by_status.items():
         assert ids(merchant, "intents", f"status:'{status}'") == expected
     assert ids(merchant, "intents", "status:'processing'") == []
+
+
+def test_an_intent_that_waits_for_a_shopper_is_found(extended_merchant: Caller) -> None:
+    method = a_method(extended_merchant, {**GOOD_CARD, "number": CHALLENGED_VISA})
+    extended_merchant.post(INTENTS, an_intent(payment_method=method, confirm=True))
+
+    (found,) = sought(extended_merchant, "intents", "status:'requires_action'")["data"]
+
+    assert found["status"] == "requires_action"
 
 
 def test_charges_are_found_by_what_is_said_of_them(merchant: Caller) -> None:

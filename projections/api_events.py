@@ -146,7 +146,7 @@ class ApiEvents:
         "payment_method",
         "customer",
     )
-    migration: LiteralString = "0004_intents.sql"
+    migration: LiteralString = "0005_intents.sql"
 
     TABLES: tuple[LiteralString, ...] = ("api_events",)
     CREATE: LiteralString = """

@@ -17,7 +17,7 @@ class CustomerRecords(Documents):
     name: LiteralString = NAME
     version = 1
     aggregate: LiteralString = "customer"
-    migration: LiteralString = "0004_intents.sql"
+    migration: LiteralString = "0005_intents.sql"
 
     def fold(self, history: Sequence[Customer.Event]) -> Document:
         """`id`, `mode`, `metadata`, `is_deleted`, `created_at`, `updated_at`."""

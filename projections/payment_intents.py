@@ -19,7 +19,7 @@ class Intents(Documents):
     name: LiteralString = NAME
     version = 1
     aggregate: LiteralString = "payment_intent"
-    migration: LiteralString = "0004_intents.sql"
+    migration: LiteralString = "0005_intents.sql"
 
     def fold(self, history: Sequence[PaymentIntent.Event]) -> Document:
         """`id`, `family`, `terms`, `attempts` (payments' ids, from the first), `last_payment` (the

@@ -17,7 +17,7 @@ class Methods(Documents):
     name: LiteralString = NAME
     version = 1
     aggregate: LiteralString = "payment_method"
-    migration: LiteralString = "0004_intents.sql"
+    migration: LiteralString = "0005_intents.sql"
 
     def fold(self, history: Sequence[PaymentMethod.Event]) -> Document:
         """`id`, `type`, `mode`, `card` (`brand`, `last4`, `exp_month`, `exp_year`, `fingerprint`),

@@ -132,15 +132,16 @@ def test_a_cvc_is_used_once_and_a_detached_card_never(merchant: Caller, api: Api
     answered(
         merchant.post(f"/v1/payment_methods/{method}/attach", {"customer": customer["id"]}), 200
     )
-    created(merchant, payment_method=method, confirm=True)
+    paying = {"payment_method": method, "customer": customer["id"], "confirm": True}
+    created(merchant, **paying)
 
-    without = merchant.post(INTENTS, an_intent(payment_method=method, confirm=True))
+    without = merchant.post(INTENTS, an_intent(**paying))
     assert error_of(without, 400)["param"] == "cvc"
-    fresh = created(merchant, payment_method=method, confirm=True, cvc="123")
+    fresh = created(merchant, **paying, cvc="123")
     assert fresh["status"] == "succeeded"
 
     answered(merchant.post(f"/v1/payment_methods/{method}/detach", {}), 200)
-    refused = merchant.post(INTENTS, an_intent(payment_method=method, confirm=True, cvc="123"))
+    refused = merchant.post(INTENTS, an_intent(**paying, cvc="123"))
     assert error_of(refused, 409)["code"] == "payment_method_detached"
     assert api.services.cards.find(decode(Prefix.PAYMENT_METHOD, method)) is None
 

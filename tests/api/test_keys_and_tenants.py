@@ -176,6 +176,17 @@ def concrete(path: str) -> str:
 # --- merchants and modes ------------------------------------------------------------------------
 
 
+OF_NO_OBJECT: Final = {
+    "POST /v1/authorizations",
+    "POST /v1/customers",
+    "POST /v1/payment_methods",
+    "GET /v1/balance",
+    "GET /v1/customers/search",
+    "GET /v1/payment_intents/search",
+    "GET /v1/charges/search",
+}
+
+
 @pytest.fixture(params=["another merchant", "the same merchant, live"])
 def stranger(api: Api, merchant: Caller, request: pytest.FixtureRequest) -> Caller:
     if request.param == "another merchant":
@@ -211,15 +222,12 @@ def test_on_every_route_anothers_object_is_a_404(merchant: Caller, stranger: Cal
             for query in ("", "?version=1", "?as_of=2030-01-01T00:00:00Z")
         ],
         "GET /v1/orders/<any_text:order_id>": [stranger.get(f"/v1/orders/{order_id}")],
+        **of_events(merchant, stranger),
     }
-    of_no_object = {"POST /v1/authorizations", "POST /v1/customers", "GET /v1/balance"}
-    of_no_object.add("POST /v1/payment_methods")
 
     # The asynchronous family says so in words of its own: tests/api/test_async_family.py walks it.
-    walked = {
-        f"{route.method} {route.path}" for route in ROUTES if route not in async_family.ROUTES
-    }
-    assert walked == {*answers, *of_no_object}
+    walked = {f"{each.method} {each.path}" for each in ROUTES if each not in async_family.ROUTES}
+    assert walked == {*answers, *OF_NO_OBJECT}
     for response in (one for several in answers.values() for one in several):
         assert brief(error_of(response, 404), "type") == ("resource_missing",)
     assert json_of(stranger.get("/v1/receipts"))["data"] == []
@@ -288,6 +296,15 @@ def of_intents(
         ],
         "POST /v1/payment_intents/<intent_id>/capture": [stranger.post(f"{wanted}/capture", {})],
         "POST /v1/payment_intents/<intent_id>/cancel": [stranger.post(f"{wanted}/cancel", {})],
+    }
+
+
+def of_events(merchant: Caller, stranger: Caller) -> dict[str, list[TestResponse]]:
+    """What a stranger is told of an event."""
+    (event, *_) = json_of(merchant.get("/v1/events?limit=1"))["data"]
+    return {
+        "GET /v1/events": [stranger.get(f"/v1/events?starting_after={event['id']}")],
+        "GET /v1/events/<event_id>": [stranger.get(f"/v1/events/{event['id']}")],
     }
 
 

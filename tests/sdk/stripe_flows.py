@@ -759,7 +759,7 @@ def balance_is_read(shop: Shop) -> None:
     assert (available.amount, available.currency) == (1500, "usd")
 
 
-@flow("events: a payment's are listed and retrieved", broken="GET /v1/events is not there yet")
+@flow("events: a payment's are listed and retrieved")
 def events_are_read(shop: Shop) -> None:
     paid = shop.paid()
 

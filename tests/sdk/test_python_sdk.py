@@ -181,7 +181,6 @@ def test_the_balance_is_what_was_paid_and_not_given_back() -> None:
     assert [each.amount for each in balance.available] == [1500]
 
 
-@pytest.mark.xfail(reason="GET /v1/events is not there yet", strict=True)
 def test_events_are_read() -> None:
     intent = paid()
 

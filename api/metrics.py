@@ -1,6 +1,8 @@
 """`GET /metrics`: counters of every process, and what the database knows of what is stuck."""
 
 import os
+import struct
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +27,8 @@ from domain.payment import ReviewReason
 from infrastructure.database import Pool
 from infrastructure.projections.generations import lags
 
+LOOKS: Final = 20
+LOOK_SECONDS: Final = 0.01
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 REQUESTS: Final = Counter(
     "counterfoil_http_requests_total", "Requests answered.", ["method", "route", "status"]
@@ -127,7 +131,16 @@ def metrics(pool: Pool) -> Answer:
         registry.register(REGISTRY)
     registry.register(Unresolved(pool))
     registry.register(ReadModels(pool))
-    return Answer(status=200, body=generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    return Answer(status=200, body=_text(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _text(registry: CollectorRegistry) -> bytes:
+    """What is told. A process that has only just begun may have a file that is empty for a moment."""
+    for _ in range(LOOKS - 1):
+        with suppress(struct.error):
+            return generate_latest(registry)
+        time.sleep(LOOK_SECONDS)
+    return generate_latest(registry)
 
 
 def _forget_the_dead(folder: Path) -> None:

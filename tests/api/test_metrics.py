@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -278,6 +279,23 @@ def test_what_a_worker_counts_is_told_by_the_api_also_when_it_is_dead(
     assert str(worker.pid) not in breakers()
     assert breakers()
     assert told(metrics(), "calls_resumed_total", operation="void") == 1
+
+
+def test_a_process_that_is_just_beginning_hides_nobodys_counts(
+    installation: tuple[Server, Api, Path],
+) -> None:
+    """Its file is there before anything is in it."""
+    server, _, folder = installation
+    beginning = folder / "counter_1.db"
+    beginning.touch()
+    begun = threading.Timer(0.05, beginning.unlink)
+    begun.start()
+
+    response = server.request("GET", "/metrics")
+
+    begun.join()
+    assert response.status == 200
+    assert "counterfoil_operations_outstanding" in response.text
 
 
 # --- the list ---

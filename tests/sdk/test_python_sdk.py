@@ -275,7 +275,7 @@ def test_an_event_that_we_signed_is_read() -> None:
         "t=1,v1=ä",
         signed(int(time.time()), "whsec_other"),
         signed(int(time.time()) - 301),
-        signed(int(time.time()) + 400),
+        signed(int(time.time()) + 24 * 3600),
     ],
     ids=["empty", "no mark", "no time", "no number", "no hex", "another's", "old", "of tomorrow"],
 )

@@ -286,7 +286,7 @@ def test_a_process_that_is_just_beginning_hides_nobodys_counts(
 ) -> None:
     """Its file is there before anything is in it."""
     server, _, folder = installation
-    beginning = folder / "counter_1.db"
+    beginning = folder / "metrics" / "counter_1.db"
     beginning.touch()
     begun = threading.Timer(0.05, beginning.unlink)
     begun.start()

@@ -11,7 +11,7 @@ from domain.card_tokens import card_of_test_token
 from domain.cards import Card
 from domain.commands import Instrument, Mode
 from domain.errors import PaymentMethodNotFound
-from domain.ids import MalformedId, Prefix, decode
+from domain.ids import MalformedId, Prefix, decode, encode
 from domain.payment_method import PaymentMethod
 
 
@@ -50,10 +50,17 @@ def instrument(
         raise _missing(param)
     number, kept_cvc = kept
     cvc = cvc or kept_cvc
-    if cvc is None and not services.ledger.bank.capabilities.cvc_optional:
-        raise invalid("missing_param", "The bank needs the card's CVC again: give cvc.", "cvc")
     face = method.card
     card = Card(number=number, exp_month=face.exp_month, exp_year=face.exp_year, cvc=cvc)
+    return paid_by(call, method, card)
+
+
+def paid_by(call: Call, method: PaymentMethod, card: Card) -> Instrument:
+    """What an attempt is paid with, by the whole card of a method. Raises ApiError where the bank needs
+    a CVC and there is none."""
+    if card.cvc is None and not call.services.ledger.bank.capabilities.cvc_optional:
+        raise invalid("missing_param", "The bank needs the card's CVC again: give cvc.", "cvc")
+    public_id = encode(Prefix.PAYMENT_METHOD, method.id)
     return Instrument(method_id=public_id, card=card, fingerprint=method.fingerprint)
 
 

@@ -27,6 +27,12 @@ def dialect_of(stripe_version: str | None) -> str:
     return OWN if stripe_version is None else STRIPE
 
 
+def tells_what_was_deleted(dialect: str) -> bool:
+    """Whether what is there no more is a 200 that says so; else it is a 404, and to have deleted it a
+    204."""
+    return dialect == STRIPE
+
+
 def spoken(error: ApiError, dialect: str) -> ApiError:
     """The error in the words of `dialect`."""
     if dialect != STRIPE:

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from eventsourcing.application import AggregateNotFoundError
+from eventsourcing.domain import Aggregate
 
 from domain.commands import (
     CancelIntent,
@@ -66,35 +67,21 @@ class PaymentIntents:
             return None
         return self._ledger.payment(intent.attempts[-1], intent.tenant)
 
-    def change(
-        self,
-        command: Command,
-        intent_id: UUID,
-        decide: Callable[[PaymentIntent, Payment | None], tuple[Sequence[Record], StoredAnswer]],
-    ) -> StoredAnswer:
-        """Records what `decide` decides on the intent, which asks nothing of the bank, with the
-        records and under the answer that it gives."""
-
-        def attempt() -> StoredAnswer:
-            intent = self.intent(intent_id, command.tenant)
-            records, answer = decide(intent, self.last_payment(intent))
-            claims = claimed_by(command.claim, command.cause, intent_id, answer)
-            self._ledger.record((intent,), command.cause, [*claims, *records])
-            return answer
-
-        return _decided(attempt)
-
     def confirm(
-        self, command: ConfirmIntent, intent: PaymentIntent | None = None, *records: Record
+        self,
+        command: ConfirmIntent,
+        intent: PaymentIntent | None = None,
+        *records: Record,
+        made: Sequence[Aggregate] = (),
     ) -> Reply:
-        """Makes an attempt. `intent`: a new one, which is recorded with it, beside `records`. Raises
-        IntentNotFound, IntentStateConflict, CurrencyUnsupported, CardRefused, BankUnavailable."""
+        """Makes an attempt. `intent`: a new one, which is recorded with it, beside `records`; as is
+        what was `made` on the way, in the same shard. Raises IntentNotFound, IntentStateConflict, CurrencyUnsupported, CardRefused, BankUnavailable."""
         ledger, card = self._ledger, command.instrument.card
         card.check(ledger.clock.now())
         if not ledger.bank.admits():
             raise BankUnavailable("The bank is down, and nothing was begun. Ask again in a moment.")
         try:
-            payment, call = _decided(lambda: self._begun(command, intent, records))
+            payment, call = _decided(lambda: self._begun(command, intent, records, made))
         except Exception:
             ledger.bank.was_not_begun()
             raise
@@ -104,7 +91,11 @@ class PaymentIntents:
         return ledger.finish(payment, call, command, card=card)
 
     def _begun(
-        self, command: ConfirmIntent, new: PaymentIntent | None, records: Sequence[Record]
+        self,
+        command: ConfirmIntent,
+        new: PaymentIntent | None,
+        records: Sequence[Record],
+        made: Sequence[Aggregate],
     ) -> tuple[Payment, BankCall]:
         intent = new or self.intent(command.intent_id, command.tenant)
         if not self._ledger.bank.capabilities.takes(intent.terms.money.currency):
@@ -128,7 +119,7 @@ class PaymentIntents:
             command,
             *records,
             card=instrument.card,
-            others=(intent,),
+            others=(intent, *made),
             starts_in_seconds=command.starts_in_seconds,
         )
         return payment, call

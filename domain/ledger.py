@@ -473,9 +473,15 @@ class PaymentLedger(Application[UUID]):
         """What is new of `aggregates`, which are of one shard, and `beside`, in one transaction.
         Raises ConcurrentChange, and what a record says that it raises."""
         # As `save` does, without its checks of what kind of aggregate this is, and its snapshots.
-        events = [event for aggregate in aggregates for event in aggregate.collect_events()]
+        new = [(aggregate, list(aggregate.collect_events())) for aggregate in aggregates]
+        events = [event for _, its in new for event in its]
         history = [event for aggregate in aggregates for event in aggregate.history]  # type: ignore[attr-defined]
-        self.events.put(events, cause=cause, history=history, beside=beside, tries=tries)
+        try:
+            self.events.put(events, cause=cause, history=history, beside=beside, tries=tries)
+        except ConcurrentChange:
+            for aggregate, its in new:  # whoever decides again has it still
+                aggregate.pending_events.extend(its)
+            raise
 
 
 def _replayed(payment: Payment | None, history: Iterable[Payment.Event]) -> Payment | None:

@@ -192,12 +192,20 @@ class PaymentIntent(Aggregate):
             terms=_stored(terms),
         )
 
-    def update(self, terms: Terms, last: Attempt | None, *, at: datetime) -> None:
+    def update(
+        self,
+        terms: Terms,
+        last: Attempt | None,
+        *,
+        at: datetime,
+        also_personal: bool = False,
+    ) -> None:
         """Wants something else. `last`: the last attempt, after which only what moves no money may
-        change. Raises IntentStateConflict."""
+        change. `also_personal`: what is kept apart from the log changes with it. Raises
+        IntentStateConflict."""
         if _said(terms) != _said(self.terms):
             self.refuse_unless_allowed("update", last)
-        if terms != self.terms:
+        if terms != self.terms or also_personal:
             self.trigger_event(self.Updated, terms=_stored(terms), timestamp=at)
 
     def say(self, changes: Mapping[str, Any], *, at: datetime) -> None:

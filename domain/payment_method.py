@@ -137,11 +137,20 @@ class PaymentMethod(Aggregate):
             metadata=dict(metadata),
         )
 
-    def update(self, *, metadata: Metadata, exp_month: int, exp_year: int, at: datetime) -> None:
-        """Says something else about it. Raises PaymentMethodStateConflict."""
+    def update(
+        self,
+        *,
+        metadata: Metadata,
+        exp_month: int,
+        exp_year: int,
+        at: datetime,
+        also_personal: bool = False,
+    ) -> None:
+        """Says something else about it. `also_personal`: what is kept apart from the log changes with
+        it. Raises PaymentMethodStateConflict."""
         self.refuse_detached()
         face = (self.card.exp_month, self.card.exp_year)
-        if (dict(metadata), (exp_month, exp_year)) != (self.metadata, face):
+        if also_personal or (dict(metadata), (exp_month, exp_year)) != (self.metadata, face):
             self.trigger_event(
                 self.Updated,
                 metadata=dict(metadata),

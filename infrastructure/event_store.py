@@ -261,6 +261,8 @@ class ShardedRecorder(ApplicationRecorder):
         KeyAlreadyClaimed, OrderAlreadyPaid, LeaseLost, StoreUnavailable.
         """
         if not stored_events:
+            if beside:
+                raise ValueError("nothing is recorded beside no event")
             return
         batch = self._batch(stored_events, cause or Cause(actor="system"))
         statement, parameters = self._statement(batch, history, beside)

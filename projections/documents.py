@@ -3,6 +3,7 @@
 Written in the transaction that appends the events. The columns are those that lists are filtered by.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -78,7 +79,7 @@ FILTERS: Final[Mapping[str, LiteralString]] = {
 }
 
 
-class Documents:
+class Documents(ABC):
     """One table of documents. Who derives from it says `name`, which is the table's, `version`,
     `aggregate`, `migration`, and how a history is folded."""
 
@@ -96,10 +97,10 @@ class Documents:
         self._by_ids: LiteralString = BY_IDS.replace(TABLE, self.name)
         self.PAGE = PageOf(select=SELECT.replace(TABLE, self.name), id_column="id", filters=FILTERS)
 
+    @abstractmethod
     def fold(self, history: Sequence[Any]) -> Document:
         """The document of an aggregate with this history: JSON values only, `created_at`, and where it
         has one `customer_id`; `is_listed` where it is not."""
-        raise NotImplementedError
 
     def rows(self, shard: int, history: Sequence[Any]) -> list[dict[str, Any]]:
         """The one row of an aggregate with this history."""

@@ -232,6 +232,12 @@ class Receipts:
         WHERE shard = %(shard)s AND payment_id = %(payment_id)s
           AND merchant_id = %(merchant_id)s AND mode = %(mode)s
     """
+    BY_IDS: LiteralString = """
+        SELECT r.payment_id, r.document FROM receipts AS r
+        JOIN unnest(%(shards)s::smallint[], %(payment_ids)s::uuid[]) AS k (shard, payment_id)
+          ON r.shard = k.shard AND r.payment_id = k.payment_id
+        WHERE r.merchant_id = %(merchant_id)s AND r.mode = %(mode)s
+    """
     OWNER: LiteralString = """
         SELECT merchant_id, mode FROM receipts
         WHERE shard = %(shard)s AND payment_id = %(payment_id)s
@@ -312,6 +318,21 @@ class Receipts:
             },
         ).fetchone()
         return None if row is None else row["document"]
+
+    def by_ids(
+        self, connection: Connection[Any], tenant: Tenant, keys: Sequence[tuple[int, UUID]]
+    ) -> dict[UUID, Document]:
+        """The receipts of those of `keys`, shards and payments' ids, that this tenant has."""
+        rows = connection.execute(
+            self.BY_IDS,
+            {
+                "shards": [shard for shard, _ in keys],
+                "payment_ids": [each for _, each in keys],
+                "merchant_id": tenant.merchant_id,
+                "mode": tenant.mode.value,
+            },
+        ).fetchall()
+        return {row["payment_id"]: row["document"] for row in rows}
 
     def owner(self, connection: Connection[Any], shard: int, payment_id: UUID) -> Tenant | None:
         """Whose payment it is: for operators, who are nobody's."""

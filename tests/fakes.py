@@ -395,7 +395,8 @@ class FakeBank:
         account, today = self.accounts.get(card.number), self._clock.now()
         if account is None:
             return "invalid_card"
-        if card.cvc != account.cvc:
+        may_lack_it = card.cvc is None and self.capabilities.cvc_optional
+        if card.cvc != account.cvc and not may_lack_it:
             return "invalid_cvv"
         if account.expires < (today.year, today.month):
             return "card_expired"

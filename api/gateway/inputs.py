@@ -27,8 +27,6 @@ from domain.errors import IntentNotFound, PaymentMethodNotFound, PaymentNotFound
 from domain.ids import MalformedId, Prefix, decode
 from domain.payment import Status
 
-MAX_TEXT: int = 500
-
 
 class CardInput(Strict):
     """A card, as the shopper typed it. It is never stored in clear, and never shown again."""

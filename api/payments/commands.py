@@ -1,5 +1,6 @@
 """What commands that ask nothing of the bank have in common: read, decide, record, answer, at once."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from domain.commands import Metadata
 from domain.ids import Prefix
 from domain.intents import claimed_by
 from domain.ledger import Settled
-from domain.records import Record
+from domain.records import Record, StoredAnswer
 
 Kind = TypeVar("Kind", bound=Aggregate)
 
@@ -43,15 +44,28 @@ def done(
     *records: Record,
     status: int = 200,
 ) -> Settled:
-    """Records what is new of `aggregate`, with `records`, and answers `body`: once, whatever happens."""
+    """Records what is new of `aggregate`, with `records`, and answers `body`: once, whatever happens.
+    What changes nothing is answered and recorded nowhere, its idempotency key neither."""
     answer = Answer(status=status, body=b"")
     if body is not None:
         whole = expanded(body, call.expand, Reader(call.services, call.tenant))
         answer = json_answer(status, whole)
     stored = call.at_once(answer)
-    claims = claimed_by(call.claim, call.cause, aggregate.id, stored)
-    call.services.ledger.record((aggregate,), call.cause, [*claims, *records])
-    return Settled(answer=stored, history=())
+    return recorded(call, (aggregate,), stored, records)
+
+
+def recorded(
+    call: Call,
+    aggregates: Sequence[Aggregate],
+    answer: StoredAnswer,
+    records: Sequence[Record],
+) -> Settled:
+    """The same for an answer that is made, and several aggregates of one shard, of which the request is
+    about the first."""
+    if any(each.pending_events for each in aggregates):
+        claims = claimed_by(call.claim, call.cause, aggregates[0].id, answer)
+        call.services.ledger.record(aggregates, call.cause, [*claims, *records])
+    return Settled(answer=answer, history=())
 
 
 def set_in(before: Metadata, given: Metadata | str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from api.payments.inputs import (
 )
 from api.payments.reading import CUSTOMERS, METHODS, Reader
 from api.payments.schemas import CustomerList, CustomerOut
-from api.stripe_dialect import STRIPE
+from api.stripe_dialect import tells_what_was_deleted
 from domain.customer import Customer
 from domain.ids import Prefix, decode
 from domain.ledger import Settled
@@ -68,10 +68,10 @@ def delete(call: Call, _body: NothingInput, *, customer_id: str) -> Settled:
     customer = none_if_deleted(call, Customer, Prefix.CUSTOMER, customer_id)
     _erase_methods(call, customer_id)
     customer.delete(at=call.services.clock.now())
-    stripe = call.dialect == STRIPE
-    body = objects.deleted("customer", customer_id) if stripe else None
+    is_told = tells_what_was_deleted(call.dialect)
+    body = objects.deleted("customer", customer_id) if is_told else None
     forget = ForgetPersonalData(owner=customer.id)
-    return done(call, customer, body, forget, status=200 if stripe else 204)
+    return done(call, customer, body, forget, status=200 if is_told else 204)
 
 
 def _erase_methods(call: Call, customer_id: str) -> None:
@@ -96,7 +96,7 @@ def get(call: Call, query: ExpandQuery, *, customer_id: str) -> Answer:
     """One customer."""
     del query  # a customer refers to nothing
     found = Reader(call.services, call.tenant).customer(customer_id)
-    if found.get("deleted") and call.dialect != STRIPE:
+    if found.get("deleted") and not tells_what_was_deleted(call.dialect):
         raise missing(Prefix.CUSTOMER)
     return json_answer(200, found)
 

@@ -254,7 +254,9 @@ class _Harmless(Strict):
     return_url: TextOrNone = None
 
 
-class _Attempting(_Harmless, Expandable):
+class AttemptInput(_Harmless, Expandable):
+    """What an attempt is paid with, and where its shopper goes."""
+
     payment_method: TextOrNone = None
     payment_method_data: MethodData | None = None
     payment_method_options: MethodOptions | None = None
@@ -281,7 +283,9 @@ class ShippingInput(Strict):
 ShippingOrNone = Annotated[ShippingInput | None, BeforeValidator(_or_none)]
 
 
-class _Terms(_Attempting):
+class TermsInput(AttemptInput):
+    """What may be said of an intent whenever it is made or changed."""
+
     customer: TextOrNone = None
     customer_id: TextOrNone = None
     description: TextOrNone = None
@@ -302,7 +306,7 @@ class _Terms(_Attempting):
         return "customer", self.customer
 
 
-class IntentInput(_Terms):
+class IntentInput(TermsInput):
     """What a merchant wants to be paid."""
 
     amount: Amount
@@ -311,14 +315,14 @@ class IntentInput(_Terms):
     confirm: Truth = False
 
 
-class IntentChange(_Terms):
+class IntentChange(TermsInput):
     """What may change before an attempt."""
 
     amount: Amount | None = None
     currency: Currency | None = None
 
 
-class ConfirmInput(_Attempting):
+class ConfirmInput(AttemptInput):
     """Make an attempt."""
 
     receipt_email: TextOrNone = None

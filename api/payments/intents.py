@@ -2,15 +2,16 @@
 
 import hmac
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 from api.errors import invalid
 from api.http import Answer, Call, Route, error_answer, json_answer
-from api.instruments import instrument
+from api.instruments import instrument, paid_by
 from api.lists import asked_page, told_page
-from api.payments.commands import set_in
+from api.payments.commands import recorded, set_in
 from api.payments.errors import declined_error
 from api.payments.expand import check, expanded
 from api.payments.inputs import (
@@ -21,22 +22,23 @@ from api.payments.inputs import (
     IntentInput,
     IntentQuery,
     IntentsQuery,
+    TermsInput,
     merged,
     missing,
     uuid_of,
 )
-from api.payments.inputs import _Terms as TermsInput
-from api.payments.methods import made
+from api.payments.methods import made_of, whole_card
 from api.payments.reading import CUSTOMERS, INTENTS, Reader
 from api.payments.schemas import IntentList, IntentOut
 from domain.commands import CancelIntent, CaptureIntent, ConfirmIntent, Instrument, Mode
 from domain.errors import CustomerNotFound, DomainError
-from domain.ids import Prefix, encode
-from domain.intents import PaymentIntents, claimed_by
+from domain.ids import Prefix, beside, encode
+from domain.intents import PaymentIntents
 from domain.ledger import Reply, Settled
 from domain.money import Money
 from domain.payment import CaptureMethod, Payment
 from domain.payment_intent import Attempt, PaymentIntent, Terms
+from domain.payment_method import PaymentMethod
 from domain.records import BankCall, KeepPersonalData, Record, StoredAnswer
 from infrastructure.api_keys import KeyType, Scope
 from projections import receipts as receipts_model
@@ -48,6 +50,15 @@ PERSONAL: Final = ("receipt_email", "shipping")
 CARD: Final = "card"
 
 
+@dataclass(frozen=True, slots=True)
+class PaidWith:
+    """What an attempt is paid with; and the method, where it is made on the way."""
+
+    instrument: Instrument
+    made: tuple[PaymentMethod, ...] = ()
+    records: tuple[Record, ...] = ()
+
+
 # --- commands -----------------------------------------------------------------------------------
 
 
@@ -57,7 +68,8 @@ def create(call: Call, body: IntentInput) -> Reply:
     if call.key.type is KeyType.PUBLISHABLE and call.tenant.mode is not Mode.TEST:
         raise invalid("publishable_key_not_allowed", "Use a secret key.", status=403)
     services = call.services
-    paid_with = _paid_with(call, body, body.whose()[1])
+    intent_id = services.ids.new()
+    paid_with = _paid_with(call, body, intent_id, body.whose()[1])
     terms = Terms(
         money=Money(body.amount, body.currency),
         confirmation_method=body.confirmation_method,
@@ -67,7 +79,7 @@ def create(call: Call, body: IntentInput) -> Reply:
     if body.confirm and paid_with is None:
         raise invalid("missing_param", "payment_method is required to confirm.", "payment_method")
     intent = PaymentIntent.create(
-        intent_id=services.ids.new(),
+        intent_id=intent_id,
         tenant=call.tenant,
         family=FAMILY,
         terms=_with_method(terms, paid_with),
@@ -78,7 +90,7 @@ def create(call: Call, body: IntentInput) -> Reply:
         return _attempt(call, body, paid_with, intent, {}, is_new=True)
     personal = merged(body, {}, PERSONAL)
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=personal)
-    return _recorded(call, intent, None, [kept], personal, status=201)
+    return _recorded(call, intent, None, paid_with, kept, status=201)
 
 
 def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
@@ -89,24 +101,29 @@ def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
     payment = intents.last_payment(intent)
     asked = {"customer", "customer_id"} & body.model_fields_set
     whose = body.whose()[1] if asked else intent.terms.customer_id
-    paid_with = _paid_with(call, body, whose)
+    paid_with = _paid_with(call, body, intent.id, whose)
     before = intent.terms
     money = Money(
         before.money.amount_minor if body.amount is None else body.amount,
         before.money.currency if body.currency is None else body.currency,
     )
-    kept = {name: getattr(before, name) for name in Terms.__slots__}
-    terms = Terms(
-        **kept
-        | {"money": money, "metadata": set_in(before.metadata, body.metadata)}
-        | _given_terms(call, body)
+    terms = replace(
+        before,
+        money=money,
+        metadata=set_in(before.metadata, body.metadata),
+        **_given_terms(call, body),
     )
     last = None if payment is None else Attempt.of(payment)
-    intent.update(_with_method(terms, paid_with), last, at=call.services.clock.now())
     personal = Reader(call.services, call.tenant).personal(intent.id)
     changed = merged(body, personal, PERSONAL)
-    records = [KeepPersonalData(owner=intent.id, tenant=call.tenant, document=changed)]
-    return _recorded(call, intent, payment, records, changed, status=200)
+    intent.update(
+        _with_method(terms, paid_with),
+        last,
+        at=call.services.clock.now(),
+        also_personal=changed != personal,
+    )
+    kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=changed)
+    return _recorded(call, intent, payment, paid_with, kept, status=200)
 
 
 def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
@@ -114,9 +131,12 @@ def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
     check(KIND, call.expand)
     intent = _asked(call, intent_id, body.client_secret)
     whose = intent.terms.customer_id
-    paid_with = _paid_with(call, body, whose)
+    if body.payment_method_types is not None:
+        _types(body.payment_method_types)
+    paid_with = _paid_with(call, body, intent.id, whose)
     if paid_with is None and intent.terms.payment_method_id is not None:
-        paid_with = instrument(call, intent.terms.payment_method_id, body.fresh_cvc, whose=whose)
+        kept = instrument(call, intent.terms.payment_method_id, body.fresh_cvc, whose=whose)
+        paid_with = PaidWith(kept)
     if paid_with is None:
         raise invalid("missing_param", "payment_method is required.", "payment_method")
     personal = Reader(call.services, call.tenant).personal(intent.id)
@@ -126,7 +146,7 @@ def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
 def _attempt(
     call: Call,
     body: IntentInput | ConfirmInput,
-    paid_with: Instrument,
+    paid_with: PaidWith,
     intent: PaymentIntent,
     personal: dict[str, Any],
     *,
@@ -135,13 +155,15 @@ def _attempt(
     command = ConfirmIntent(
         **call.command_fields(CREATED if is_new else FAMILY),
         intent_id=intent.id,
-        instrument=paid_with,
+        instrument=paid_with.instrument,
         return_url=_returning(body.return_url, intent.id),
         capture_method=_capture_method(body.capture_method),
     )
     told = merged(body, personal, (*PERSONAL, "return_url"))
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=told)
-    return PaymentIntents(call.services.ledger).confirm(command, intent if is_new else None, kept)
+    return PaymentIntents(call.services.ledger).confirm(
+        command, intent if is_new else None, kept, *paid_with.records, made=paid_with.made
+    )
 
 
 def _returning(return_url: str | None, intent_id: UUID) -> str | None:
@@ -200,16 +222,15 @@ def _recorded(
     call: Call,
     intent: PaymentIntent,
     payment: Payment | None,
-    records: Sequence[Record],
-    personal: dict[str, Any],
+    paid_with: PaidWith | None,
+    kept: KeepPersonalData,
     *,
     status: int,
 ) -> Settled:
     """What asked nothing of the bank, answered at once."""
-    stored = call.at_once(_answer(call, intent, payment, personal, status=status))
-    claims = claimed_by(call.claim, call.cause, intent.id, stored)
-    call.services.ledger.record((intent,), call.cause, [*claims, *records])
-    return Settled(answer=stored, history=())
+    answer = _answer(call, intent, payment, dict(kept.document), status=status)
+    made, records = (paid_with.made, paid_with.records) if paid_with else ((), ())
+    return recorded(call, (intent, *made), call.at_once(answer), [kept, *records])
 
 
 def _answer(
@@ -244,23 +265,27 @@ def _check_secret(call: Call, intent_id: str, given: str | None) -> None:
         raise missing(Prefix.INTENT)
 
 
-def _paid_with(call: Call, body: TermsInput | ConfirmInput, whose: str | None) -> Instrument | None:
+def _paid_with(
+    call: Call, body: TermsInput | ConfirmInput, intent_id: UUID, whose: str | None
+) -> PaidWith | None:
     """What was given to pay with. `whose`: the intent's customer. Raises ApiError, NotFound."""
     if body.payment_method_data is not None:
-        method, records = made(call, body.payment_method_data)
-        # The method is an aggregate of its own, in a shard of its own: it is there before the attempt.
-        call.services.ledger.record((method,), call.cause, records)
-        return instrument(call, encode(Prefix.PAYMENT_METHOD, method.id), body.fresh_cvc)
+        given = body.payment_method_data
+        card = whole_card(call, given.card)
+        card = replace(card, cvc=body.fresh_cvc or card.cvc)
+        # Beside its intent, so that both are recorded in one append.
+        method_id = beside(call.services.ids.new(), intent_id)
+        method, records = made_of(call, card, given, method_id)
+        return PaidWith(paid_by(call, method, card), (method,), tuple(records))
     if body.payment_method is None:
         return None
-    return instrument(call, body.payment_method, body.fresh_cvc, whose=whose)
+    return PaidWith(instrument(call, body.payment_method, body.fresh_cvc, whose=whose))
 
 
-def _with_method(terms: Terms, paid_with: Instrument | None) -> Terms:
+def _with_method(terms: Terms, paid_with: PaidWith | None) -> Terms:
     if paid_with is None:
         return terms
-    fields = {name: getattr(terms, name) for name in Terms.__slots__}
-    return Terms(**fields | {"payment_method_id": paid_with.method_id})
+    return replace(terms, payment_method_id=paid_with.instrument.method_id)
 
 
 def _given_terms(call: Call, body: TermsInput) -> dict[str, Any]:

@@ -42,13 +42,20 @@ def create(call: Call, body: MethodInput) -> Settled:
     return done(call, method, _told(method, records), *records, status=201)
 
 
-def made(call: Call, body: MethodInput | MethodData) -> tuple[PaymentMethod, list[Record]]:
+def made(call: Call, body: MethodInput) -> tuple[PaymentMethod, list[Record]]:
     """A new payment method, and what is kept beside it. Raises ApiError, CardRefused."""
-    services = call.services
     card = whole_card(call, body.card)
+    return made_of(call, card, body, call.services.ids.new())
+
+
+def made_of(
+    call: Call, card: Card, body: MethodInput | MethodData, method_id: UUID
+) -> tuple[PaymentMethod, list[Record]]:
+    """The same of a whole card, under this id. Raises CardRefused."""
+    services = call.services
     card.check(services.clock.now())
     method = PaymentMethod.create(
-        method_id=services.ids.new(),
+        method_id=method_id,
         tenant=call.tenant,
         card=card.face(),
         fingerprint=services.cards.fingerprint(card.number),
@@ -84,15 +91,16 @@ def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:
     """What is given is changed, and nothing else."""
     method = _method(call, method_id)
     card = body.card
+    before = billing = Reader(call.services, call.tenant).personal(method.id)
+    if body.billing_details is not None:
+        billing = merged(body.billing_details, before, BILLING_FIELDS)
     method.update(
         metadata=set_in(method.metadata, body.metadata),
         exp_month=(card and card.exp_month) or method.card.exp_month,
         exp_year=(card and card.exp_year) or method.card.exp_year,
         at=call.services.clock.now(),
+        also_personal=billing != before,
     )
-    billing = Reader(call.services, call.tenant).personal(method.id)
-    if body.billing_details is not None:
-        billing = merged(body.billing_details, billing, BILLING_FIELDS)
     kept = KeepPersonalData(owner=method.id, tenant=call.tenant, document=billing)
     return done(call, method, _told(method, [kept]), kept)
 

@@ -135,11 +135,8 @@ class Reader:
     def receipts(self, payment_ids: Sequence[UUID]) -> dict[UUID, Document]:
         """The receipts of those that are this tenant's."""
         with self.services.pool.connection() as connection:
-            found = {
-                each: RECEIPTS.by_id(connection, shard_of(each), each, self.tenant)
-                for each in payment_ids
-            }
-        return {each: receipt for each, receipt in found.items() if receipt is not None}
+            keys = [(shard_of(each), each) for each in payment_ids]
+            return RECEIPTS.by_ids(connection, self.tenant, keys)
 
     def page(self, model: Documents, page: Page) -> tuple[list[Document], bool]:
         """The records of a page, and whether there are more beyond it."""

@@ -293,3 +293,71 @@ def test_a_form_is_as_good_as_json(merchant: Caller) -> None:
         None,
     )
     assert body["latest_charge"]["object"] == "charge"
+
+
+def test_what_is_kept_apart_can_be_all_that_changes(merchant: Caller) -> None:
+    intent, shipping = created(merchant), {"name": "Ada", "address": {"line1": "1 Rue"}}
+    path = f"{INTENTS}/{intent['id']}"
+    method = f"/v1/payment_methods/{a_method(merchant)}"
+
+    answered(merchant.post(path, {"shipping": shipping}), 200)
+    answered(merchant.post(path, {"receipt_email": "ada@example.com"}), 200)
+    answered(merchant.post(method, {"billing_details": {"name": "Ada"}}), 200)
+
+    now = answered(merchant.get(path), 200)
+    assert now["shipping"]["address"]["line1"] == "1 Rue"
+    assert now["receipt_email"] == "ada@example.com"
+    assert answered(merchant.get(method), 200)["billing_details"]["name"] == "Ada"
+
+
+def test_what_moves_no_money_can_be_said_of_a_paid_intent(merchant: Caller) -> None:
+    paid = created(merchant, payment_method="pm_card_visa", confirm=True)
+    path = f"{INTENTS}/{paid['id']}"
+
+    told = answered(merchant.post(path, {"metadata": {"box": "7"}, "description": "Late"}), 200)
+
+    assert (told["status"], told["metadata"], told["description"]) == (
+        "succeeded",
+        {"box": "7"},
+        "Late",
+    )
+    assert error_of(merchant.post(path, {"amount": 1}), 409)["code"] == (
+        "payment_intent_unexpected_state"
+    )
+
+
+def test_a_method_made_on_the_way_is_made_once_and_only_with_the_attempt(merchant: Caller) -> None:
+    given = {"payment_method_data": {"type": "card", "card": GOOD_CARD}}
+    body = an_intent(confirm=True, **given)
+
+    first = merchant.post(INTENTS, body, key="once")
+    again = merchant.post(INTENTS, body, key="once")
+    intent = answered(first, 201)
+    refused = merchant.post(f"{INTENTS}/{intent['id']}/confirm", given)
+
+    assert (intent["status"], first.data) == ("succeeded", again.data)
+    assert refused.status_code == 409
+    methods = answered(merchant.get("/v1/payment_methods"), 200)["data"]
+    assert [method["id"] for method in methods] == [intent["payment_method"]]
+
+
+def test_a_method_made_on_the_way_pays_again(extended_merchant: Caller) -> None:
+    given = {"payment_method_data": {"type": "card", "card": GOOD_CARD}}
+    stored = created(extended_merchant, **given)
+    paid = answered(confirm(extended_merchant, stored["id"]), 200)
+    again = created(extended_merchant, payment_method=paid["payment_method"], confirm=True)
+
+    assert stored["status"] == "requires_confirmation"
+    assert (paid["status"], again["status"]) == ("succeeded", "succeeded")
+
+
+def test_a_kind_of_method_that_is_not_taken_is_refused_at_the_confirmation(
+    merchant: Caller,
+) -> None:
+    intent = created(merchant, payment_method="pm_card_visa")
+
+    refused = confirm(merchant, intent["id"], payment_method_types=["paypal"])
+
+    assert error_of(refused, 400)["param"] == "payment_method_types"
+    charges = merchant.get(f"/v1/charges?payment_intent={intent['id']}")
+    assert answered(charges, 200)["data"] == []

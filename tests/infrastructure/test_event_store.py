@@ -170,6 +170,14 @@ def test_of_many_who_want_one_order_at_once_one_gets_it(pool: Pool) -> None:
     assert done.count(True) == 1
 
 
+def test_nothing_is_recorded_beside_no_event(pool: Pool) -> None:
+    """It would be lost without a word."""
+    claim = ClaimKey(claim=a_claim("key"), payment_id=an_id(), request_id="req_1")
+
+    with pytest.raises(ValueError, match="beside no event"):
+        ShardedRecorder(pool).insert_events([], beside=[claim])
+
+
 def test_one_append_is_to_one_shard(pool: Pool) -> None:
     two = stored(a_payment_in(7)) + stored(a_payment_in(8))
 

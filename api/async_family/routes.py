@@ -59,7 +59,7 @@ def create(call: Call, body: AsyncIntentInput) -> Settled:
     """What a merchant wants to be paid."""
     services = call.services
     if body.payment_method_id is not None:
-        instrument(call, body.payment_method_id, param=METHOD)
+        instrument(call, body.payment_method_id, param=METHOD, whose=body.customer_id)
     intent = PaymentIntent.create(
         intent_id=services.ids.new(),
         tenant=call.tenant,
@@ -108,7 +108,7 @@ def _paid_with(call: Call, body: AsyncConfirmInput, intent: PaymentIntent) -> In
     method_id = intent.terms.payment_method_id if given is None else given
     if method_id is None:
         raise invalid("missing_param", f"{METHOD} is required.", METHOD)
-    return instrument(call, method_id, param=METHOD)
+    return instrument(call, method_id, param=METHOD, whose=intent.terms.customer_id)
 
 
 def _delay_seconds(call: Call) -> float:

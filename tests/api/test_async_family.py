@@ -219,6 +219,22 @@ def test_a_decline_is_a_failure_for_good_here_and_may_be_tried_again_elsewhere(
     assert status(merchant, intent_id) == "succeeded"
 
 
+def test_a_method_on_file_pays_for_its_customer_and_for_nobody_else(
+    api: Api, merchant: Caller
+) -> None:
+    customer = json_of(merchant.post("/v1/customers", {}))["id"]
+    method = a_method(merchant, GOOD_CARD)
+    merchant.post(f"/v1/payment_methods/{method}/attach", {"customer": customer})
+
+    theirs = settled(api, merchant, customer_id=customer, payment_method_id=method)
+    anothers = merchant.post("/payment_intents", an_intent(payment_method_id=method))
+    given_later = confirm(merchant, created(merchant), body={"payment_method_id": method})
+
+    assert status(merchant, theirs) == "succeeded"
+    refused = (422, "validation_error", "invalid_param", "payment_method_id")
+    assert (refusal(anothers), refusal(given_later)) == (refused, refused)
+
+
 def test_a_manual_capture_settles_at_requires_capture(api: Api, merchant: Caller) -> None:
     intent_id = settled(api, merchant, capture_method="manual")
     held = result(merchant, intent_id)

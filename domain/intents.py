@@ -144,22 +144,25 @@ class PaymentIntents:
         command: CancelIntent,
         answer: Callable[[PaymentIntent, Payment | None], StoredAnswer],
     ) -> Reply | StoredAnswer:
-        """Gives it up; where nothing is held, without the bank, under the answer that `answer` gives.
-        Raises IntentNotFound, IntentStateConflict."""
+        """Gives it up; where nothing is held and nobody waited for, without the bank, under the answer
+        that `answer` gives. Raises IntentNotFound, IntentStateConflict."""
+        ledger = self._ledger
 
         def attempt() -> StoredAnswer | tuple[Payment, BankCall]:
             intent, payment = self._with_payment(command, command.intent_id, "cancel")
-            at = self._ledger.clock.now()
-            held = payment is not None and payment.authorization_id is not None
+            at = ledger.clock.now()
             last = None if payment is None else Attempt.of(payment)
             intent.cancel(command.reason, last, at=at)
-            if payment is None or not held:
-                stored = answer(intent, payment)
-                claims = claimed_by(command.claim, command.cause, intent.id, stored)
-                self._ledger.record((intent,), command.cause, claims)
-                return stored
-            payment.request_void(at=at)
-            return payment, self._ledger.begin(payment, command, others=(intent,))
+            if payment is not None and payment.action_url is not None:
+                payment.request_withdrawal(at=at)
+                return payment, ledger.take_over(payment, command, others=(intent,))
+            if payment is not None and payment.authorization_id is not None:
+                payment.request_void(at=at)
+                return payment, ledger.begin(payment, command, others=(intent,))
+            stored = answer(intent, payment)
+            claims = claimed_by(command.claim, command.cause, intent.id, stored)
+            ledger.record((intent,), command.cause, claims)
+            return stored
 
         begun = _decided(attempt)
         if isinstance(begun, StoredAnswer):

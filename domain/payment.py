@@ -191,11 +191,13 @@ class Payment(Aggregate):
         self.capture_method = CaptureMethod(capture_method)
         self.test_outcome = test_outcome
         self.status = Status.PENDING
-        self.running: RunningOperation | None = RunningOperation(
+        self.authorizing = RunningOperation(
             operation=Operation.AUTHORIZATION, amount_minor=amount_minor, number=FIRST
         )
+        self.running: RunningOperation | None = self.authorizing
         self.action_url: str | None = None
         self.awaited_authorization_id: str | None = None
+        self.is_given_up = False  # while its shopper was waited for
         self.authorization_id: str | None = None
         self.authorization_expires_at: str | None = None
         self.capture_id: str | None = None
@@ -339,6 +341,8 @@ class Payment(Aggregate):
         on_expiry: bool
 
         def apply(self, aggregate: Any) -> None:
+            aggregate.is_given_up |= aggregate.status is Status.PENDING
+            aggregate.action_url = None
             aggregate.running = RunningOperation(
                 operation=Operation.VOID,
                 amount_minor=aggregate.money.amount_minor,
@@ -369,13 +373,16 @@ class Payment(Aggregate):
             aggregate.running = None
 
     class VoidDeclined(Event):
-        """The hold was not released by this ask."""
+        """The hold was not released by this ask. Where there is none yet, the shopper may still make
+        one, and the authorization goes on."""
 
         TOPIC = "payment.void_declined"
         code: str
 
         def apply(self, aggregate: Any) -> None:
-            aggregate.running = None
+            aggregate.running = (
+                aggregate.authorizing if aggregate.status is Status.PENDING else None
+            )
 
     class RefundRequested(Event):
         """The bank is about to be asked to give `amount_minor` back."""
@@ -530,15 +537,19 @@ class Payment(Aggregate):
 
     def go_on(self, bank: BankCapabilities, *, at: datetime) -> None:
         """Decides what follows by itself from what was recorded last: a hold that is to be captured
-        automatically is, and one that the bank will not capture is released."""
-        if self.capture_method is not CaptureMethod.AUTOMATIC or self.running is not None:
+        automatically is, and one that the bank will not capture is released, as is one that the
+        shopper approved after it was given up."""
+        if self.status is not Status.AUTHORIZED or self.running is not None:
             return
-        if self.status is not Status.AUTHORIZED or ReviewReason.BANK_DISAGREES in self.reviews:
-            return
-        match next(event for event in reversed(self.history) if not isinstance(event, REMARKS)):
-            case self.Authorized():
+        last = next(event for event in reversed(self.history) if not isinstance(event, REMARKS))
+        is_automatic = self.capture_method is CaptureMethod.AUTOMATIC
+        goes_on = is_automatic and ReviewReason.BANK_DISAGREES not in self.reviews
+        match last:
+            case self.Authorized() if self.is_given_up:
+                self.request_void(at=at)
+            case self.Authorized() if goes_on:
                 self.request_capture(None, bank, at=at)
-            case self.CaptureDeclined():
+            case self.CaptureDeclined() if goes_on:
                 self.request_void(at=at)
             case _:
                 pass
@@ -546,6 +557,13 @@ class Payment(Aggregate):
     def request_void(self, *, at: datetime) -> None:
         """Decides to release the hold. Raises PaymentStateConflict."""
         self._refuse_unless_allowed(Operation.VOID)
+        self.trigger_event(self.VoidRequested, on_expiry=False, timestamp=at)
+
+    def request_withdrawal(self, *, at: datetime) -> None:
+        """Decides to give up what waits for its shopper: the bank is to hold nothing, whether it has
+        approved it by now or not. Raises OperationInProgress where nothing waits."""
+        if self.action_url is None:
+            raise OperationInProgress("No shopper is waited for.")
         self.trigger_event(self.VoidRequested, on_expiry=False, timestamp=at)
 
     def request_expiry(self, *, at: datetime) -> None:
@@ -700,7 +718,8 @@ class Payment(Aggregate):
         match answer:
             case Approved(bank_id=bank_id):
                 self.trigger_event(released, bank_void_id=bank_id, timestamp=at)
-            case AlreadyDone() if maybe_ours:
+            case AlreadyDone() if maybe_ours or self.status is Status.PENDING:
+                # What waited for its shopper can only have been refused, or given up by us.
                 self.trigger_event(released, bank_void_id=None, timestamp=at)
             case _:
                 self.trigger_event(self.VoidDeclined, code=_code_of(answer), timestamp=at)

@@ -56,6 +56,7 @@ def _apply(receipt: Document, event: Payment.Event) -> None:
             _enter(receipt, Status.CAPTURED, at)
         case Payment.VoidRequested():
             receipt["pending_operation"] = "void"
+            receipt.pop("action_url", None)
         case Payment.Voided() | Payment.Expired():
             receipt["bank"]["void_id"] = event.bank_void_id
             voided = isinstance(event, Payment.Voided)
@@ -65,7 +66,7 @@ def _apply(receipt: Document, event: Payment.Event) -> None:
         case Payment.CaptureDeclined() | Payment.VoidDeclined() | Payment.RefundDeclined():
             operation = receipt["pending_operation"]
             receipt["failure"] = {"operation": operation, "code": event.code, "at": at}
-            _settle(receipt)
+            _go_on_without(receipt)
         case _:
             _apply_remark(receipt, event, at)
     receipt["updated_at"] = at
@@ -141,6 +142,13 @@ def _enter(receipt: Document, status: Status, at: str) -> None:
         _settle(receipt)
     if status not in (Status.PENDING, Status.DECLINED):
         receipt["failure"] = None
+
+
+def _go_on_without(receipt: Document) -> None:
+    """What was asked for was not done; what waits for its shopper, and was not given up, waits on."""
+    _settle(receipt)
+    if receipt["status"] == Status.PENDING:
+        receipt |= {"pending_operation": "authorization", "pending_amount": receipt["amount"]}
 
 
 def _settle(receipt: Document) -> None:

@@ -26,9 +26,12 @@ from domain.cards import Card
 from domain.commands import (
     Audience,
     AuthorizePayment,
+    CancelIntent,
     CapturePayment,
     Cause,
     Claim,
+    ConfirmIntent,
+    Instrument,
     Mode,
     RefundPayment,
     ResolvePayment,
@@ -39,6 +42,7 @@ from domain.errors import DomainError
 from domain.ids import Prefix, encode, uuid7
 from domain.money import Money
 from domain.payment import COMMANDS_BY_STATUS, Difference, DifferenceKind, Payment, Status
+from domain.payment_intent import PaymentIntent, Terms
 from domain.records import BankCall
 
 NOON: Final = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -146,6 +150,25 @@ def void(payment_id: UUID, key: str | None = None, **overrides: Any) -> VoidPaym
 
 def refund(payment_id: UUID, key: str | None = None, **overrides: Any) -> RefundPayment:
     return RefundPayment(**(_carried(key, overrides) | {"payment_id": payment_id} | overrides))
+
+
+def an_intent(intent_id: UUID, **overrides: Any) -> PaymentIntent:
+    """What a merchant wants to be paid: `overrides` are of its terms."""
+    fields: dict[str, Any] = {"money": dollars(50), "metadata": {}} | overrides
+    terms = Terms(**fields)
+    return PaymentIntent.create(
+        intent_id=intent_id, tenant=a_tenant(), family="gateway", terms=terms, at=NOON
+    )
+
+
+def confirm(intent_id: UUID, key: str | None = None, **overrides: Any) -> ConfirmIntent:
+    paid_with = Instrument(method_id="pm_fake", card=a_challenged_card(), fingerprint="f")
+    fields = _carried(key, overrides) | {"intent_id": intent_id, "instrument": paid_with}
+    return ConfirmIntent(**(fields | overrides))
+
+
+def cancel(intent_id: UUID, key: str | None = None, **overrides: Any) -> CancelIntent:
+    return CancelIntent(**(_carried(key, overrides) | {"intent_id": intent_id} | overrides))
 
 
 def resolve(

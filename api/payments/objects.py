@@ -192,7 +192,7 @@ def charge(receipt: Document, mode: str, receipt_url: str) -> Document:
     """A payment as a charge."""
     status, failure = Status(receipt["status"]), receipt["failure"]
     declined = status is Status.DECLINED
-    released = status in (Status.VOIDED, Status.EXPIRED)
+    released = status in (Status.VOIDED, Status.EXPIRED) and not _is_withdrawn(receipt)
     code, reason, message = decline(failure) if declined and failure else (None, None, None)
     face = receipt["card"] | {"fingerprint": receipt.get("card_fingerprint")}
     told = {
@@ -213,14 +213,14 @@ def charge(receipt: Document, mode: str, receipt_url: str) -> Document:
         "fraud_details": {},
         "livemode": mode == Mode.LIVE,
         "metadata": receipt["metadata"],
-        "outcome": _outcome(status, reason, message),
-        "paid": not declined and status is not Status.PENDING,
+        "outcome": None if _is_withdrawn(receipt) else _outcome(status, reason, message),
+        "paid": charge_status(receipt) == "succeeded",
         "payment_intent": receipt.get("intent_id"),
         "payment_method": receipt.get("payment_method_id"),
         "payment_method_details": {"type": "card", "card": card(face)},
         "receipt_url": receipt_url,
         "refunded": released or status is Status.REFUNDED,
-        "status": charge_status(status),
+        "status": charge_status(receipt),
     }
     return told | UNUSED_OF_CHARGE
 
@@ -286,11 +286,18 @@ def charge_id(payment_id: str) -> str:
     return Prefix.CHARGE + payment_id.removeprefix(Prefix.PAYMENT)
 
 
-def charge_status(status: Status) -> str:
+def charge_status(receipt: Document) -> str:
     """What a charge says of itself."""
+    status = Status(receipt["status"])
     if status is Status.PENDING:
         return "pending"
-    return "failed" if status is Status.DECLINED else "succeeded"
+    failed = status is Status.DECLINED or _is_withdrawn(receipt)
+    return "failed" if failed else "succeeded"
+
+
+def _is_withdrawn(receipt: Document) -> bool:
+    """Whether it was given up before the shopper approved, so that nothing was ever held."""
+    return receipt["status"] == Status.VOIDED and receipt["bank"]["authorization_id"] is None
 
 
 def _outcome(status: Status, reason: str | None, message: str | None) -> Document | None:
@@ -385,7 +392,7 @@ def intents_charge(receipt: Document, receipt_url: str) -> Document:
         "amount_captured": receipt["amount_captured"],
         "amount_refunded": receipt["amount_refunded"],
         "currency": receipt["currency"].lower(),
-        "status": charge_status(Status(receipt["status"])),
+        "status": charge_status(receipt),
         "captured": receipt["amount_captured"] > 0,
         "payment_method": {
             "id": receipt.get("payment_method_id"),

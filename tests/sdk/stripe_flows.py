@@ -649,7 +649,6 @@ def shopper_approves_a_hold(shop: Shop) -> None:
 
 @flow(
     "3-D Secure: given up while the shopper is asked",
-    broken="an intent that is requires_action is not canceled",
 )
 def given_up_while_asked(shop: Shop) -> None:
     intent = shop.intent(payment_method=CHALLENGED, confirm=True)

@@ -16,7 +16,7 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import PathConverter
 
-from api import auth, idempotent, metrics, openapi, pages
+from api import auth, idempotent, metrics, openapi, pages, receipt_pages
 from api.async_family import routes as async_family
 from api.async_family.errors import in_our_words
 from api.bodies import MAX_BODY_BYTES, read_body, read_query, too_large
@@ -275,6 +275,8 @@ def _log(response: Response, seconds: float) -> None:
 
 def _answer_exception(error: Exception) -> Response:
     told, dialect = _api_error(error), g.dialect
+    if request.path.startswith(receipt_pages.PATH):  # people read it
+        return _response(receipt_pages.trouble(told.status))
     words = WORDS.get(request.path.split("/", 2)[1])
     if words is not None:
         told, dialect = words(told), OWN
@@ -350,7 +352,12 @@ def _add_public_routes(app: Flask, services: Services, routes: list[Route]) -> N
             raise not_found("route_not_found", "There is no such page.")
         return _response(asset)
 
+    def receipt_page(payment_id: str) -> Response:
+        token = request.args.get("t", "")
+        return _response(receipt_pages.page(services, payment_id, token))
+
     public: dict[str, Callable[..., Response]] = {
+        f"{receipt_pages.PATH}<payment_id>": receipt_page,
         "/v1/health": health,
         "/health": health,
         "/metrics": lambda: _response(metrics.metrics(services.pool)),

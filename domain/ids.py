@@ -31,6 +31,7 @@ class Prefix(StrEnum):
     PAYMENT_METHOD = "pm_"
     INTENT = "pi_"
     EVENT = "evt_"
+    BALANCE_TRANSACTION = "txn_"
 
 
 class MalformedId(ValueError):

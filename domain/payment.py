@@ -161,6 +161,11 @@ class RunningOperation:
     refund_id: str | None = None
     on_expiry: bool = False
 
+    @classmethod
+    def authorizing(cls, amount_minor: int) -> Self:
+        """The first of every payment."""
+        return cls(operation=Operation.AUTHORIZATION, amount_minor=amount_minor, number=FIRST)
+
 
 class Payment(Aggregate):
     """One attempt to be paid: one hold, at most one capture, refunds up to what was captured."""
@@ -191,10 +196,7 @@ class Payment(Aggregate):
         self.capture_method = CaptureMethod(capture_method)
         self.test_outcome = test_outcome
         self.status = Status.PENDING
-        self.authorizing = RunningOperation(
-            operation=Operation.AUTHORIZATION, amount_minor=amount_minor, number=FIRST
-        )
-        self.running: RunningOperation | None = self.authorizing
+        self.running: RunningOperation | None = RunningOperation.authorizing(amount_minor)
         self.action_url: str | None = None
         self.awaited_authorization_id: str | None = None
         self.is_given_up = False  # while its shopper was waited for
@@ -203,6 +205,7 @@ class Payment(Aggregate):
         self.capture_id: str | None = None
         self.void_id: str | None = None
         self.bank_refund_ids: dict[str, str | None] = {}
+        self.refunds_metadata: dict[str, Metadata] = {}
         self.captured_minor = 0
         self.refunded_minor = 0
         self.reviews: dict[ReviewReason, datetime] = {}
@@ -380,9 +383,8 @@ class Payment(Aggregate):
         code: str
 
         def apply(self, aggregate: Any) -> None:
-            aggregate.running = (
-                aggregate.authorizing if aggregate.status is Status.PENDING else None
-            )
+            first = RunningOperation.authorizing(aggregate.money.amount_minor)
+            aggregate.running = first if aggregate.status is Status.PENDING else None
 
     class RefundRequested(Event):
         """The bank is about to be asked to give `amount_minor` back."""
@@ -394,6 +396,7 @@ class Payment(Aggregate):
         metadata: Metadata
 
         def apply(self, aggregate: Any) -> None:
+            aggregate.refunds_metadata[self.refund_id] = dict(self.metadata)
             aggregate.running = RunningOperation(
                 operation=Operation.REFUND,
                 amount_minor=self.amount_minor,
@@ -424,6 +427,16 @@ class Payment(Aggregate):
 
         def apply(self, aggregate: Any) -> None:
             aggregate.running = None
+
+    class RefundUpdated(Event):
+        """Something else is said about a refund. `metadata`: all of it, as it is now."""
+
+        TOPIC = "payment.refund_updated"
+        refund_id: str
+        metadata: Metadata
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.refunds_metadata[self.refund_id] = dict(self.metadata)
 
     class ReviewNeeded(Event):
         """Something about the payment cannot be made certain by machine."""
@@ -612,15 +625,28 @@ class Payment(Aggregate):
             timestamp=at,
         )
 
+    def update_refund(self, refund_id: str, metadata: Metadata, *, at: datetime) -> None:
+        """Says something else about a refund. Raises OperationInProgress: while the bank is asked about
+        the payment, nothing is to come between."""
+        if dict(metadata) == self.refunds_metadata[refund_id]:
+            return
+        self._refuse_while_running()
+        self.trigger_event(
+            self.RefundUpdated, refund_id=refund_id, metadata=dict(metadata), timestamp=at
+        )
+
     def _refuse_unless_allowed(self, operation: Operation) -> None:
-        if self.running is not None:
-            raise OperationInProgress(
-                f"The payment has a pending {self.running.operation}; ask again when it is settled."
-            )
+        self._refuse_while_running()
         code = COMMANDS_BY_STATUS[operation][self.status]
         if code != ALLOWED:
             raise PaymentStateConflict(
                 f"A payment that is {self.status} does not allow a {operation}.", code=code
+            )
+
+    def _refuse_while_running(self) -> None:
+        if self.running is not None:
+            raise OperationInProgress(
+                f"The payment has a pending {self.running.operation}; ask again when it is settled."
             )
 
     # --- what the bank answered ----------------------------------------------------------------
@@ -792,6 +818,7 @@ REMARKS: Final = (
     Payment.ReviewResolved,
     Payment.BankIdFound,
     Payment.DifferenceFound,
+    Payment.RefundUpdated,
 )
 
 

@@ -92,6 +92,8 @@ def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
         case Payment.ReviewResolved():
             receipt["reviews"] = []
             receipt.pop("differences", None)
+        case Payment.RefundUpdated():
+            pass
         case _:
             raise AssertionError(f"an event that receipts do not know: {event}")
 

@@ -63,6 +63,7 @@ from scripts.console import (
     shown_time,
 )
 from scripts.read_models import operations_command, projections
+from scripts.vault import vault
 
 if TYPE_CHECKING:
     from infrastructure.reconciliation_runs import Report
@@ -675,6 +676,7 @@ def keygen_checkpoint() -> None:
 
 main.add_command(projections)
 main.add_command(operations_command)
+main.add_command(vault)
 
 
 if __name__ == "__main__":

@@ -290,6 +290,12 @@ class Story:
     def expired(self) -> Self:
         return self.asked_to_release().answered(an_approval("void_1"))
 
+    def refund_noted(self) -> Self:
+        """The merchant says something else about its refund."""
+        (refund_id, *_) = self.payment.refunds_metadata
+        self.payment.update_refund(refund_id, {"ticket": "T-10"}, at=self._next())
+        return self
+
     def refunded(self, amount_minor: int | None = None) -> Self:
         bank_id = f"ref_{self.payment.version}"
         return self.asked_to_refund(amount_minor).answered(an_approval(bank_id))

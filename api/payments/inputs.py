@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.errors import invalid
@@ -23,12 +23,14 @@ from api.fields import (
 )
 from api.lists import PageQuery
 from domain.errors import (
+    BalanceTransactionNotFound,
     CustomerNotFound,
     EventNotFound,
     IntentNotFound,
     NotFound,
     PaymentMethodNotFound,
     PaymentNotFound,
+    RefundNotFound,
 )
 from domain.ids import MalformedId, Prefix, decode
 from projections.api_events import TYPES
@@ -368,6 +370,85 @@ class ChargesQuery(ListQuery):
     payment_intent: Text | None = None
 
 
+# --- refunds ------------------------------------------------------------------------------------
+
+
+class _NamesPayment(Strict):
+    payment_id: str | None = None
+    charge: str | None = None
+    payment_intent: str | None = None
+
+    def named(self) -> tuple[str, UUID] | None:
+        """By which field a payment, or the intent that it is an attempt of, is named, and which; None
+        for none. Raises ApiError, PaymentNotFound, IntentNotFound."""
+        fields = ("payment_id", "charge", "payment_intent")
+        given = [name for name in fields if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise invalid(
+                "invalid_param", "Give one of payment_id, charge and payment_intent.", given[1]
+            )
+        if self.payment_intent is not None:
+            return "payment_intent", uuid_of(Prefix.INTENT, self.payment_intent, "payment_intent")
+        if self.charge is not None:
+            return "charge", uuid_of(Prefix.CHARGE, self.charge, "charge")
+        if self.payment_id is not None:
+            return "payment_id", uuid_of(Prefix.PAYMENT, self.payment_id, "payment_id")
+        return None
+
+
+class RefundInput(_NamesPayment, Expandable):
+    """Give money back."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["payment_id"]},
+                {"required": ["charge"]},
+                {"required": ["payment_intent"]},
+            ]
+        }
+    )
+
+    amount: Amount | None = None
+    reason: Literal["duplicate", "fraudulent", "requested_by_customer"] | None = None
+    metadata: MetadataMap = Field(default_factory=dict)
+
+    @property
+    def by_charge(self) -> bool:
+        """Whether it is asked for in the intents' vocabulary, and so spelled `re_`."""
+        return self.payment_id is None
+
+    def payment(self) -> tuple[str, UUID]:
+        """As `named`, but that something has to be. Raises ApiError, PaymentNotFound, IntentNotFound."""
+        named = self.named()
+        if named is None:
+            raise invalid("missing_param", "payment_id is required.", "payment_id")
+        return named
+
+
+class RefundChange(Expandable):
+    """What may change about a refund."""
+
+    metadata: MetadataChange = None
+
+
+class RefundsQuery(PageQuery, _NamesPayment, Expandable):
+    """Which refunds."""
+
+    status: Literal["succeeded", "pending", "failed"] | None = None
+
+
+class BalanceTransactionsQuery(ListQuery):
+    """Which balance transactions: of a type, of a charge or a refund, in a currency."""
+
+    type: Literal["charge", "refund"] | None = None
+    source: Text | None = None
+    currency: Currency | None = None
+
+
+# --- searches and events ------------------------------------------------------------------------
+
+
 class SearchQuery(Expandable):
     """What is sought: `field:'value'` and the like, joined by AND or by OR."""
 
@@ -428,8 +509,14 @@ NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
     Prefix.CUSTOMER: (CustomerNotFound, "There is no such customer."),
     Prefix.PAYMENT_METHOD: (PaymentMethodNotFound, "There is no such payment method."),
     Prefix.INTENT: (IntentNotFound, "There is no such payment intent."),
+    Prefix.PAYMENT: (PaymentNotFound, "There is no such payment."),
     Prefix.CHARGE: (PaymentNotFound, "There is no such charge."),
     Prefix.EVENT: (EventNotFound, "There is no such event."),
+    Prefix.REFUND: (RefundNotFound, "There is no such refund."),
+    Prefix.BALANCE_TRANSACTION: (
+        BalanceTransactionNotFound,
+        "There is no such balance transaction.",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
-from api.errors import invalid
+from api.errors import from_refusal, invalid
 from api.http import Answer, Call, Route, error_answer, json_answer
 from api.instruments import instrument, paid_by
 from api.lists import asked_page, told_page
@@ -31,7 +31,12 @@ from api.payments.methods import made_of, whole_card
 from api.payments.reading import CUSTOMERS, INTENTS, Reader
 from api.payments.schemas import IntentList, IntentOut
 from domain.commands import CancelIntent, CaptureIntent, ConfirmIntent, Instrument, Mode
-from domain.errors import CustomerNotFound, DomainError
+from domain.errors import (
+    AmountTooLarge,
+    AmountTooSmall,
+    CustomerNotFound,
+    PartialAmountUnsupported,
+)
 from domain.ids import Prefix, beside, encode
 from domain.intents import PaymentIntents
 from domain.ledger import Reply, Settled
@@ -195,10 +200,8 @@ def capture(call: Call, body: CaptureIntentInput, *, intent_id: str) -> Reply:
     )
     try:
         return intents.capture(command)
-    except DomainError as error:
-        if error.param == "amount":
-            error.param = "amount_to_capture"
-        raise
+    except (AmountTooLarge, AmountTooSmall, PartialAmountUnsupported) as error:
+        raise replace(from_refusal(error), param="amount_to_capture") from error
 
 
 def cancel(call: Call, body: CancelIntentInput, *, intent_id: str) -> Reply:

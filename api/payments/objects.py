@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from api.errors import CARD_ERRORS, DECLINED
 from domain.commands import Mode
-from domain.ids import Prefix
+from domain.ids import Prefix, encode
 from domain.payment import Status
 from domain.payment_intent import Attempt, IntentStatus, status_of
 
@@ -278,6 +278,29 @@ def refund(document: Document) -> Document:
         "status": document["status"],
         "created": unix_seconds(document["created_at"]),
         "metadata": document["metadata"],
+    }
+
+
+def balance_transaction(row: Document) -> Document:
+    """What raised or lowered the balance."""
+    created = int(row["created_at"].timestamp())
+    return {
+        "id": encode(Prefix.BALANCE_TRANSACTION, row["id"]),
+        "object": "balance_transaction",
+        "amount": row["amount"],
+        "available_on": created,
+        "balance_type": "payments",
+        "created": created,
+        "currency": row["currency"].lower(),
+        "description": row["description"],
+        "exchange_rate": None,
+        "fee": 0,
+        "fee_details": [],
+        "net": row["amount"],
+        "reporting_category": row["type"],
+        "source": row["source"],
+        "status": "available",
+        "type": row["type"],
     }
 
 

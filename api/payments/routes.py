@@ -4,7 +4,17 @@ from typing import Final
 
 from api.http import Answer, Call, Route, json_answer
 from api.moments import moment
-from api.payments import charges, customers, events, intents, methods, outputs, searches
+from api.payments import (
+    balance_transactions,
+    charges,
+    customers,
+    events,
+    intents,
+    methods,
+    outputs,
+    refunds,
+    searches,
+)
 from api.payments.inputs import BalanceQuery
 from api.schemas import BalanceOut
 from infrastructure.api_keys import Scope
@@ -31,6 +41,8 @@ ROUTES: Final = (
     *methods.ROUTES,
     *intents.ROUTES,
     *charges.ROUTES,
+    *refunds.ROUTES,
+    *balance_transactions.ROUTES,
     *searches.ROUTES,
     *events.ROUTES,
     Route(

@@ -210,12 +210,8 @@ def test_on_every_route_anothers_object_is_a_404(merchant: Caller, stranger: Cal
             stranger.post("/v1/refunds", named),
             stranger.post("/v1/refunds", {"charge": charge}),
         ],
-        "GET /v1/refunds": [
-            stranger.get(f"/v1/refunds?payment_id={payment_id}"),
-            stranger.get(f"/v1/refunds?charge={charge}"),
-            stranger.get(f"/v1/refunds?starting_after={refund_id}"),
-        ],
-        "GET /v1/refunds/<refund_id>": [stranger.get(f"/v1/refunds/{refund_id}")],
+        **of_refunds(stranger, refund_id, payment_id),
+        **of_balance_transactions(merchant, stranger),
         "GET /v1/receipts": [stranger.get(f"/v1/receipts?ending_before={payment_id}")],
         "GET /v1/receipts/<payment_id>": [
             stranger.get(f"/v1/receipts/{payment_id}{query}")
@@ -305,6 +301,31 @@ def of_events(merchant: Caller, stranger: Caller) -> dict[str, list[TestResponse
     return {
         "GET /v1/events": [stranger.get(f"/v1/events?starting_after={event['id']}")],
         "GET /v1/events/<event_id>": [stranger.get(f"/v1/events/{event['id']}")],
+    }
+
+
+def of_refunds(stranger: Caller, refund_id: str, payment_id: str) -> dict[str, list[TestResponse]]:
+    """What a stranger is told of a refund."""
+    charge = payment_id.replace("pay_", "ch_")
+    one = f"/v1/refunds/{refund_id}"
+    return {
+        "GET /v1/refunds": [
+            stranger.get(f"/v1/refunds?payment_id={payment_id}"),
+            stranger.get(f"/v1/refunds?charge={charge}"),
+            stranger.get(f"/v1/refunds?starting_after={refund_id}"),
+        ],
+        "GET /v1/refunds/<refund_id>": [stranger.get(one)],
+        "POST /v1/refunds/<refund_id>": [stranger.post(one, {"metadata": {"a": "b"}})],
+    }
+
+
+def of_balance_transactions(merchant: Caller, stranger: Caller) -> dict[str, list[TestResponse]]:
+    """What a stranger is told of a balance transaction."""
+    path = "/v1/balance_transactions"
+    (one, *_) = json_of(merchant.get(f"{path}?limit=1"))["data"]
+    return {
+        f"GET {path}": [stranger.get(f"{path}?ending_before={one['id']}")],
+        f"GET {path}/<transaction_id>": [stranger.get(f"{path}/{one['id']}")],
     }
 
 

@@ -44,6 +44,7 @@ EVERY_COMMAND: tuple[list[str], ...] = (
     ["merchants", "resume"],
     ["keygen", "vault"],
     ["keygen", "checkpoint"],
+    ["vault", "rotate"],
     ["stuck"],
     ["resolve"],
     ["reconcile"],

@@ -216,10 +216,7 @@ def method_by_token(shop: Shop) -> None:
     assert shop.intent(payment_method=made.id, confirm=True).status == "succeeded"
 
 
-@flow(
-    "payment method: a test token is attached to a customer",
-    broken="pm_card_visa is known to confirm only: attach answers 404",
-)
+@flow("payment method: a test token is attached to a customer")
 def test_token_is_attached(shop: Shop) -> None:
     customer = shop.customer()
 
@@ -647,9 +644,7 @@ def shopper_approves_a_hold(shop: Shop) -> None:
     assert shop.v1.payment_intents.capture(intent.id).status == "succeeded"
 
 
-@flow(
-    "3-D Secure: given up while the shopper is asked",
-)
+@flow("3-D Secure: given up while the shopper is asked")
 def given_up_while_asked(shop: Shop) -> None:
     intent = shop.intent(payment_method=CHALLENGED, confirm=True)
 
@@ -715,7 +710,7 @@ def refund_twice(shop: Shop) -> None:
     assert refused.value.code == "charge_already_refunded"
 
 
-@flow("refund: its metadata is updated", broken="POST /v1/refunds/{id} is not there yet")
+@flow("refund: its metadata is updated")
 def refund_is_updated(shop: Shop) -> None:
     refund = shop.v1.refunds.create({"payment_intent": shop.paid().id})
 
@@ -737,7 +732,7 @@ def refunds_are_listed(shop: Shop) -> None:
     assert [each.id for each in by_intent] == made[::-1]
 
 
-@flow("refund: expand its charge", broken="POST /v1/refunds does not know expand")
+@flow("refund: expand its charge")
 def refund_is_expanded(shop: Shop) -> None:
     paid = shop.paid()
 
@@ -778,7 +773,7 @@ def charges_are_searched(shop: Shop) -> None:
     assert [each.id for each in found] == [paid.latest_charge]
 
 
-@flow("balance transactions: list", broken="GET /v1/balance_transactions is not there yet")
+@flow("balance transactions: list")
 def balance_transactions_are_listed(shop: Shop) -> None:
     paid = shop.paid()
 

@@ -1,6 +1,7 @@
 """The port `Answers`: each settled command is answered by the family that it was asked through."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from api.async_family import outputs as async_family
@@ -32,7 +33,7 @@ class FamilyAnswers:
         match call.audience.family:
             # A refund of the gateway's was asked for before refunds had a family of their own.
             case "gateway" | refunds.FAMILY if call.operation == Operation.REFUND:
-                return refunds.settled(self._reader(call), history, call)
+                return refunds.settled(history, call, partial(self._reader, call))
             case "gateway":
                 return gateway.settled(history, call)
             case intents.FAMILY | intents.CREATED:

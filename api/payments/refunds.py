@@ -1,6 +1,6 @@
 """Refunds: money given back, of whatever family's payment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -80,7 +80,9 @@ def update_refund(call: Call, body: RefundChange, *, refund_id: str) -> Reply:
     return recorded(call, (payment,), call.at_once(json_answer(200, told)), [])
 
 
-def settled(reader: Reader, history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
+def settled(
+    history: Sequence[Payment.Event], call: BankCall, reader: Callable[[], Reader]
+) -> StoredAnswer:
     """The final answer: the refund, also where the bank refused it for good."""
     event = next(each for each in reversed(history) if not isinstance(each, REMARKS))
     if isinstance(event, Payment.RefundDeclined) and event.code == BANK_PROTOCOL_ERROR:
@@ -93,7 +95,7 @@ def settled(reader: Reader, history: Sequence[Payment.Event], call: BankCall) ->
         )
         answer = error_answer(error, call.audience.dialect, call.cause.request_id)
     else:
-        answer = _told(reader, history, call.audience.expand, status=201)
+        answer = _told(history, call.audience.expand, reader, status=201)
     return StoredAnswer(
         status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
     )
@@ -101,20 +103,24 @@ def settled(reader: Reader, history: Sequence[Payment.Event], call: BankCall) ->
 
 def pending(call: Call, history: Sequence[Payment.Event]) -> Answer:
     """Not known in time: the refund is pending."""
-    reader = Reader(call.services, call.tenant)
-    answer = _told(reader, history, call.expand, status=202)
+    answer = _told(history, call.expand, lambda: Reader(call.services, call.tenant), status=202)
     headers = {**answer.headers, "Retry-After": str(RETRY_AFTER_PENDING_SECONDS)}
     return replace(answer, headers=headers)
 
 
 def _told(
-    reader: Reader, history: Sequence[Payment.Event], expand: Sequence[str], *, status: int
+    history: Sequence[Payment.Event],
+    expand: Sequence[str],
+    reader: Callable[[], Reader],
+    *,
+    status: int,
 ) -> Answer:
     """The last refund, with where it is."""
     body = objects.refund(refunds_model.fold(history)[-1])
-    receipt = receipts_model.fold(history)
-    whole = expanded(body, expand, reader, receipts={receipt["payment_id"]: receipt})
-    return json_answer(status, whole, {"Location": f"/v1/refunds/{body['id']}"})
+    if expand:
+        receipt = receipts_model.fold(history)
+        body = expanded(body, expand, reader(), receipts={receipt["payment_id"]: receipt})
+    return json_answer(status, body, {"Location": f"/v1/refunds/{body['id']}"})
 
 
 # --- queries ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from api.http import Answer, Call, Route, json_answer
 from api.lists import asked_page, told_page
 from api.payments import objects
 from api.payments.commands import done, none_if_deleted, set_in, versioned
+from api.payments.expand import check, expanded
 from api.payments.inputs import (
     CustomerInput,
     CustomersQuery,
@@ -28,6 +29,7 @@ from infrastructure.api_keys import Scope
 from projections.pages import Page
 
 FAMILY: Final = "payments"
+KIND: Final = "customer"
 MOST_METHODS: Final = 100
 
 
@@ -65,6 +67,7 @@ def _told(call: Call, customer: Customer, personal: dict[str, Any], *, status: i
 
 def delete(call: Call, _body: NothingInput, *, customer_id: str) -> Settled:
     """Who it is is erased for good, with their cards; their payments stay."""
+    check(KIND, call.expand)
     customer = none_if_deleted(call, Customer, Prefix.CUSTOMER, customer_id)
     _erase_methods(call, customer_id)
     customer.delete(at=call.services.clock.now())
@@ -94,11 +97,11 @@ def _erase_methods(call: Call, customer_id: str) -> None:
 
 def get(call: Call, query: ExpandQuery, *, customer_id: str) -> Answer:
     """One customer."""
-    del query  # a customer refers to nothing
-    found = Reader(call.services, call.tenant).customer(customer_id)
+    reader = Reader(call.services, call.tenant)
+    found = reader.customer(customer_id)
     if found.get("deleted") and not tells_what_was_deleted(call.dialect):
         raise missing(Prefix.CUSTOMER)
-    return json_answer(200, found)
+    return json_answer(200, expanded(found, query.expand, reader))
 
 
 def list_customers(call: Call, query: CustomersQuery) -> Answer:
@@ -122,7 +125,7 @@ def list_customers(call: Call, query: CustomersQuery) -> Answer:
         backwards=page.before is not None,
         url=call.path,
     )
-    return json_answer(200, body)
+    return json_answer(200, expanded(body, query.expand, reader))
 
 
 ROUTES: Final = (

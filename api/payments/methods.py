@@ -9,7 +9,7 @@ from api.instruments import card_in_test_mode
 from api.lists import asked_page, told_page
 from api.payments import objects
 from api.payments.commands import done, set_in, versioned
-from api.payments.expand import expanded
+from api.payments.expand import check, expanded
 from api.payments.inputs import (
     AttachInput,
     CardInput,
@@ -33,11 +33,13 @@ from domain.records import ForgetCard, ForgetPersonalData, KeepPersonalData, Rec
 from infrastructure.api_keys import Scope
 
 FAMILY: Final = "payments"
+KIND: Final = "payment_method"
 BILLING_FIELDS: Final = ("address", "email", "name", "phone")
 
 
 def create(call: Call, body: MethodInput) -> Settled:
     """A card, to be used once or again."""
+    check(KIND, call.expand)
     method, records = made(call, body)
     return done(call, method, _told(method, records), *records, status=201)
 
@@ -89,6 +91,7 @@ def whole_card(call: Call, given: CardInput) -> Card:
 
 def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:
     """What is given is changed, and nothing else."""
+    check(KIND, call.expand)
     method = _method(call, method_id)
     card = body.card
     before = billing = Reader(call.services, call.tenant).personal(method.id)
@@ -107,6 +110,7 @@ def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:
 
 def attach(call: Call, body: AttachInput, *, method_id: str) -> Settled:
     """From now on it is a customer's."""
+    check(KIND, call.expand)
     method, records = _method_or_made(call, method_id)
     customer = Reader(call.services, call.tenant).record(
         CUSTOMERS, Prefix.CUSTOMER, body.customer, "customer"
@@ -121,6 +125,7 @@ def attach(call: Call, body: AttachInput, *, method_id: str) -> Settled:
 
 def detach(call: Call, _body: NothingInput, *, method_id: str) -> Settled:
     """It is nobody's, and gone for good: the number is erased with this."""
+    check(KIND, call.expand)
     method = _method(call, method_id)
     method.detach(at=call.services.clock.now())
     body = _published(call, method)

@@ -46,7 +46,9 @@ BEHIND: Final[LiteralString] = """
            (SELECT count(*) FROM refunds) AS refunds,
            (SELECT count(*) FROM idempotency_keys) AS idempotency_keys,
            (SELECT count(*) FROM bank_calls) AS bank_calls,
-           (SELECT count(*) FROM order_slots) AS order_slots
+           (SELECT count(*) FROM order_slots) AS order_slots,
+           (SELECT count(*) FROM stored_cards) AS stored_cards,
+           (SELECT count(*) FROM personal_data) AS personal_data
 """
 TIME_FLIES: Final[LiteralString] = """
     UPDATE bank_calls SET due_at =

@@ -52,6 +52,8 @@ FAMILY: Final = "payment_intents"
 KIND: Final = "payment_intent"
 CREATED: Final = "payment_intents created"  # the answer is the new intent's first
 PERSONAL: Final = ("receipt_email", "shipping")
+RETURN_URL: Final = "return_url"
+CREATED_STATUS: Final = 201
 CARD: Final = "card"
 
 
@@ -95,7 +97,7 @@ def create(call: Call, body: IntentInput) -> Reply:
         return _attempt(call, body, paid_with, intent, {}, is_new=True)
     personal = merged(body, {}, PERSONAL)
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=personal)
-    return _recorded(call, intent, None, paid_with, kept, status=201)
+    return _recorded(call, intent, None, paid_with, kept, status=CREATED_STATUS)
 
 
 def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
@@ -144,7 +146,8 @@ def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
         paid_with = PaidWith(kept)
     if paid_with is None:
         raise invalid("missing_param", "payment_method is required.", "payment_method")
-    personal = Reader(call.services, call.tenant).personal(intent.id)
+    tells = {*PERSONAL, RETURN_URL} & body.model_fields_set
+    personal = Reader(call.services, call.tenant).personal(intent.id) if tells else {}
     return _attempt(call, body, paid_with, intent, personal, is_new=False)
 
 
@@ -164,10 +167,11 @@ def _attempt(
         return_url=_returning(body.return_url, intent.id),
         capture_method=_capture_method(body.capture_method),
     )
-    told = merged(body, personal, (*PERSONAL, "return_url"))
+    told = merged(body, personal, (*PERSONAL, RETURN_URL))
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=told)
+    records = [*([] if told == personal else [kept]), *paid_with.records]
     return PaymentIntents(call.services.ledger).confirm(
-        command, intent if is_new else None, kept, *paid_with.records, made=paid_with.made
+        command, intent, *records, made=paid_with.made
     )
 
 
@@ -233,7 +237,9 @@ def _recorded(
     """What asked nothing of the bank, answered at once."""
     answer = _answer(call, intent, payment, dict(kept.document), status=status)
     made, records = (paid_with.made, paid_with.records) if paid_with else ((), ())
-    return recorded(call, (intent, *made), call.at_once(answer), [kept, *records])
+    # Nothing is kept of nobody; but what was kept may have to go.
+    beside = [kept] if kept.document or status != CREATED_STATUS else []
+    return recorded(call, (intent, *made), call.at_once(answer), [*beside, *records])
 
 
 def _answer(

@@ -147,10 +147,9 @@ class Reader:
         """The intents of these records. `known`: receipts that are newer than those that are stored."""
         personal = self._personal(Prefix.INTENT, records)
         last = [record["attempts"][-1] for record in records if record["attempts"]]
-        receipts = {
-            receipt["payment_id"]: receipt
-            for receipt in self.receipts([decode(Prefix.PAYMENT, each) for each in last]).values()
-        } | dict(known or {})
+        receipts = dict(known or {})
+        unknown = [decode(Prefix.PAYMENT, each) for each in last if each not in receipts]
+        receipts |= {each["payment_id"]: each for each in self.receipts(unknown).values()}
         return [
             self._intent(record, receipts, personal.get(record["id"], {})) for record in records
         ]
@@ -177,6 +176,8 @@ class Reader:
 
     def receipts(self, payment_ids: Sequence[UUID]) -> dict[UUID, Document]:
         """The receipts of those that are this tenant's."""
+        if not payment_ids:
+            return {}
         with self.services.pool.connection() as connection:
             keys = [(shard_of(each), each) for each in payment_ids]
             return RECEIPTS.by_ids(connection, self.tenant, keys)

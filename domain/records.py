@@ -150,6 +150,15 @@ class ForgetPersonalData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EraseLater:
+    """All that is known of a deleted customer is erased once more, after so long at the latest."""
+
+    customer_id: UUID
+    tenant: Tenant
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContinueCall:
     """The call has its outcome, and what follows by itself is outstanding in its place, leased to us
     for `lease_seconds`; raises LeaseLost when it is not ours to end."""
@@ -172,4 +181,5 @@ Record = (
     | ForgetCard
     | KeepPersonalData
     | ForgetPersonalData
+    | EraseLater
 )

@@ -56,6 +56,7 @@ from domain.records import (
     ContinueCall,
     EndCall,
     ForgetCard,
+    EraseLater,
     ForgetPersonalData,
     FreeOrderSlot,
     KeepCard,
@@ -481,6 +482,7 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
     ForgetCard: stored_cards.forget,
     KeepPersonalData: personal_data.keep,
     ForgetPersonalData: personal_data.forget,
+    EraseLater: personal_data.erase_later,
 }
 
 

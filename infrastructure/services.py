@@ -13,6 +13,7 @@ from infrastructure.bank.records import BankRecordsOverHTTP, Pace
 from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
+from infrastructure.erasure import Erasure
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import IdempotencyKeys
 from infrastructure.rate_limiter import PostgresWindows, RateLimiter, RedisWindows
@@ -39,6 +40,7 @@ class Services:
     rate_limiter: RateLimiter
     cards: StoredCards
     store_secrets: StoreSecrets
+    erasure: Erasure
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -89,6 +91,7 @@ def build_services(
         rate_limiter=RateLimiter(windows),
         cards=StoredCards(pool, vault, store_secrets),
         store_secrets=store_secrets,
+        erasure=Erasure(pool, ledger, clock),
     )
     answers.read_from(services)
     return services

@@ -16,7 +16,7 @@ from infrastructure.database import Pool, open_pool
 from infrastructure.erasure import Erasure
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import IdempotencyKeys
-from infrastructure.rate_limiter import PostgresWindows, RateLimiter, RedisWindows
+from infrastructure.rate_limiter import PostgresWindows, RateLimiter, redis_windows
 from infrastructure.reconciliation import MOST_AT_ONCE, RATE_PER_SECOND, Reconciliation
 from infrastructure.reconciliation_runs import ReconciliationRuns
 from infrastructure.settings import Settings
@@ -78,7 +78,7 @@ def build_services(
         lease_seconds=settings.lease_seconds,
     )
     store_secrets = StoreSecrets(pool, vault)
-    windows = RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+    windows = redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
     services = Services(
         settings=settings,
         clock=clock,

@@ -25,11 +25,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageOf:
-    """How a read model is paged: its SELECT, its id, and the SQL of each filter by name."""
+    """How a read model is paged: its SELECT, its id, the SQL of each filter by name, and of what is true
+    of every row that is ever listed."""
 
     select: LiteralString
     id_column: LiteralString
     filters: Mapping[str, LiteralString]
+    always: tuple[LiteralString, ...] = ()
 
 
 def select_page(
@@ -38,7 +40,7 @@ def select_page(
     """The rows of `page`, newest first, and whether there are more beyond its far end."""
     backwards = page.before is not None
     conditions: list[LiteralString] = ["merchant_id = %(merchant_id)s", "mode = %(mode)s"]
-    conditions += [of.filters[name] for name in page.filters]
+    conditions += [*of.always, *(of.filters[name] for name in page.filters)]
     column = sql.Identifier(of.id_column)
     parts: list[sql.Composable] = [sql.SQL(condition) for condition in conditions]
     if page.after is not None:

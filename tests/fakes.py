@@ -613,6 +613,7 @@ class Tables:
             refunds=dict(self.refunds),
             cards=dict(self.cards),
             personal=dict(self.personal),
+            erasures=set(self.erasures),
         )
 
 

@@ -85,7 +85,7 @@ def get(call: Call, query: ExpandQuery, *, customer_id: str) -> Answer:
 def list_customers(call: Call, query: CustomersQuery) -> Answer:
     """Customers, newest first."""
     reader = Reader(call.services, call.tenant)
-    wanted: dict[str, Any] = {"is_listed": True}
+    wanted: dict[str, Any] = {}
     if query.email is not None:
         with call.services.pool.connection() as connection:
             wanted["ids"] = personal_data.with_email(connection, call.tenant, query.email)

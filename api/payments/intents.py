@@ -415,6 +415,7 @@ ROUTES: Final = (
         IntentInput,
         answers={200: IntentOut, 201: IntentOut},
         takes_publishable_keys=True,
+        creates_intents=True,
     ),
     _command(ONE, update, "update_intent", "Change what is to be paid", IntentChange),
     _command(

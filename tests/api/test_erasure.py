@@ -17,6 +17,7 @@ TABLES: LiteralString = """
     SELECT schemaname, tablename FROM pg_tables
     WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
 """
+LOG: LiteralString = "SELECT * FROM events ORDER BY recorded_at, shard, position"
 DUE: LiteralString = "UPDATE erasures SET due_at = clock_timestamp()"
 
 NAME: Final = "Ada Quisling-Lovelace"
@@ -49,6 +50,12 @@ def whole_database(api: Api) -> str:
 def found_in(database: str, *texts: str) -> set[str]:
     """Which of these are there, in clear or in the bytes of a column."""
     return {each for each in texts if each in database or each.encode().hex() in database}
+
+
+def logged(api: Api) -> list[dict[str, Any]]:
+    """The log as it was recorded, with the hash that chains it."""
+    with api.services.pool.connection() as connection:
+        return connection.execute(LOG).fetchall()
 
 
 def sealed_cards(api: Api) -> list[str]:
@@ -96,7 +103,7 @@ def a_customer_of_many_traces(merchant: Caller) -> str:
 def test_of_a_deleted_customer_nothing_is_left_in_the_whole_database(alone: Api) -> None:
     merchant = alone.merchant()
     customer = a_customer_of_many_traces(merchant)
-    before, cards = whole_database(alone), sealed_cards(alone)
+    before, cards, log = whole_database(alone), sealed_cards(alone), logged(alone)
     assert found_in(before, *OF_HER, *cards) == {*OF_HER, *cards}
     assert len(cards) >= 3
 
@@ -107,6 +114,7 @@ def test_of_a_deleted_customer_nothing_is_left_in_the_whole_database(alone: Api)
     assert sealed_cards(alone) == []
     assert len(json_of(merchant.get(f"/v1/payment_intents?customer={customer}"))["data"]) == 3
     assert len(json_of(merchant.get(f"/v1/receipts?customer_id={customer}"))["data"]) == 2
+    assert logged(alone)[: len(log)] == log
     told = merchant.get("/v1/events?limit=100").text
     assert found_in(told, *OF_HER) == set()
     assert "customer.deleted" in told

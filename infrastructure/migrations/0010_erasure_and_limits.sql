@@ -26,6 +26,18 @@ BEGIN
 END
 $$;
 
+-- Lists by status find what is rare. New tables of these read models bring the index along.
+DO $$
+BEGIN
+    IF to_regclass('receipts') IS NOT NULL THEN
+        CREATE INDEX receipts_by_status ON receipts (merchant_id, mode, status, payment_id);
+    END IF;
+    IF to_regclass('refunds') IS NOT NULL THEN
+        CREATE INDEX refunds_by_status ON refunds (merchant_id, mode, status, refund_id);
+    END IF;
+END
+$$;
+
 -- Rate limits, by the second of the last minute: lost in a crash, and no harm done. `hits`: in second n, at
 -- n modulo 60; `newest`: the last second that was counted; `counted`: all of them, and `oldest` the first
 -- second that has any; `refused`: whether the last one was.

@@ -82,7 +82,9 @@ def spoken(versions: Sequence[Version], wanted: str | None) -> Spoken:
     names = [version.name for version in versions]
     name = names[0] if wanted is None else wanted
     if name not in names:
-        known = f"The only version is {names[0]}." if len(names) == 1 else "There is no such version."
+        known = (
+            f"The only version is {names[0]}." if len(names) == 1 else "There is no such version."
+        )
         raise invalid("unsupported_api_version", known, "X-API-Version")
     later = versions[names.index(name) + 1 :]
     return Spoken(name, tuple(change for version in later for change in version.changes))

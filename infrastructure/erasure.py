@@ -17,7 +17,7 @@ from domain.errors import ConcurrentChange
 from domain.ids import MalformedId, Prefix, decode, encode
 from domain.payment_method import PaymentMethod
 from domain.ports import Clock
-from domain.records import EraseLater, ForgetCard, ForgetPersonalData
+from domain.records import EraseLater, ForgetCard, ForgetPersonalData, Record
 from infrastructure import idempotency, personal_data
 from infrastructure.database import Pool
 from infrastructure.event_store import PostgresPaymentLedger
@@ -52,9 +52,7 @@ class Erasure:
 
     def later(self, customer_id: UUID, tenant: Tenant) -> EraseLater:
         """The record that has a worker see to it."""
-        return EraseLater(
-            customer_id=customer_id, tenant=tenant, after_seconds=ONCE_MORE_SECONDS
-        )
+        return EraseLater(customer_id=customer_id, tenant=tenant, after_seconds=ONCE_MORE_SECONDS)
 
     def carry_out(self, customer_id: UUID, tenant: Tenant, cause: Cause) -> None:
         """Erases all that is known of a deleted customer. May be done again, and is then little."""
@@ -125,7 +123,10 @@ class Erasure:
     def _erase(self, method: PaymentMethod, cause: Cause) -> None:
         method.erase(at=self._clock.now())
         if method.pending_events:
-            gone = [ForgetCard(method_id=method.id), ForgetPersonalData(owner=method.id)]
+            gone: list[Record] = [
+                ForgetCard(method_id=method.id),
+                ForgetPersonalData(owner=method.id),
+            ]
             self._ledger.record((method,), cause, gone)
 
     def _method(self, public_id: str, tenant: Tenant) -> PaymentMethod | None:

@@ -14,7 +14,6 @@ from psycopg import Connection, sql
 
 from domain.commands import Tenant
 
-
 # Longer than any request: an id, and when what it names was created, are made in the same one.
 SLACK_SECONDS: Final = 60
 LOWER: Final = ("created_gt", "created_gte")
@@ -79,7 +78,10 @@ def select_page(
 def _bounds(page: Page) -> tuple[UUID | None, UUID | None]:
     """Between which ids the rows are: those of the cursors, and of the times that are asked for."""
     filters = page.filters
-    older_than = [page.after, *(_id_at(filters[n] + 1, SLACK_SECONDS) for n in UPPER if n in filters)]
+    older_than = [
+        page.after,
+        *(_id_at(filters[n] + 1, SLACK_SECONDS) for n in UPPER if n in filters),
+    ]
     newer_than = [page.before, *(_id_at(filters[n], -SLACK_SECONDS) for n in LOWER if n in filters)]
     return (
         min((each for each in older_than if each is not None), default=None),

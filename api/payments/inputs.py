@@ -38,7 +38,9 @@ DEEPEST_EXPANSION: Final = 4
 MOST_EXPANSIONS: Final = 20
 LONGEST_TEXT: Final = 500
 # One at sign, and a name with a dot after it: whether anybody reads it, only a letter tells.
-EMAIL: Final = re.compile(r"[^\s@<>\"(),:;\[\]\\]+@[^\s@<>\"(),:;\[\]\\.]+(\.[^\s@<>\"(),:;\[\]\\.]+)+")
+EMAIL: Final = re.compile(
+    r"[^\s@<>\"(),:;\[\]\\]+@[^\s@<>\"(),:;\[\]\\.]+(\.[^\s@<>\"(),:;\[\]\\.]+)+"
+)
 TRUTHS: Final = {"true": True, "false": False}
 
 
@@ -89,9 +91,7 @@ def _metadata_change(value: Any) -> Any:
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 TextOrNone = Annotated[Text | None, BeforeValidator(_or_none)]
-EmailOrNone = Annotated[
-    Text | None, BeforeValidator(_email), Field(examples=["dev@example.com"])
-]
+EmailOrNone = Annotated[Text | None, BeforeValidator(_email), Field(examples=["dev@example.com"])]
 Expand = Annotated[list[str], BeforeValidator(_expansions)]
 Anything = Annotated[Any, Field(description="Accepted, and without effect.")]
 Texts = Annotated[list[str], BeforeValidator(_listed)]

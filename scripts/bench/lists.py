@@ -4,14 +4,16 @@ One merchant with a million payments over a year, a fifth as many refunds, a qua
 customers and payment methods; asked through the application as a program of the merchant's would, with a
 key and over JSON, but for the network. Rows are made from what the domain makes of one of each, with
 ids, times and states of their own, and put into the tables by COPY. Events are not among them: they are
-told from the log, which is not made here.
+told from the log, which is not made here. Beside it, a store of a hundredth of the size is asked the same,
+in turn: on a busy machine it is their ratio that says something.
 """
 
 import json
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString
@@ -31,6 +33,7 @@ from domain.money import Money
 from domain.payment import Payment, rfc3339
 from domain.payment_intent import PaymentIntent, Terms
 from domain.payment_method import PaymentMethod
+from infrastructure.logs import configure_logs
 from infrastructure.services import build_services
 from infrastructure.settings import read_settings
 from infrastructure.shards import shard_of
@@ -48,7 +51,13 @@ SEED: Final = 1
 THREADS: Final = 8
 PAYMENTS_OF_A_CUSTOMER: Final = 10
 # Of how many thousand payments one is in each state; the rest is captured.
-RARE: Final = (("pending", 0.02), ("authorized", 5), ("declined", 80), ("refunded", 120), ("voided", 60))
+RARE: Final = (
+    ("pending", 0.02),
+    ("authorized", 5),
+    ("declined", 80),
+    ("refunded", 120),
+    ("voided", 60),
+)
 REFUND_IN: Final = 5
 OTHERS_IN: Final = 4
 
@@ -181,7 +190,7 @@ def personal_rows(made: Made) -> Iterator[Row]:
     """Who the customers are."""
     for number in range(0, made.payments, OTHERS_IN):
         owner = made.id("customer", number)
-        who = {"email": f"c{number}@example.com", "name": f"Customer {number}"}
+        who = {"email": email(number), "name": f"Customer {number}"}
         yield shard_of(owner), owner, *_whose(made), json.dumps(who)
 
 
@@ -260,34 +269,35 @@ Ask = Callable[[int], str]  # a path, by the number of the payment that it is ab
 
 def questions(made: Made) -> dict[str, Ask]:
     """What is asked, about whichever payment; most of them lie anywhere in the year."""
+    return {**of_receipts(made), **of_refunds_and_charges(made), **of_people_and_intents(made)}
 
-    def cursor(prefix: Prefix, kind: str, every: int) -> Ask:
-        return lambda n: encode(prefix, made.id(kind, n // every * every))
 
-    def seconds(number: int) -> int:
-        return int(made.at(number).timestamp())
-
-    payment, refund = cursor(Prefix.PAYMENT, "payment", 1), cursor(Prefix.REFUND, "refund", REFUND_IN)
-    charge = cursor(Prefix.CHARGE, "payment", 1)
-    intent = cursor(Prefix.INTENT, "intent", OTHERS_IN)
-    customer = cursor(Prefix.CUSTOMER, "customer", OTHERS_IN)
-    method = cursor(Prefix.PAYMENT_METHOD, "method", OTHERS_IN)
+def of_receipts(made: Made) -> dict[str, Ask]:
+    """The list with the most filters."""
+    payment, at = _cursor(made, Prefix.PAYMENT, "payment", 1), _seconds(made)
+    url = "/v1/receipts"
     return {
-        "receipts, newest": lambda _: "/v1/receipts",
-        "receipts, hundred": lambda _: "/v1/receipts?limit=100",
-        "receipts, after": lambda n: f"/v1/receipts?starting_after={payment(n)}",
-        "receipts, before": lambda n: f"/v1/receipts?ending_before={payment(n)}",
-        "receipts of a customer": lambda n: f"/v1/receipts?customer_id={made.customer(n)}",
-        "receipts of an order": lambda n: f"/v1/receipts?order_id=ORD-{n}",
-        "receipts, pending": lambda _: "/v1/receipts?status=pending",
-        "receipts, declined, after": (
-            lambda n: f"/v1/receipts?status=declined&starting_after={payment(n)}"
-        ),
-        "receipts, up to": lambda n: f"/v1/receipts?created[lte]={seconds(n)}",
-        "receipts, of an hour": (
-            lambda n: f"/v1/receipts?created[gte]={seconds(n) - 3600}&created[lt]={seconds(n)}"
-        ),
-        "receipts, since now": lambda _: f"/v1/receipts?created[gt]={seconds(made.payments - 1)}",
+        "receipts, newest": lambda _: url,
+        "receipts, hundred": lambda _: f"{url}?limit=100",
+        "receipts, after": lambda n: f"{url}?starting_after={payment(n)}",
+        "receipts, before": lambda n: f"{url}?ending_before={payment(n)}",
+        "receipts of a customer": lambda n: f"{url}?customer_id={made.customer(n)}",
+        "receipts of an order": lambda n: f"{url}?order_id=ORD-{n}",
+        "receipts, pending": lambda _: f"{url}?status=pending",
+        "receipts, declined, after": lambda n: f"{url}?status=declined&starting_after={payment(n)}",
+        "receipts, up to": lambda n: f"{url}?created[lte]={at(n)}",
+        "receipts, of an hour": lambda n: f"{url}?created[gte]={at(n) - 3600}&created[lt]={at(n)}",
+        "receipts, since now": lambda _: f"{url}?created[gt]={at(made.payments - 1)}",
+    }
+
+
+def of_refunds_and_charges(made: Made) -> dict[str, Ask]:
+    """What follows a payment."""
+    payment = _cursor(made, Prefix.PAYMENT, "payment", 1)
+    refund = _cursor(made, Prefix.REFUND, "refund", REFUND_IN)
+    charge = _cursor(made, Prefix.CHARGE, "payment", 1)
+    intent = _cursor(made, Prefix.INTENT, "intent", OTHERS_IN)
+    return {
         "refunds, newest": lambda _: "/v1/refunds",
         "refunds, after": lambda n: f"/v1/refunds?starting_after={refund(n)}",
         "refunds of a payment": lambda n: f"/v1/refunds?payment_id={payment(n)}",
@@ -295,23 +305,42 @@ def questions(made: Made) -> dict[str, Ask]:
         "charges, after": lambda n: f"/v1/charges?starting_after={charge(n)}",
         "charges of a customer": lambda n: f"/v1/charges?customer={made.customer(n)}",
         "charges of an intent": lambda n: f"/v1/charges?payment_intent={intent(n)}",
-        "intents, newest": lambda _: "/v1/payment_intents",
-        "intents, after": lambda n: f"/v1/payment_intents?starting_after={intent(n)}",
-        "intents of a customer": lambda n: f"/v1/payment_intents?customer={made.customer(n)}",
-        "customers, after": lambda n: f"/v1/customers?starting_after={customer(n)}",
-        "customers by email": (
-            lambda n: f"/v1/customers?email=c{n // OTHERS_IN * OTHERS_IN}@example.com"
-        ),
-        "customers, up to": lambda n: f"/v1/customers?created[lte]={seconds(n)}",
-        "methods, after": lambda n: f"/v1/payment_methods?starting_after={method(n)}",
-        "methods of a customer": (
-            lambda n: f"/v1/payment_methods?customer={customer(n)}"
-        ),
     }
 
 
+def of_people_and_intents(made: Made) -> dict[str, Ask]:
+    """What payments are made of."""
+    intent = _cursor(made, Prefix.INTENT, "intent", OTHERS_IN)
+    customer = _cursor(made, Prefix.CUSTOMER, "customer", OTHERS_IN)
+    method = _cursor(made, Prefix.PAYMENT_METHOD, "method", OTHERS_IN)
+    at, intents, methods = _seconds(made), "/v1/payment_intents", "/v1/payment_methods"
+    return {
+        "intents, newest": lambda _: intents,
+        "intents, after": lambda n: f"{intents}?starting_after={intent(n)}",
+        "intents of a customer": lambda n: f"{intents}?customer={made.customer(n)}",
+        "customers, after": lambda n: f"/v1/customers?starting_after={customer(n)}",
+        "customers by email": lambda n: f"/v1/customers?email={email(n)}",
+        "customers, up to": lambda n: f"/v1/customers?created[lte]={at(n)}",
+        "methods, after": lambda n: f"{methods}?starting_after={method(n)}",
+        "methods of a customer": lambda n: f"{methods}?customer={customer(n)}",
+    }
+
+
+def email(number: int) -> str:
+    """Of the customer who came with the payment of that number, or just before."""
+    return f"c{number // OTHERS_IN * OTHERS_IN}@example.com"
+
+
+def _cursor(made: Made, prefix: Prefix, kind: str, every: int) -> Ask:
+    return lambda number: encode(prefix, made.id(kind, number // every * every))
+
+
+def _seconds(made: Made) -> Callable[[int], int]:
+    return lambda number: int(made.at(number).timestamp())
+
+
 @contextmanager
-def asked(url: str, payments: int) -> Iterator[tuple[Made, Client, dict[str, str]]]:
+def asked(url: str, payments: int) -> Iterator["Store"]:
     """A store that is filled, an application on it, and the headers of the merchant's requests."""
     settings = read_settings(
         {"DATABASE_URL": url, "VAULT_KEYS": new_key(), "RATE_LIMIT_PER_MINUTE": "0"}
@@ -329,44 +358,61 @@ def asked(url: str, payments: int) -> Iterator[tuple[Made, Client, dict[str, str
         services.close()
 
 
-def measured(
-    made: Made, client: Client, headers: dict[str, str], rounds: int
-) -> dict[str, list[float]]:
-    """Milliseconds of each question, in turn, about payments that are chosen by chance; the first of
-    each ten warms up."""
+Store = tuple[Made, Client, dict[str, str]]
+Times = dict[str, list[float]]
+
+
+def measured(stores: Sequence[Store], rounds: int) -> list[Times]:
+    """Milliseconds of each question to each store, in turn, so that whatever else the machine does hits
+    all of them; about payments that are chosen by chance. The first tenth warms up."""
     rng = random.Random(SEED)  # noqa: S311 - a choice, not a secret
-    times: dict[str, list[float]] = {name: [] for name in questions(made)}
-    for place in range(rounds + rounds // 10 + 1):
-        for name, ask in questions(made).items():
-            path = ask(rng.randrange(made.payments))
-            began = time.perf_counter()
-            answer = client.get(path, headers=headers)
-            taken = (time.perf_counter() - began) * 1000
-            if answer.status_code != 200:
-                raise click.ClickException(f"{name}: {answer.status_code} {answer.text}")
-            if place > rounds // 10:
-                times[name].append(taken)
+    times: list[Times] = [{} for _ in stores]
+    for place in range(-(rounds // 10) - 1, rounds):
+        for (made, client, headers), its in zip(stores, times, strict=True):
+            for name, ask in questions(made).items():
+                taken = _milliseconds(client, headers, ask(rng.randrange(made.payments)))
+                if place >= 0:
+                    its.setdefault(name, []).append(taken)
     return times
+
+
+def _milliseconds(client: Client, headers: dict[str, str], path: str) -> float:
+    began = time.perf_counter()
+    answer = client.get(path, headers=headers)
+    taken = (time.perf_counter() - began) * 1000
+    if answer.status_code != 200:
+        raise click.ClickException(f"{path}: {answer.status_code} {answer.text}")
+    return taken
 
 
 @click.command()
 @click.option("--payments", type=click.IntRange(1000), default=1_000_000, show_default=True)
+@click.option("--beside", type=click.IntRange(1000), default=10_000, help="Those of a small store.")
 @click.option("--rounds", type=click.IntRange(10), default=200, show_default=True)
 @as_json_option
-def main(*, payments: int, rounds: int, as_json: bool) -> None:
-    """Fill a store, and ask for pages of all kinds."""
-    with a_cluster() as cluster:
+def main(*, payments: int, beside: int, rounds: int, as_json: bool) -> None:
+    """Fill two stores, and ask both for pages of all kinds."""
+    configure_logs("WARNING", "json")
+    with a_cluster() as cluster, ExitStack() as at_end:
         machine = cluster.facts()
         began = time.perf_counter()
-        with asked(cluster.store("lists"), payments) as (made, client, headers):
-            filled = time.perf_counter() - began
-            machine["load_average"] = cluster.facts()["load_average"]
-            times = measured(made, client, headers, rounds)
+        stores = [
+            at_end.enter_context(asked(cluster.store(f"of_{each}"), each))
+            for each in (beside, payments)
+        ]
+        filled = time.perf_counter() - began
+        machine["load_average"] = cluster.facts()["load_average"]
+        small, large = measured(stores, rounds)
     result = {
         "machine": machine,
         "payments": payments,
         "filled_in_seconds": round(filled, 1),
-        "milliseconds": {name: percentiles(each, 50, 95, 99) for name, each in times.items()},
+        "milliseconds": {name: percentiles(each, 50, 95, 99) for name, each in large.items()},
+        "of_a_small_store": {name: percentiles(each, 50, 95, 99) for name, each in small.items()},
+        "growth": {
+            name: round(statistics.median(each) / statistics.median(small[name]), 2)
+            for name, each in large.items()
+        },
     }
     show(result, table(result), as_json=as_json)
 
@@ -374,16 +420,14 @@ def main(*, payments: int, rounds: int, as_json: bool) -> None:
 def table(result: dict[str, Any]) -> str:
     """What a person wants to know."""
     times: dict[str, dict[str, Any]] = result["milliseconds"]
-    lines = [f"Milliseconds at {result['payments']:,} payments{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}"]
-    lines += [f"  {name:<34}" + _cells(each) for name, each in times.items()]
+    heads = "".join(f"{each:>8}" for each in ("p50", "p95", "p99", "growth"))
+    lines = [f"Milliseconds at {result['payments']:>9,} payments   {heads}"]
+    for name, each in times.items():
+        cells = "".join(f"{each[column]:>8.2f}" for column in ("p50", "p95", "p99"))
+        lines.append(f"  {name:<34}{cells}{result['growth'][name]:>8.2f}")
     worst = max(each["p95"] for each in times.values())
     lines.append(f"  p95 {against_target(worst, TARGET_MILLISECONDS, at_least=False)}")
     return "\n".join(lines)
-
-
-def _cells(each: dict[str, Any]) -> str:
-    values: Sequence[float] = [each[name] for name in ("p50", "p95", "p99", "max")]
-    return "".join(f"{value:>8.2f}" for value in values)
 
 
 if __name__ == "__main__":

@@ -295,8 +295,11 @@ def test_receipts_are_found_by_the_time_of_their_creation(api: Api, merchant: Ca
     assert ids_of(merchant, f"?created[gte]={second}") == ids[:0:-1]
     assert ids_of(merchant, f"?created%5Blte%5D={second}") == ids[1::-1]
     assert ids_of(merchant, f"?created[gt]={third}") == []
-    for at in ("0", "253402300799"):
-        assert len(ids_of(merchant, f"?created[gte]={at}") + ids_of(merchant, f"?created[lte]={at}")) == 3
+    for end in ("0", "253402300799"):
+        assert (
+            len(ids_of(merchant, f"?created[gte]={end}") + ids_of(merchant, f"?created[lte]={end}"))
+            == 3
+        )
 
 
 @pytest.mark.parametrize("path", ["/v1/receipts", "/v1/refunds"])

@@ -242,7 +242,11 @@ def test_in_no_list_search_or_sum_is_anything_of_anothers(
         if "get" in methods and "{" not in path and "health" not in path
     ]
 
-    for path in [*lists, f"/v1/receipts?order_id={ids['order']}", f"/v1/charges?customer={ids['customer']}"]:
+    for path in [
+        *lists,
+        f"/v1/receipts?order_id={ids['order']}",
+        f"/v1/charges?customer={ids['customer']}",
+    ]:
         query = {"query": "created>1"} if path.endswith("/search") else None
         theirs, mine = (caller.get(path, query_string=query) for caller in (stranger, merchant))
         assert (theirs.status_code, mine.status_code) == (200, 200), path

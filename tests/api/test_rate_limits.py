@@ -7,7 +7,6 @@ from itertools import islice
 
 import pytest
 
-from infrastructure.vault import new_key
 from tests.api.an_api import Api, BankThatWaits, Caller, an_api, refusal
 
 
@@ -120,8 +119,10 @@ def test_the_thousand_and_first_request_of_a_minute_is_refused_whichever_process
     database_url: str,
 ) -> None:
     """By the limits as they are set by default."""
-    by_default = {"RATE_LIMIT_PER_MINUTE": "", "VAULT_KEYS": new_key()}
-    with an_api(database_url, **by_default) as one, an_api(database_url, **by_default) as other:
+    with (
+        an_api(database_url, RATE_LIMIT_PER_MINUTE="") as one,
+        an_api(database_url, RATE_LIMIT_PER_MINUTE="") as other,
+    ):
         merchant = one.merchant()
         elsewhere = Caller(other.app, merchant.key, merchant.record, merchant.merchant)
         both = (merchant, elsewhere)
@@ -136,8 +137,10 @@ def test_the_thousand_and_first_request_of_a_minute_is_refused_whichever_process
 @pytest.fixture
 def crowded(shared_database_url: str) -> Iterator[tuple[Api, BankThatWaits]]:
     bank = BankThatWaits()
-    limits = {"RATE_LIMIT_PER_MINUTE": "1000"}
-    with an_api(shared_database_url, threads=24, **limits) as api, api.asking(bank):
+    with (
+        an_api(shared_database_url, threads=24, RATE_LIMIT_PER_MINUTE="1000") as api,
+        api.asking(bank),
+    ):
         yield api, bank
 
 

@@ -1,6 +1,5 @@
 """A second version of the interface is a few lines in one place: nothing else knows of it."""
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
@@ -30,7 +29,7 @@ TWO: Final = (*VERSIONS, Version(name=NEWER, changes=(RENAMED, FILTERED)))
 
 
 @pytest.fixture
-def merchant(api: Api) -> Iterator[Caller]:
+def merchant(api: Api) -> Caller:
     """Of a server that speaks both."""
     caller = api.merchant()
     caller.app = create_app(api.services, threads=8, versions=TWO)

@@ -230,9 +230,9 @@ def test_however_many_are_added_between_pages_each_is_seen_once(
 
     first, has_more = page(pool, tenant, next(limit))
     assert walked_back(first, has_more=has_more) == newest_first(there)
-    newer, has_more = [], True
+    newer: list[UUID] = []
+    has_more = True
     while has_more:
         more, has_more = page(pool, tenant, next(limit), before=(newer or [there[-1]])[-1])
         newer += newest_first(more)
     assert newer == later
-

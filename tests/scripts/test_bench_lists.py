@@ -37,7 +37,7 @@ def store(databases: Databases) -> Iterator[Store]:
 def test_each_question_is_answered(store: Store) -> None:
     made, client, headers, _ = store
 
-    times = measured(made, client, headers, 3)
+    (times,) = measured([(made, client, headers)], 3)
 
     assert {name: len(each) for name, each in times.items()} == dict.fromkeys(questions(made), 3)
 
@@ -87,7 +87,9 @@ def lists(made: Made) -> dict[str, tuple[PageOf, Page]]:
     }
 
 
-@pytest.mark.parametrize("name", sorted(lists(Made(Tenant("x", Mode.TEST), 100, datetime.now(UTC)))))
+@pytest.mark.parametrize(
+    "name", sorted(lists(Made(Tenant("x", Mode.TEST), 100, datetime.now(UTC))))
+)
 def test_a_page_is_read_and_not_looked_for(store: Store, name: str) -> None:
     made, _, _, url = store
     page_of, page = lists(made)[name]

@@ -153,6 +153,15 @@ class ForgetPersonalData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EraseLater:
+    """All that is known of a deleted customer is erased once more, after so long at the latest."""
+
+    customer_id: UUID
+    tenant: Tenant
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContinueCall:
     """The call has its outcome or is given up, and what follows is outstanding in its place, leased to
     us for `lease_seconds`; raises LeaseLost when somebody took it up meanwhile."""
@@ -175,4 +184,5 @@ Record = (
     | ForgetCard
     | KeepPersonalData
     | ForgetPersonalData
+    | EraseLater
 )

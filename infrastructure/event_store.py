@@ -55,6 +55,7 @@ from domain.records import (
     ClaimKey,
     ContinueCall,
     EndCall,
+    EraseLater,
     ForgetCard,
     ForgetPersonalData,
     FreeOrderSlot,
@@ -481,6 +482,7 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
     ForgetCard: stored_cards.forget,
     KeepPersonalData: personal_data.keep,
     ForgetPersonalData: personal_data.forget,
+    EraseLater: personal_data.erase_later,
 }
 
 

@@ -13,9 +13,10 @@ from infrastructure.bank.records import BankRecordsOverHTTP, Pace
 from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
+from infrastructure.erasure import Erasure
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import IdempotencyKeys
-from infrastructure.rate_limiter import PostgresWindows, RateLimiter, RedisWindows
+from infrastructure.rate_limiter import PostgresWindows, RateLimiter, redis_windows
 from infrastructure.reconciliation import MOST_AT_ONCE, RATE_PER_SECOND, Reconciliation
 from infrastructure.reconciliation_runs import ReconciliationRuns
 from infrastructure.settings import Settings
@@ -39,6 +40,7 @@ class Services:
     rate_limiter: RateLimiter
     cards: StoredCards
     store_secrets: StoreSecrets
+    erasure: Erasure
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -76,7 +78,7 @@ def build_services(
         lease_seconds=settings.lease_seconds,
     )
     store_secrets = StoreSecrets(pool, vault)
-    windows = RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+    windows = redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
     services = Services(
         settings=settings,
         clock=clock,
@@ -89,6 +91,7 @@ def build_services(
         rate_limiter=RateLimiter(windows),
         cards=StoredCards(pool, vault, store_secrets),
         store_secrets=store_secrets,
+        erasure=Erasure(pool, ledger, clock),
     )
     answers.read_from(services)
     return services

@@ -199,6 +199,7 @@ class Receipts:
         CREATE INDEX receipts_newest ON receipts (merchant_id, mode, payment_id);
         CREATE INDEX receipts_by_order ON receipts (merchant_id, mode, order_id, payment_id);
         CREATE INDEX receipts_by_customer ON receipts (merchant_id, mode, customer_id, payment_id);
+        CREATE INDEX receipts_by_status ON receipts (merchant_id, mode, status, payment_id);
         CREATE INDEX receipts_expiring ON receipts (expires_at)
             WHERE status = 'authorized' AND NOT pending;
         CREATE INDEX receipts_to_review ON receipts (created_at) WHERE needs_review;

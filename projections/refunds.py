@@ -103,6 +103,7 @@ class Refunds:
     INDEXES: LiteralString = """
         CREATE INDEX refunds_newest ON refunds (merchant_id, mode, refund_id);
         CREATE INDEX refunds_by_payment ON refunds (payment_id, refund_id);
+        CREATE INDEX refunds_by_status ON refunds (merchant_id, mode, status, refund_id);
     """
 
     UPSERT: LiteralString = """

@@ -73,6 +73,9 @@ VERSION = "0.1.0"  # as in pyproject.toml
 WORKER_CONNECTIONS = 20
 WORKER_BANK_CONNECTIONS = 64
 LONGEST_ACTOR = 100
+# How long a key is good for beside the one in its place.
+OVERLAP_SECONDS = 24 * 3600
+MOST_OVERLAP_SECONDS = 365 * 24 * 3600
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -515,7 +518,7 @@ def operated() -> Iterator["Services"]:
 
 @main.group()
 def keys() -> None:
-    """API keys: create, list, revoke."""
+    """API keys: create, list, rotate, revoke."""
 
 
 @keys.command("create")
@@ -575,6 +578,27 @@ def keys_list(*, as_json: bool) -> None:
     with connected(settings_or_exit()) as pool:
         rows = [shown_key(record) for record in keys_in(pool).all()]
     print_rows(rows, as_json=as_json)
+
+
+@keys.command("rotate")
+@click.argument("key_id")
+@click.option(
+    "--expires-in",
+    type=click.IntRange(0, MOST_OVERLAP_SECONDS),
+    default=OVERLAP_SECONDS,
+    show_default=True,
+    help="Seconds for which the old key is good yet.",
+)
+@click.option("--json", "as_json", is_flag=True)
+def keys_rotate(key_id: str, *, expires_in: int, as_json: bool) -> None:
+    """Make a key that takes another's place, shown once, now. KEY_ID: as `keys list` shows it."""
+    with connected(settings_or_exit()) as pool:
+        try:
+            record, key = keys_in(pool).rotate(key_id, overlap=timedelta(seconds=expires_in))
+        except KeyUnknown:
+            refuse(f"there is no key {key_id} that is good", NOT_DONE)
+    shown = {**shown_key(record), "key": key}
+    click.echo(json.dumps(shown) if as_json else key)
 
 
 @keys.command("revoke")

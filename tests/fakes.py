@@ -55,6 +55,7 @@ from domain.records import (
     ClaimKey,
     ContinueCall,
     EndCall,
+    EraseLater,
     ForgetCard,
     ForgetPersonalData,
     FreeOrderSlot,
@@ -609,6 +610,7 @@ class Tables:
     refunds: dict[UUID, list[refunds_model.Document]] = field(default_factory=dict)
     cards: dict[UUID, KeepCard] = field(default_factory=dict)
     personal: dict[UUID, KeepPersonalData] = field(default_factory=dict)
+    erasures: set[UUID] = field(default_factory=set)
 
     def copy(self) -> "Tables":
         """Another, in which rows can be added and deleted without a trace in this one."""
@@ -623,6 +625,7 @@ class Tables:
             refunds=dict(self.refunds),
             cards=dict(self.cards),
             personal=dict(self.personal),
+            erasures=set(self.erasures),
         )
 
 
@@ -695,7 +698,8 @@ class InMemoryStore:
 
 
 def _keep_or_forget(
-    draft: Tables, record: KeepCard | ForgetCard | KeepPersonalData | ForgetPersonalData
+    draft: Tables,
+    record: KeepCard | ForgetCard | KeepPersonalData | ForgetPersonalData | EraseLater,
 ) -> None:
     """What is apart from the log."""
     match record:
@@ -710,6 +714,8 @@ def _keep_or_forget(
             draft.personal[owner] = record
         case ForgetPersonalData(owner=owner):
             draft.personal.pop(owner, None)
+        case EraseLater(customer_id=customer_id):
+            draft.erasures.add(customer_id)
 
 
 def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot) -> None:

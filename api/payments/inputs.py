@@ -1,5 +1,6 @@
 """What the payments family takes: JSON or a form, to what the domain knows, and nowhere else."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -38,12 +39,22 @@ from projections.api_events import TYPES
 DEEPEST_EXPANSION: Final = 4
 MOST_EXPANSIONS: Final = 20
 LONGEST_TEXT: Final = 500
+# One at sign, and a name with a dot after it: whether anybody reads it, only a letter tells.
+EMAIL: Final = re.compile(
+    r"[^\s@<>\"(),:;\[\]\\]+@[^\s@<>\"(),:;\[\]\\.]+(\.[^\s@<>\"(),:;\[\]\\.]+)+"
+)
 TRUTHS: Final = {"true": True, "false": False}
 
 
 def _or_none(value: Any) -> Any:
     """An empty text unsets, as null does."""
     return None if value == "" else value
+
+
+def _email(value: Any) -> Any:
+    if isinstance(value, str) and value and not EMAIL.fullmatch(value):
+        raise PydanticCustomError("email", "must be an email address")
+    return _or_none(value)
 
 
 def _truth(value: Any, info: ValidationInfo) -> Any:
@@ -82,6 +93,7 @@ def _metadata_change(value: Any) -> Any:
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 TextOrNone = Annotated[Text | None, BeforeValidator(_or_none)]
+EmailOrNone = Annotated[Text | None, BeforeValidator(_email), Field(examples=["dev@example.com"])]
 Expand = Annotated[list[str], BeforeValidator(_expansions)]
 Anything = Annotated[Any, Field(description="Accepted, and without effect.")]
 Texts = Annotated[list[str], BeforeValidator(_listed)]
@@ -103,9 +115,7 @@ class ExpandQuery(Expandable):
 
 
 class ListQuery(PageQuery, Expandable):
-    """Which page of a list; ten on one, as Stripe's clients expect."""
-
-    limit: Annotated[WholeNumber, Field(ge=1, le=100)] = 10
+    """Which page of a list."""
 
 
 class BalanceQuery(Strict):
@@ -135,7 +145,7 @@ AddressOrNone = Annotated[AddressInput | None, BeforeValidator(_or_none)]
 class CustomerInput(Expandable):
     """Somebody who pays. All of it can be erased, but for the metadata's place in history."""
 
-    email: TextOrNone = None
+    email: EmailOrNone = None
     name: TextOrNone = None
     phone: TextOrNone = None
     address: AddressOrNone = None

@@ -130,7 +130,10 @@ def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
         also_personal=changed != personal,
     )
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=changed)
-    return _recorded(call, intent, payment, paid_with, kept, status=200)
+    settled = _recorded(call, intent, payment, paid_with, kept, status=200)
+    if before.customer_id not in (None, terms.customer_id):
+        call.services.erasure.unsay([intent.id])  # with whom they are erased no more
+    return settled
 
 
 def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
@@ -421,6 +424,7 @@ ROUTES: Final = (
         IntentInput,
         answers={200: IntentOut, 201: IntentOut},
         takes_publishable_keys=True,
+        creates_intents=True,
     ),
     _command(ONE, update, "update_intent", "Change what is to be paid", IntentChange),
     _command(

@@ -124,18 +124,19 @@ def attach(call: Call, body: AttachInput, *, method_id: str) -> Settled:
 
 
 def detach(call: Call, _body: NothingInput, *, method_id: str) -> Settled:
-    """It is nobody's, and gone for good: the number is erased with this."""
+    """It is nobody's, and gone for good: the number is erased with this, and who was billed."""
     check(KIND, call.expand)
     method = _method(call, method_id)
     method.detach(at=call.services.clock.now())
-    body = _published(call, method)
-    return done(
+    settled = done(
         call,
         method,
-        body,
+        objects.payment_method(METHODS.fold(method.history), {}),
         ForgetCard(method_id=method.id),
         ForgetPersonalData(owner=method.id),
     )
+    call.services.erasure.forget([method.id])
+    return settled
 
 
 def _method_or_made(call: Call, method_id: str) -> tuple[PaymentMethod, list[Record]]:

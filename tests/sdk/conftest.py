@@ -1,6 +1,7 @@
 """The whole system as a merchant's developer has it: the API and a worker in processes of their own,
 and the bank simulator in its extended profile behind them."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,13 @@ from tests.api.an_api import Api, an_api
 from tests.conftest import Databases
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
 from tests.sdk.a_shop import ApiKeys, a_worker
+from tests.sdk.node_flows import (
+    Missing,
+    Node,
+    a_node,
+    install_packages,
+    program_of_a_browser,
+)
 
 pytest.register_assert_rewrite("tests.sdk.stripe_flows")
 
@@ -46,3 +54,35 @@ def api_base(system: tuple[Server, Api]) -> str:
 def keys(system: tuple[Server, Api]) -> ApiKeys:
     """The keys of a merchant that nobody has heard of."""
     return ApiKeys.of_a_new_merchant(system[1])
+
+
+@contextlib.contextmanager
+def skipping(config: pytest.Config) -> Iterator[None]:
+    """What is missing is a reason to skip, but where everything has to be there."""
+    try:
+        yield
+    except Missing as missing:
+        if config.getoption("--proofs"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Node]:
+    with skipping(pytestconfig), a_node(tmp_path_factory.mktemp("node")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def node_with_packages(node: Node, pytestconfig: pytest.Config) -> Node:
+    """With Stripe's package, and what moves a browser."""
+    with skipping(pytestconfig):
+        install_packages()
+    return node
+
+
+@pytest.fixture(scope="session")
+def browser(pytestconfig: pytest.Config) -> str:
+    """The program."""
+    with skipping(pytestconfig):
+        return program_of_a_browser()

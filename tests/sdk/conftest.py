@@ -3,12 +3,12 @@ and the bank simulator in its extended profile behind them."""
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from infrastructure.vault import new_key
-from tests.api.a_server import Server
+from tests.api.a_server import PROJECT, Server, free_port
 from tests.api.an_api import Api, an_api
 from tests.conftest import Databases
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
@@ -21,12 +21,20 @@ from tests.sdk.node_flows import (
     program_of_a_browser,
 )
 
+SCREENSHOTS: Final = PROJECT / "build" / "screenshots"
+
 pytest.register_assert_rewrite("tests.sdk.stripe_flows")
 
 
 @pytest.fixture(scope="session")
+def shop_port() -> int:
+    """Of the one shop whose pages may ask the API."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
 def system(
-    databases: Databases, tmp_path_factory: pytest.TempPathFactory
+    databases: Databases, tmp_path_factory: pytest.TempPathFactory, shop_port: int
 ) -> Iterator[tuple[Server, Api]]:
     """The server, with everything behind it, and the same database seen from here."""
     folder = tmp_path_factory.mktemp("sdk")
@@ -35,7 +43,7 @@ def system(
         "BANK_URL": f"http://127.0.0.1:{bank.port}",
         "BANK_PROFILE": "extended",
         "VAULT_KEYS": new_key(),
-        "CORS_ORIGINS": "*",
+        "CORS_ORIGINS": f"http://127.0.0.1:{shop_port}",
     }
     with databases.clone() as url, an_api(url, **environ) as api:
         server = Server(folder, url, **environ)
@@ -82,7 +90,9 @@ def node_with_packages(node: Node, pytestconfig: pytest.Config) -> Node:
 
 
 @pytest.fixture(scope="session")
-def browser(pytestconfig: pytest.Config) -> str:
-    """The program."""
+def browser(pytestconfig: pytest.Config, shop_port: int) -> dict[str, Any]:
+    """The program, the shop that it visits, and where it leaves its screenshots."""
     with skipping(pytestconfig):
-        return program_of_a_browser()
+        chromium = program_of_a_browser()
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    return {"chromium": chromium, "shopPort": shop_port, "screenshots": str(SCREENSHOTS)}

@@ -23,6 +23,7 @@ COMPLETE: Final = PACKAGES / ".complete"
 OLDEST_NODE: Final = 20
 FLOW_SECONDS: Final = 40
 INSTALL_SECONDS: Final = 60
+END_SECONDS: Final = 10
 # A worker may have to wait for another's attempt to install, and then makes its own.
 PATIENT: Final = pytest.mark.timeout(2 * INSTALL_SECONDS + FLOW_SECONDS)
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
@@ -49,7 +50,7 @@ class Node:
         self._log = folder / "node.log"
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, file: str, name: str, **shop: str) -> None:
+    def run(self, file: str, name: str, **shop: str | int) -> None:
         """One flow, with what its shop knows; fails with what it failed with."""
         failure = self._asked({"file": file, "name": name, "shop": shop})["failure"]
         assert failure is None, failure
@@ -59,10 +60,15 @@ class Node:
         return found
 
     def stop(self) -> None:
-        if self._process is not None:
+        """Without a question left it ends by itself, and with it what it has started."""
+        if self._process is None:
+            return
+        try:
+            self._process.communicate(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-            self._process = None
+        self._process = None
 
     def _asked(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._process = self._process or self._begun()

@@ -2,7 +2,7 @@
 system."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -12,6 +12,7 @@ from tests.sdk.node_flows import PATIENT, Node, params_of
 
 STRIPES: Final = "stripe_flows.mjs"
 OURS: Final = "our_flows.mjs"
+IN_A_BROWSER: Final = "browser_flows.mjs"
 
 
 @PATIENT
@@ -25,6 +26,14 @@ def test_stripes_own_package_works_in_node(
 @pytest.mark.parametrize("name", params_of(OURS))
 def test_our_module_works_in_node(name: str, node: Node, keys: ApiKeys, api_base: str) -> None:
     node.run(OURS, name, **keys.for_a_shop(api_base))
+
+
+@PATIENT
+@pytest.mark.parametrize("name", params_of(IN_A_BROWSER))
+def test_our_module_works_in_a_browser(
+    name: str, node_with_packages: Node, keys: ApiKeys, api_base: str, browser: dict[str, Any]
+) -> None:
+    node_with_packages.run(IN_A_BROWSER, name, **browser, **keys.for_a_shop(api_base))
 
 
 @PATIENT

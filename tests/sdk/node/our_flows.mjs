@@ -45,7 +45,8 @@ const { flows, flow: named } = namedFlows();
 function flow(name, run) {
   named(name, ({ apiBase, publishable, secret }) => {
     const options = { apiBase, pollInterval: 50 };
-    return run({ payments: new PaymentsSDK(publishable, options), secret, options });
+    const payments = new PaymentsSDK(publishable, options);
+    return run({ payments, publishable, secret, options });
   });
 }
 
@@ -133,8 +134,41 @@ flow('3-D Secure: what was shown is closed', async ({ payments }) => {
 
 flow('3-D Secure: nobody decides in time', async ({ payments }) => {
   const intent = await challengedIntent(payments);
-  const late = payments.handleCardAction(intent.client_secret, { open: () => {}, timeout: 150 });
+  let closed = 0;
+  const late = payments.handleCardAction(intent.client_secret, {
+    open: () => ({ close: () => { closed += 1; } }),
+    timeout: 150,
+  });
   await assert.rejects(late, { code: 'authentication_timeout' });
+  assert.equal(closed, 1);
+});
+
+flow('3-D Secure: what was shown was closed undecided', async ({ publishable, options }) => {
+  const payments = new PaymentsSDK(publishable, { ...options, settleTimeout: 150 });
+  const intent = await challengedIntent(payments);
+  const gone = payments.handleCardAction(intent.client_secret, { open: () => ({ closed: true }) });
+  const error = await gone.then(assert.fail, (reason) => reason);
+  assert.equal(error.code, 'authentication_abandoned');
+  assert.equal(error.paymentIntent.status, 'requires_action');
+});
+
+flow('3-D Secure: closed at once after the approval', async ({ payments }) => {
+  const intent = await challengedIntent(payments);
+  const result = await payments.handleCardAction(intent.client_secret, {
+    open: async (url) => {
+      await deciding('approve')(url);
+      return { closed: true };
+    },
+  });
+  assert.equal(result.paymentIntent.status, 'succeeded');
+});
+
+flow('3-D Secure: the shopper was sent back', async ({ payments }) => {
+  const intent = await challengedIntent(payments);
+  await deciding('refuse')(intent.next_action.redirect_to_url.url);
+  const result = await payments.resumeCardAction(intent.client_secret);
+  assert.equal(result.paymentIntent.status, 'requires_payment_method');
+  assert.equal(result.error.code, 'authentication_required');
 });
 
 flow('3-D Secure: the program stops waiting', async ({ payments }) => {

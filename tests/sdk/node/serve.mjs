@@ -11,6 +11,7 @@ for await (const line of asked) {
   const answer = await answerTo(JSON.parse(line));
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }
+process.exit(); // a flow's browser, too, ends with its Node
 
 async function answerTo({ file, name, shop }) {
   try {

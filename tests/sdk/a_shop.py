@@ -47,10 +47,6 @@ class ApiKeys:
         assert publishable.key is not None
         return cls(secret=merchant.key, publishable=publishable.key)
 
-    def for_a_shop(self, api_base: str) -> dict[str, str]:
-        """As the flows in JavaScript read it."""
-        return {"secret": self.secret, "publishable": self.publishable, "apiBase": api_base}
-
 
 @contextmanager
 def a_worker(folder: Path, database_url: str, **environ: str) -> Iterator[None]:

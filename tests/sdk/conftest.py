@@ -33,12 +33,19 @@ def shop_port() -> int:
 
 
 @pytest.fixture(scope="session")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
+    options = ("--profile", "extended", "--balance", "100000000")
+    bank = Bank(tmp_path_factory.mktemp("bank") / "bank.db", *CALM, *options)
+    yield bank
+    bank.kill()
+
+
+@pytest.fixture(scope="session")
 def system(
-    databases: Databases, tmp_path_factory: pytest.TempPathFactory, shop_port: int
+    databases: Databases, tmp_path_factory: pytest.TempPathFactory, bank: Bank, shop_port: int
 ) -> Iterator[tuple[Server, Api]]:
     """The server, with everything behind it, and the same database seen from here."""
     folder = tmp_path_factory.mktemp("sdk")
-    bank = Bank(folder / "bank.db", *CALM, "--profile", "extended", "--balance", "100000000")
     environ: dict[str, Any] = {
         "BANK_URL": f"http://127.0.0.1:{bank.port}",
         "BANK_PROFILE": "extended",
@@ -50,7 +57,6 @@ def system(
         with a_worker(folder, url, **environ):
             yield server, api
         server.stop()
-    bank.kill()
 
 
 @pytest.fixture
@@ -62,6 +68,17 @@ def api_base(system: tuple[Server, Api]) -> str:
 def keys(system: tuple[Server, Api]) -> ApiKeys:
     """The keys of a merchant that nobody has heard of."""
     return ApiKeys.of_a_new_merchant(system[1])
+
+
+@pytest.fixture
+def shop(keys: ApiKeys, api_base: str, bank: Bank) -> dict[str, Any]:
+    """What a flow in JavaScript knows of its merchant and the world."""
+    return {
+        "secret": keys.secret,
+        "publishable": keys.publishable,
+        "apiBase": api_base,
+        "bankBase": f"http://127.0.0.1:{bank.port}",
+    }
 
 
 @contextlib.contextmanager

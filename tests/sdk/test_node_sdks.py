@@ -7,7 +7,6 @@ from typing import Any, Final
 import pytest
 
 from scripts.sdk_flows import NODE_FOLDER
-from tests.sdk.a_shop import ApiKeys
 from tests.sdk.node_flows import PATIENT, Node, params_of
 
 STRIPES: Final = "stripe_flows.mjs"
@@ -18,22 +17,22 @@ IN_A_BROWSER: Final = "browser_flows.mjs"
 @PATIENT
 @pytest.mark.parametrize("name", params_of(STRIPES))
 def test_stripes_own_package_works_in_node(
-    name: str, node_with_packages: Node, keys: ApiKeys, api_base: str
+    name: str, node_with_packages: Node, shop: dict[str, Any]
 ) -> None:
-    node_with_packages.run(STRIPES, name, **keys.for_a_shop(api_base))
+    node_with_packages.run(STRIPES, name, **shop)
 
 
 @pytest.mark.parametrize("name", params_of(OURS))
-def test_our_module_works_in_node(name: str, node: Node, keys: ApiKeys, api_base: str) -> None:
-    node.run(OURS, name, **keys.for_a_shop(api_base))
+def test_our_module_works_in_node(name: str, node: Node, shop: dict[str, Any]) -> None:
+    node.run(OURS, name, **shop)
 
 
 @PATIENT
 @pytest.mark.parametrize("name", params_of(IN_A_BROWSER))
 def test_our_module_works_in_a_browser(
-    name: str, node_with_packages: Node, keys: ApiKeys, api_base: str, browser: dict[str, Any]
+    name: str, node_with_packages: Node, shop: dict[str, Any], browser: dict[str, Any]
 ) -> None:
-    node_with_packages.run(IN_A_BROWSER, name, **browser, **keys.for_a_shop(api_base))
+    node_with_packages.run(IN_A_BROWSER, name, **browser, **shop)
 
 
 @PATIENT

@@ -27,8 +27,9 @@ const unexpectedState = { statusCode: 400, code: 'payment_intent_unexpected_stat
 
 /** A merchant's program: `stripe` on its server, `browser` with its publishable key. */
 class Shop {
-  constructor({ secret, publishable, apiBase }) {
+  constructor({ secret, publishable, apiBase, bankBase }) {
     this.apiBase = new URL(apiBase);
+    this.bankBase = bankBase;
     this.secret = secret;
     this.stripe = this.client(secret);
     this.browser = this.client(publishable);
@@ -949,6 +950,31 @@ flow('idempotency: two calls at once under one key have one answer, and one char
   assert.deepEqual(other, one);
   assert.equal((await shop.stripe.charges.list()).data.length, 1);
 });
+
+flow('idempotency: while one call runs, another under its key is told so', async (shop) => {
+  const options = { idempotencyKey: fresh('key'), maxNetworkRetries: 0 };
+  const pay = () => shop.intent({ ...visa, confirm: true }, options);
+  await theBankTakesItsTime(shop.bankBase);
+
+  const settled = await Promise.allSettled([pay(), pay()]);
+  const [told, ...others] = settled.flatMap(({ reason }) => reason ?? []);
+  const [paid] = settled.flatMap(({ value }) => value ?? []);
+
+  assert.deepEqual(others, []);
+  assert.ok(told instanceof StripeAPIError);
+  assertFields(told, { statusCode: 409, code: 'idempotency_key_in_use' });
+  assert.equal(told.headers['stripe-should-retry'], 'true');
+  assert.equal((await pay()).id, paid.id);
+  await shop.become(paid, 'succeeded');
+  assert.equal((await shop.stripe.charges.list()).data.length, 1);
+});
+
+/** For the hold and for the capture: together longer than a second call waits for a first. */
+async function theBankTakesItsTime(bankBase) {
+  const body = JSON.stringify({ hang: { count: 2, milliseconds: 3000 } });
+  const answer = await fetch(`${bankBase}/__faults`, { method: 'POST', body });
+  assert.equal(answer.status, 200);
+}
 
 /** A line to the API that behaves as `line` says for each request; also what went over it. */
 async function overALine(shop, line, use) {

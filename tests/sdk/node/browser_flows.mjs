@@ -4,13 +4,14 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import http from 'node:http';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
 
 import { namedFlows } from './flows.mjs';
 
 const challenged = '4000002500003155';
-const here = import.meta.dirname;
+const here = fileURLToPath(new URL('.', import.meta.url));
 const sdk = join(here, '../../../sdk/javascript/payments.js');
 const succeeded = 'succeeded';
 // What a person's browser does, and Playwright's would not: a window needs a click.

@@ -3,7 +3,6 @@
  * {"failure"}, null where the flow passed. Without a name: {"names"}, the flows of the file.
  */
 
-import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 
 const asked = createInterface({ input: process.stdin });
@@ -15,7 +14,7 @@ process.exit(); // a flow's browser, too, ends with its Node
 
 async function answerTo({ file, name, shop }) {
   try {
-    const { flows } = await import(resolve(import.meta.dirname, file));
+    const { flows } = await import(new URL(file, import.meta.url));
     if (name === undefined) return { names: [...flows.keys()] };
     await flows.get(name)(shop);
     return { failure: null };

@@ -261,7 +261,6 @@ flow('payment method: by a token of a card', async (shop) => {
 
 flow(
   'payment method: a test token is attached to a customer',
-  { broken: 'pm_card_visa is known to confirm only: attach answers 404' },
   async (shop) => {
     const customer = await shop.customer();
 
@@ -718,7 +717,6 @@ flow('3-D Secure: with manual capture it is held, then captured', async (shop) =
 
 flow(
   '3-D Secure: given up while the shopper is asked',
-  { broken: 'an intent that is requires_action is not canceled' },
   async (shop) => {
     const intent = await shop.asked();
 
@@ -804,7 +802,6 @@ flow('refund: of what is refunded says charge_already_refunded', async (shop) =>
 
 flow(
   'refund: its metadata is updated',
-  { broken: 'POST /v1/refunds/{id} is not there yet' },
   async (shop) => {
     const refund = await shop.stripe.refunds.create({ payment_intent: (await shop.paid()).id });
 
@@ -828,7 +825,6 @@ flow('refunds: list by charge and by payment_intent, auto-paging', async (shop) 
 
 flow(
   'refund: expand its charge',
-  { broken: 'POST /v1/refunds does not know expand' },
   async (shop) => {
     const paid = await shop.paid();
 
@@ -853,7 +849,6 @@ flow('balance: what was paid and given back', async (shop) => {
 
 flow(
   'balance transactions: list',
-  { broken: 'GET /v1/balance_transactions is not there yet' },
   async (shop) => {
     const paid = await shop.paid();
 

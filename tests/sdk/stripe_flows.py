@@ -537,7 +537,9 @@ def another_customers_card(shop: Shop) -> None:
 # --- declines -----------------------------------------------------------------------------------
 
 
-def declined_then_paid(token: str, code: str, decline_code: str | None) -> Flow:
+def declined_then_paid(token: str) -> Flow:
+    code, decline_code = DECLINES[token]
+
     def declined(shop: Shop) -> None:
         intent = shop.intent()
 
@@ -559,10 +561,27 @@ def declined_then_paid(token: str, code: str, decline_code: str | None) -> Flow:
     return declined
 
 
-for _token, _codes in DECLINES.items():
-    flow(f"decline: {_token}, then another card on the same intent")(
-        declined_then_paid(_token, *_codes)
-    )
+flow("decline: pm_card_chargeDeclined, then another card on the same intent")(
+    declined_then_paid("pm_card_chargeDeclined")
+)
+flow("decline: pm_card_visa_chargeDeclined, then another card on the same intent")(
+    declined_then_paid("pm_card_visa_chargeDeclined")
+)
+flow("decline: pm_card_chargeDeclinedInsufficientFunds, then another card on the same intent")(
+    declined_then_paid("pm_card_chargeDeclinedInsufficientFunds")
+)
+flow("decline: pm_card_visa_chargeDeclinedInsufficientFunds, then another card on the same intent")(
+    declined_then_paid("pm_card_visa_chargeDeclinedInsufficientFunds")
+)
+flow("decline: pm_card_chargeDeclinedExpiredCard, then another card on the same intent")(
+    declined_then_paid("pm_card_chargeDeclinedExpiredCard")
+)
+flow("decline: pm_card_chargeDeclinedIncorrectCvc, then another card on the same intent")(
+    declined_then_paid("pm_card_chargeDeclinedIncorrectCvc")
+)
+flow("decline: pm_card_chargeDeclinedProcessingError, then another card on the same intent")(
+    declined_then_paid("pm_card_chargeDeclinedProcessingError")
+)
 
 
 @flow("decline: create and confirm in one call, then retry on the intent of the error")

@@ -7,7 +7,7 @@ from typing import Final
 from api.async_family import outputs as async_family
 from api.async_family import routes as async_routes
 from api.gateway import outputs as gateway
-from api.payments import intents, refunds
+from api.payments import intents, payments, refunds
 from api.payments.reading import Reader
 from domain.bank import Operation
 from domain.payment import Payment
@@ -38,6 +38,8 @@ class FamilyAnswers:
                 return gateway.settled(history, call)
             case intents.FAMILY | intents.CREATED:
                 return intents.settled(self._reader(call), history, call)
+            case payments.FAMILY:
+                return payments.settled(history, call)
             case async_routes.FAMILY:
                 return async_family.settled(history, call)
             case family if family == WORKER_FAMILY:

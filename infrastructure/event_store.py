@@ -45,12 +45,14 @@ from domain.errors import (
     LeaseLost,
     OrderAlreadyPaid,
     StoreUnavailable,
+    TokenAlreadyUsed,
 )
 from domain.ledger import PaymentLedger
 from domain.payment import Payment, rfc3339
 from domain.records import (
     AnswerKey,
     AwaitShopper,
+    AwaitTransfer,
     BeginCall,
     ClaimKey,
     ContinueCall,
@@ -63,6 +65,7 @@ from domain.records import (
     KeepPersonalData,
     Record,
     TakeOrderSlot,
+    UseToken,
 )
 from infrastructure import bank_calls, idempotency, order_slots, personal_data, stored_cards
 from infrastructure.clock import RandomIds
@@ -478,8 +481,10 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
     ContinueCall: bank_calls.go_on,
     EndCall: bank_calls.leave,
     AwaitShopper: bank_calls.leave,
+    AwaitTransfer: bank_calls.leave,
     KeepCard: stored_cards.keep,
     ForgetCard: stored_cards.forget,
+    UseToken: stored_cards.use_up,
     KeepPersonalData: personal_data.keep,
     ForgetPersonalData: personal_data.forget,
     EraseLater: personal_data.erase_later,
@@ -507,6 +512,8 @@ def _broken_rules_named() -> Iterator[None]:
             raise OrderAlreadyPaid(
                 "The order has a payment that is pending, authorized or captured.", param="order_id"
             ) from error
+        if constraint == "used_tokens_pkey":
+            raise TokenAlreadyUsed("The token was used before. Make another.") from error
         if EVENTS_PKEY.fullmatch(constraint):
             raise ConcurrentChange(constraint) from error
         if constraint in BROKEN_CONSTRAINTS:

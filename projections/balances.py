@@ -14,7 +14,7 @@ from typing import Any, Final, LiteralString
 from psycopg import Connection
 
 from domain.commands import Tenant
-from domain.payment import Payment
+from domain.payment import Begun, Payment
 from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Row, Write, columns
 
 NAME: Final[LiteralString] = "balances"
@@ -50,7 +50,7 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
     for event in history:
         version, at = event.originator_version, max(at, event.timestamp)
         match event:
-            case Payment.AuthorizationRequested():
+            case Payment.AuthorizationRequested() | Payment.TransferRequested():
                 hold = event.amount_minor
             case Payment.Authorized():
                 held = hold
@@ -59,6 +59,8 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
                 asked = event.amount_minor
             case Payment.Captured():
                 yield Posting(version=version, at=at, held=-hold, captured=asked)
+            case Payment.Transferred():
+                yield Posting(version=version, at=at, captured=hold)
             case Payment.Voided() | Payment.Expired() if held:  # or else nothing was set aside
                 yield Posting(version=version, at=at, held=-hold)
             case Payment.Refunded():
@@ -182,7 +184,7 @@ class Balances:
     def entries(self, change: Change) -> list[dict[str, Any]]:
         """The rows of `entries` that the new events of one payment make."""
         first = change.history[0]
-        assert isinstance(first, Payment.AuthorizationRequested)
+        assert isinstance(first, Begun)
         known = len(change.history) - change.new
         return [
             {

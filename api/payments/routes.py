@@ -12,8 +12,10 @@ from api.payments import (
     intents,
     methods,
     outputs,
+    payments,
     refunds,
     searches,
+    tokens,
 )
 from api.payments.inputs import BalanceQuery
 from api.schemas import BalanceOut
@@ -39,6 +41,8 @@ def get_balance(call: Call, query: BalanceQuery) -> Answer:
 ROUTES: Final = (
     *customers.ROUTES,
     *methods.ROUTES,
+    *tokens.ROUTES,
+    *payments.ROUTES,
     *intents.ROUTES,
     *charges.ROUTES,
     *refunds.ROUTES,

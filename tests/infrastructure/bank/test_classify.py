@@ -353,7 +353,7 @@ def test_a_look_at_a_transfer_leaves_nothing_open() -> None:
     request = a_bank_request(Operation.TRANSFER, bank_id="trf_1", account=None)
 
     def looked(**body: Any) -> Answer:
-        return classify_look(request, Reply(status=200, body=PENDING | body))
+        return classify_look(request, Reply(status=200, body=PENDING | body, replayed=False))
 
     assert looked() == UnderWay(bank_id="trf_1")
     assert looked(status="settled") == Approved(bank_id="trf_1")

@@ -195,7 +195,7 @@ def test_what_is_wrong_with_an_account_is_named(
 ) -> None:
     before = extended_api.behind()
 
-    response = asked(extended_merchant, **{field: value} if value else {field: value})
+    response = asked(extended_merchant, **{field: value})
 
     assert refusal(response) == (400, INVALID, code, f"source[bank_account][{field}]")
     assert extended_api.behind() == before

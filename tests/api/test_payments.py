@@ -24,7 +24,7 @@ from tests.api.an_api import (
     json_of,
     refusal,
 )
-from tests.builders import CHALLENGED_VISA
+from tests.builders import CHALLENGED_VISA, SMALL_VISA, VISA
 from tests.fakes import FakeBank, Misfortune
 
 PAYMENTS: Final = "/v1/payments"
@@ -496,8 +496,8 @@ def test_a_token_is_a_card_by_its_face(merchant: Caller) -> None:
 
     assert (response.status_code, token["object"], token["used"]) == (201, "token", False)
     assert token["id"].startswith("tok_")
-    assert token["card"]["last4"] == GOOD_CARD["number"][-4:]
-    assert GOOD_CARD["number"] not in response.text
+    assert token["card"]["last4"] == VISA[-4:]
+    assert VISA not in response.text
     assert (
         paid(merchant, source={"type": "card", "token": token["id"]})["source"]["last4"]
         == (token["card"]["last4"])
@@ -569,7 +569,7 @@ def test_a_stored_method_authorizes_once_with_its_cvc(merchant: Caller) -> None:
     second = merchant.authorize(card=None, payment_method=method)
     third = merchant.authorize(card=None, payment_method=method, cvc=SMALL_CARD["cvc"])
 
-    assert first["card"]["last4"] == SMALL_CARD["number"][-4:]
+    assert first["card"]["last4"] == SMALL_VISA[-4:]
     assert refusal(second) == (400, INVALID, "missing_param", "cvc")
     assert third.status_code == 201
     charge = json_of(merchant.get(f"/v1/charges/ch_{first['payment_id'].removeprefix('pay_')}"))

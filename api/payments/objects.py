@@ -11,7 +11,7 @@ from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, TRANSFER_ERRORS, 
 from domain.bank import Operation
 from domain.commands import Mode
 from domain.ids import Prefix, encode
-from domain.payment import Status
+from domain.payment import BANK_PROTOCOL_ERROR, ReviewReason, Status
 from domain.payment_intent import Attempt, IntentStatus, status_of
 from domain.payment_method import ACCOUNT, CARD
 
@@ -274,6 +274,8 @@ WALLET_PREFIX: Final = "tok_apple_"
 REQUIRES_ACTION: Final = "requires_action"
 FAILED: Final = "failed"
 PROCESSING_ERROR: Final = "processing_error"
+# No word about the card.
+UNCLEAR: Final = frozenset({BANK_PROTOCOL_ERROR, ReviewReason.BANK_DISAGREES.value})
 FACE: Final = ("brand", "last4", "exp_month", "exp_year")
 SOURCE_FACE: Final = ("last4", "brand", "exp_month", "exp_year")
 
@@ -343,10 +345,13 @@ def _why(receipt: Document) -> Document:
             "failure_code": PROCESSING_ERROR,
             "failure_message": CARD_ERRORS[PROCESSING_ERROR][1],
         }
+    code = failure["code"]
     if failure["operation"] == Operation.TRANSFER:
-        code, message = failure["code"], TRANSFER_ERRORS.get(failure["code"], TRANSFER_FAILED)
+        message = TRANSFER_ERRORS.get(code, TRANSFER_FAILED)
+    elif code in UNCLEAR:
+        message = "The bank did not say yes to what it was asked."
     else:
-        code, message = CARD_ERRORS.get(failure["code"], DECLINED)
+        code, message = CARD_ERRORS.get(code, DECLINED)
     return {"failure_code": code, "failure_message": message}
 
 

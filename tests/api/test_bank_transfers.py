@@ -3,6 +3,7 @@ asked for as such, and by payment intents."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 from werkzeug.test import TestResponse
@@ -84,6 +85,11 @@ def test_a_transfer_is_pending_at_first_and_settles_by_itself(
     assert receipt["bank"]["capture_id"] == transfer.bank_id
     events = [each["type"] for each in json_of(merchant.get("/v1/events"))["data"]]
     assert events == ["payment.succeeded"]
+    charge = json_of(merchant.get(f"/v1/charges/ch_{payment['id'].removeprefix('pay_')}"))
+    page = merchant.app.test_client().get(
+        urlsplit(charge["receipt_url"])._replace(scheme="", netloc="").geturl()
+    )
+    assert f"Bank account ending in {ACCOUNT_NUMBER[-4:]}" in page.text
 
 
 @pytest.mark.parametrize(("number", "code"), WORDS.items())

@@ -215,7 +215,13 @@ def test_in_every_operation_anothers_object_is_a_404_and_ones_own_is_not(
     """Walks all operations of the OpenAPI document; a new one that names an object fails here until it is
     added."""
     ids = things_of(merchant)
-    walk = {**of_payments(ids), **of_money_at_once(ids), **of_people(ids), **of_intents(ids), **of_the_asynchronous(ids)}
+    walk = {
+        **of_payments(ids),
+        **of_money_at_once(ids),
+        **of_people(ids),
+        **of_intents(ids),
+        **of_the_asynchronous(ids),
+    }
     document = json_of(merchant.get("/openapi.json"))
 
     assert operations(document) == {*walk, *OF_NO_OBJECT}

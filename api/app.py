@@ -349,7 +349,7 @@ def _http_error(error: HTTPException) -> ApiError:
 
 
 def _add_public_routes(app: Flask, services: Services, routes: list[Route]) -> None:
-    document = openapi.document(routes, services.settings.public_url)
+    document = openapi.document(routes, services.settings.public_url, payments.TOLD)
 
     def health() -> Response:
         with services.pool.connection() as connection:

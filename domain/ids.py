@@ -33,6 +33,8 @@ class Prefix(StrEnum):
     INTENT = "pi_"
     EVENT = "evt_"
     BALANCE_TRANSACTION = "txn_"
+    WEBHOOK_ENDPOINT = "we_"
+    WEBHOOK_DELIVERY = "whd_"
 
 
 class MalformedId(ValueError):

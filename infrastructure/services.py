@@ -1,9 +1,11 @@
 """The one composition root: from settings to a ledger that works."""
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from domain.commands import Tenant
 from domain.ports import Answers, Clock, Ids
 from infrastructure import fault_points
 from infrastructure.api_keys import ApiKeys
@@ -23,6 +25,9 @@ from infrastructure.settings import Settings
 from infrastructure.store_secrets import StoreSecrets
 from infrastructure.stored_cards import StoredCards
 from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
+from infrastructure.webhooks.deliverer import Deliverer, Tell, a_deliverer
+from infrastructure.webhooks.endpoints import WebhookEndpoints
+from infrastructure.webhooks.queue import DeliveryQueue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,9 @@ class Services:
     cards: StoredCards
     store_secrets: StoreSecrets
     erasure: Erasure
+    vault: FernetVault
+    webhook_endpoints: WebhookEndpoints
+    tell_events: Tell
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -49,10 +57,13 @@ class Services:
 
 
 class ReadingAnswers(Answers, Protocol):
-    """Answers that may need more than a payment's history."""
+    """Answers that may need more than a payment's history, and the events that merchants are told of."""
 
     def read_from(self, services: Services) -> None:
         """Where to read it."""
+
+    def events(self, tenant: Tenant, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Events, by their rows, as they are published."""
 
 
 def build_services(
@@ -65,8 +76,7 @@ def build_services(
         fault_points.die_at(*settings.fault_point)
     clock, ids = SystemClock(), RandomIds()
     pool = open_pool(settings.database_url, size=connections)
-    vault_keys = settings.vault_keys or keys_kept_in(settings.data_dir)
-    vault = FernetVault(vault_keys)
+    vault = FernetVault(vault_keys := settings.vault_keys or keys_kept_in(settings.data_dir))
     ledger = PostgresPaymentLedger(
         pool,
         bank=_driver(settings, clock, bank_connections),
@@ -78,7 +88,6 @@ def build_services(
         lease_seconds=settings.lease_seconds,
     )
     store_secrets = StoreSecrets(pool, vault)
-    windows = redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
     services = Services(
         settings=settings,
         clock=clock,
@@ -88,13 +97,21 @@ def build_services(
         api_keys=ApiKeys(pool, clock, ids),
         idempotency_keys=IdempotencyKeys(pool),
         fingerprints=Fingerprints(vault_keys),
-        rate_limiter=RateLimiter(windows),
+        rate_limiter=_rate_limiter(settings, pool),
         cards=StoredCards(pool, vault, store_secrets),
         store_secrets=store_secrets,
         erasure=Erasure(pool, ledger, clock),
+        vault=vault,
+        webhook_endpoints=WebhookEndpoints(pool, vault, ids),
+        tell_events=answers.events,
     )
     answers.read_from(services)
     return services
+
+
+def _rate_limiter(settings: Settings, pool: Pool) -> RateLimiter:
+    windows = redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+    return RateLimiter(windows)
 
 
 def _driver(settings: Settings, clock: Clock, connections: int) -> BankDriver:
@@ -114,6 +131,18 @@ def bank_records(
         BankClient(services.settings.bank_url, connections=MOST_AT_ONCE),
         Pace(rate_per_second, services.clock, stopping.wait),
         timeout_seconds=services.settings.bank_timeout_seconds,
+    )
+
+
+def build_deliverer(services: Services) -> Deliverer:
+    """Who sends what merchants are to be told."""
+    return a_deliverer(
+        DeliveryQueue(services.pool),
+        services.webhook_endpoints,
+        services.rate_limiter,
+        services.tell_events,
+        limit=services.settings.rate_limit_webhooks_per_minute,
+        allows_local=not services.settings.is_production,
     )
 
 

@@ -33,8 +33,9 @@ from infrastructure.fault_points import reached
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.reconciliation_schedule import ReconciliationSchedule
-from infrastructure.services import Services
+from infrastructure.services import Services, build_deliverer
 from infrastructure.vault import VaultKeyUnusable
+from infrastructure.webhooks.queue import DeliveryQueue
 from projections.receipts import Receipts
 
 CALLS_AT_ONCE: Final = 48
@@ -80,6 +81,11 @@ class Worker:
         engine = ProjectionEngine(self._services.pool, self._services.clock.monotonic)
         following = threading.Thread(target=engine.run, args=(self._stopping,), name="projections")
         following.start()
+        deliverer = build_deliverer(self._services)
+        delivering = threading.Thread(
+            target=deliverer.run, args=(self._stopping,), name="deliveries"
+        )
+        delivering.start()
         # Expiries have threads of their own: what is leased must never wait behind them.
         with (
             ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as callers,
@@ -93,6 +99,7 @@ class Worker:
                 self._guarded(partial(self.take_up, callers))
                 self._reconcile_if_due(reconciler)
                 self._stopping.wait(POLL_SECONDS)
+        delivering.join()
         following.join()
 
     def take_up(self, executor: ThreadPoolExecutor) -> int:

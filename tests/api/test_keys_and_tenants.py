@@ -297,9 +297,19 @@ def things_of(merchant: Caller) -> dict[str, str]:
         "method": method,
         "intent": json_of(merchant.post("/v1/payment_intents", an_intent()))["id"],
         "waiting": json_of(merchant.post("/payment_intents", an_intent(**waiting)))["id"],
-        "event": first_of(merchant, "/v1/events"),
         "movement": first_of(merchant, "/v1/balance_transactions"),
+        **things_of_webhooks(merchant),
     }
+
+
+def things_of_webhooks(merchant: Caller) -> dict[str, str]:
+    """An event, an endpoint, and the delivery of one to the other."""
+    event, wanted = first_of(merchant, "/v1/events"), {"enabled_events": ["*"]}
+    created = merchant.post("/v1/webhook_endpoints", {"url": "http://127.0.0.1:9/", **wanted})
+    endpoint = json_of(created)["id"]
+    merchant.post(f"/v1/events/{event}/resend", {"webhook_endpoint": endpoint})
+    delivery = first_of(merchant, f"/v1/webhook_endpoints/{endpoint}/deliveries")
+    return {"event": event, "endpoint": endpoint, "delivery": delivery}
 
 
 def first_of(merchant: Caller, path: str) -> str:
@@ -358,6 +368,25 @@ def of_money_at_once(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
         "POST /v1/payments/{payment_id}/confirm": [
             (f"/v1/payments/{payment}/confirm", {"return_url": "https://shop.test"})
         ],
+    }
+
+
+def of_webhooks(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """What names an endpoint, a delivery, or an event to deliver."""
+    all_of_them, one = "/v1/webhook_endpoints", "/v1/webhook_endpoints/{endpoint_id}"
+    endpoint = f"{all_of_them}/{ids['endpoint']}"
+    return {
+        f"GET {all_of_them}": [(f"{all_of_them}?starting_after={ids['endpoint']}", None)],
+        f"GET {one}": [(endpoint, None)],
+        f"POST {one}": [(endpoint, {"disabled": True})],
+        f"PATCH {one}": [(endpoint, {"disabled": True})],
+        f"DELETE {one}": [(endpoint, None)],
+        f"POST {one}/rotate_secret": [(f"{endpoint}/rotate_secret", {})],
+        f"GET {one}/deliveries": [
+            (f"{endpoint}/deliveries", None),
+            (f"{endpoint}/deliveries?starting_after={ids['delivery']}", None),
+        ],
+        "POST /v1/events/{event_id}/resend": [(f"/v1/events/{ids['event']}/resend", {})],
     }
 
 

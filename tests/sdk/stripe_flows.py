@@ -801,10 +801,7 @@ def balance_transactions_are_listed(shop: Shop) -> None:
     assert (found.amount, found.source) == (2000, paid.latest_charge)
 
 
-@flow(
-    "webhook endpoint: create, list, update, delete",
-    broken="/v1/webhook_endpoints is not there yet",
-)
+@flow("webhook endpoint: create, list, update, delete")
 def webhook_endpoint_is_kept(shop: Shop) -> None:
     made = shop.v1.webhook_endpoints.create(
         {"url": "https://shop.example/hooks", "enabled_events": ["payment_intent.succeeded"]}

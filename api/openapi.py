@@ -44,6 +44,14 @@ HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "503": ("Retry-After",),
 }
 
+SECURITY: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "An API key as the user name, and no password.",
+    },
+}
 DESCRIPTION: Final = """\
 An event-sourced payment ledger with a gateway in front.
 
@@ -88,17 +96,7 @@ def document(
         "security": [{"bearer": []}, {"basic": []}],
         "paths": paths,
         "webhooks": {kind: {"post": _told(kind, model)} for kind, model in told.items()},
-        "components": {
-            "schemas": definitions["$defs"],
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
-                "basic": {
-                    "type": "http",
-                    "scheme": "basic",
-                    "description": "An API key as the user name, and no password.",
-                },
-            },
-        },
+        "components": {"schemas": definitions["$defs"], "securitySchemes": SECURITY},
     }
 
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from domain.commands import Tenant
 from domain.ports import Answers, Clock, Ids
@@ -25,9 +25,11 @@ from infrastructure.settings import Settings
 from infrastructure.store_secrets import StoreSecrets
 from infrastructure.stored_cards import StoredCards
 from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
-from infrastructure.webhooks.deliverer import Deliverer, Tell, a_deliverer
 from infrastructure.webhooks.endpoints import WebhookEndpoints
-from infrastructure.webhooks.queue import DeliveryQueue
+from infrastructure.webhooks.queue import DeliveryQueue, Tell
+
+if TYPE_CHECKING:
+    from infrastructure.webhooks.deliverer import Deliverer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,10 @@ def bank_records(
     )
 
 
-def build_deliverer(services: Services) -> Deliverer:
-    """Who sends what merchants are to be told."""
+def build_deliverer(services: Services) -> "Deliverer":
+    """Who sends what merchants are to be told. Nobody but a worker loads what that takes."""
+    from infrastructure.webhooks.deliverer import a_deliverer
+
     return a_deliverer(
         DeliveryQueue(services.pool),
         services.webhook_endpoints,

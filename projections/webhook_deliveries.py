@@ -31,8 +31,7 @@ INTO: Final[LiteralString] = """
            (substr(n.id::text, 1, 19) || '8' || substr(md5(n.id::text || e.id::text), 1, 3) || '-'
             || substr(md5(n.id::text || e.id::text), 4, 12))::uuid,
            n.merchant_id, n.mode, n.type, n.aggregate_id, n.version, n.created_at, n.request_id,
-           n.idempotency_key, 'pending', clock_timestamp(),
-           clock_timestamp() + make_interval(days => %(days)s), 0, 0, 0, '[]'
+           n.idempotency_key, 'pending', now(), now() + make_interval(days => %(days)s), 0, 0, 0, '[]'
     FROM unnest(
         %(shard)s::smallint[], %(id)s::uuid[], %(merchant_id)s::text[], %(mode)s::text[],
         %(type)s::text[], %(aggregate_id)s::uuid[], %(version)s::bigint[],

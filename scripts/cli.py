@@ -62,6 +62,7 @@ from scripts.console import (
     settings_or_exit,
     shown_time,
 )
+from scripts.listen import listen_command
 from scripts.read_models import operations_command, projections
 from scripts.vault import vault
 
@@ -695,9 +696,10 @@ def keygen_checkpoint() -> None:
     click.echo(new_signing_key())
 
 
-# --- read models -------------------------------------------------------------------------------
+# --- read models, webhooks ---------------------------------------------------------------------
 
 
+main.add_command(listen_command)
 main.add_command(projections)
 main.add_command(operations_command)
 main.add_command(vault)

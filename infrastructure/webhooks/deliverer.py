@@ -35,6 +35,7 @@ from infrastructure.webhooks.queue import (
     DeliveryQueue,
     Due,
     PutBack,
+    Tell,
 )
 from infrastructure.webhooks.rooms import FIRST_ROOM, Rooms
 from infrastructure.webhooks.sender import TOTAL_SECONDS, Sender, a_sender
@@ -72,8 +73,6 @@ DISABLED: Final = Counter(
     "counterfoil_webhook_endpoints_disabled_total", "Endpoints disabled for want of answers."
 )
 
-# Events by their rows, as they are published, in the order of the rows.
-Tell = Callable[[Tenant, Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
 Outcome = Attempted | PutBack
 Found = TypeVar("Found")
 

@@ -131,6 +131,10 @@ PRUNE: Final[LiteralString] = """
 """
 
 
+# Events by their rows, as they are published, in the order of the rows.
+Tell = Callable[[Tenant, Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """A delivery that is ours to make. `event`: the row of the published event; `url` is None where the

@@ -44,13 +44,13 @@ class Result:
 class Sender:
     """Holds connections to receivers. To be used in one event loop."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+    def __init__(self, session: aiohttp.ClientSession, timeout_seconds: float) -> None:
+        self._session, self._timeout_seconds = session, timeout_seconds
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Result:
         """POSTs `body`. Raises nothing that a receiver can be the cause of."""
         try:
-            async with asyncio.timeout(TOTAL_SECONDS):
+            async with asyncio.timeout(self._timeout_seconds):
                 return await self._sent(url, body, headers)
         except TimeoutError:
             return Result(error="timeout")
@@ -66,7 +66,7 @@ class Sender:
             URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
         )
         try:
-            answer = await _beginning(response)
+            answer = await _beginning(response, min(ANSWER_SECONDS, self._timeout_seconds / 2))
             return Result(status_code=response.status, answer=answer)
         finally:
             if response.content.at_eof():
@@ -75,11 +75,11 @@ class Sender:
                 response.close()
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> str:
+async def _beginning(response: aiohttp.ClientResponse, seconds: float) -> str:
     """How the answer begins. Its status is what counts, whatever becomes of the rest."""
     read = b""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             async for chunk in response.content.iter_any():
                 read += chunk
                 if len(read) > MOST_ANSWER_BYTES:
@@ -115,6 +115,7 @@ def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> boo
 async def a_sender(
     *,
     allows_local: bool,
+    timeout_seconds: float = TOTAL_SECONDS,
     tls: ssl.SSLContext | None = None,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[Sender]:
@@ -134,11 +135,11 @@ async def a_sender(
         connector=connector,
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         headers={"User-Agent": USER_AGENT, "Content-Type": "application/json"},
         skip_auto_headers=("Accept-Encoding",),
     ) as session:
-        yield Sender(session)
+        yield Sender(session, timeout_seconds)
     # Whoever's name server hangs is not waited for at the end.
     names.shutdown(wait=False, cancel_futures=True)
     loop.set_default_executor(ThreadPoolExecutor(1))

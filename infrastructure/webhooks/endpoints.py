@@ -149,16 +149,17 @@ class WebhookEndpoints:
     def __init__(self, pool: Pool, vault: FernetVault, ids: Ids) -> None:
         self._pool, self._vault, self._ids = pool, vault, ids
 
-    def create(self, endpoint: Endpoint, secret: str, claiming: Claiming) -> None:
-        """There is one more. Raises TooManyWebhookEndpoints."""
-        parameters = {**_row(endpoint), "most": MOST_ENDPOINTS}
+    def create(
+        self, endpoint: Endpoint, secret: str, claiming: Claiming, *, most: int = MOST_ENDPOINTS
+    ) -> None:
+        """There is one more, of `most` of the merchant's in this mode. Raises
+        TooManyWebhookEndpoints."""
+        parameters = {**_row(endpoint), "most": most}
         with at_once(self._pool) as connection:
             claim(connection, claiming(endpoint))
             connection.execute(LOCK_TENANT, parameters)
             if connection.execute(INSERT, parameters).rowcount == 0:
-                raise TooManyWebhookEndpoints(
-                    f"There may be {MOST_ENDPOINTS} webhook endpoints at most."
-                )
+                raise TooManyWebhookEndpoints(f"There may be {most} webhook endpoints at most.")
             self._add_secret(connection, endpoint.id, secret)
 
     def change(

@@ -35,7 +35,6 @@ from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.reconciliation_schedule import ReconciliationSchedule
 from infrastructure.services import Services, build_deliverer
 from infrastructure.vault import VaultKeyUnusable
-from infrastructure.webhooks.queue import DeliveryQueue
 from projections.receipts import Receipts
 
 CALLS_AT_ONCE: Final = 48

@@ -21,7 +21,7 @@ TRIED_DAYS: Final = 3
 
 Row = dict[str, Any]
 
-# Of an event `n` to an endpoint `e`: one row at most. The ids sort as those of the events do.
+# Of an event `n` to an endpoint `e`: one row at most. The ids sort by when it happened.
 INTO: Final[LiteralString] = """
     INSERT INTO public.webhook_deliveries AS d (
         shard, event_id, endpoint_id, id, merchant_id, mode, type, aggregate_id, version, created_at,

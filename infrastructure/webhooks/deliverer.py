@@ -44,6 +44,7 @@ from infrastructure.webhooks.signatures import headers
 POLL_SECONDS: Final = 0.05
 TROUBLE_SECONDS: Final = 0.5
 TAKEN_AT_ONCE: Final = 100
+PRUNE_SECONDS: Final = 10.0
 # What is under way when the worker is told to stop has so long; the rest is due again at once.
 STOP_SECONDS: Final = 2.0
 # The first pause, which doubles with each failure up to the longest; each is a fifth more or less.
@@ -94,7 +95,7 @@ def pause_seconds(failures: int, chance: Callable[[float, float], float] = rando
 
 class Deliverer:
     """Any number of them may run, on any hosts. `limit`: deliveries a merchant may be sent in a minute,
-    0 for any number."""
+    0 for any number; `pause`: seconds until the next attempt, by how many failed before."""
 
     def __init__(
         self,
@@ -105,10 +106,11 @@ class Deliverer:
         *,
         limit: int,
         sending: Callable[[], Any],
+        pause: Callable[[int], float] = pause_seconds,
     ) -> None:
         self._queue, self._endpoints = queue, endpoints
         self._rate_limiter, self._limit = rate_limiter, limit
-        self._tell, self._sending = tell, sending
+        self._tell, self._sending, self._pause = tell, sending, pause
         self._rooms = Rooms()
         self._spent_until: dict[str, float] = {}
         self._secrets: LRUCache[bytes, str] = LRUCache(REMEMBERED_SECRETS)
@@ -128,12 +130,14 @@ class Deliverer:
     async def _run(self, is_stopping: Callable[[], bool]) -> None:
         async with self._sending() as sender:
             ended = asyncio.Event()
+            pruning = asyncio.create_task(self._prune_for_ever())
             recording = asyncio.create_task(self._record_until(ended.is_set))
             while not is_stopping():
                 taken = await self._guarded(partial(self._begin, sender), 0)
                 await asyncio.sleep(POLL_SECONDS / 5 if taken else POLL_SECONDS)
             await self._end()
             ended.set()
+            pruning.cancel()
             await recording
 
     async def _once(self) -> int:
@@ -324,7 +328,7 @@ class Deliverer:
         )
         SECONDS.observe(attempt.seconds)
         ATTEMPTS.labels("succeeded" if attempt.is_ok else result.error or "refused").inc()
-        return Attempted(due=due, attempt=attempt, pause_seconds=pause_seconds(due.failures))
+        return Attempted(due=due, attempt=attempt, pause_seconds=self._pause(due.failures))
 
     # --- what came of it ---
 
@@ -333,6 +337,12 @@ class Deliverer:
             await asyncio.sleep(POLL_SECONDS / 2)
             await self._guarded(self._record, None)
         await self._guarded(self._record, None)
+
+    async def _prune_for_ever(self) -> None:
+        """A little at a time, so that nobody waits for it."""
+        while True:
+            await asyncio.sleep(PRUNE_SECONDS)
+            await self._guarded(partial(self._in_store, self._queue.prune), 0)
 
     async def _record(self) -> None:
         """Keeps what there is to keep; what cannot be kept now is tried again."""

@@ -16,7 +16,6 @@ from psycopg.types.json import Jsonb
 from domain.commands import Mode, Tenant
 from domain.records import ClaimKey
 from infrastructure.database import Pool
-from infrastructure.fault_points import reached
 from infrastructure.webhooks.endpoints import UNREACHABLE, at_once, claim
 from projections.webhook_deliveries import WebhookDeliveries
 
@@ -26,34 +25,36 @@ LEASE_SECONDS: Final = 45.0
 DISABLED_AFTER_DAYS: Final = 3
 MOST_TRIES_KEPT: Final = 25
 KEPT_DAYS: Final = 30
-PRUNED_AT_ONCE: Final = 5_000
+PRUNED_AT_ONCE: Final = 2_000
 DELIVERIES: Final = WebhookDeliveries()
 
 # From endpoint to endpoint by one look at the index each.
 TAKE_DUE: Final[LiteralString] = """
     WITH RECURSIVE waiting AS (
         (
-            SELECT endpoint_id, due_at FROM webhook_deliveries WHERE status = 'pending'
-            ORDER BY endpoint_id, due_at LIMIT 1
+            SELECT endpoint_id, merchant_id, due_at FROM webhook_deliveries
+            WHERE status = 'pending' ORDER BY endpoint_id, due_at LIMIT 1
         )
         UNION ALL
-        SELECT following.endpoint_id, following.due_at
+        SELECT following.endpoint_id, following.merchant_id, following.due_at
         FROM waiting CROSS JOIN LATERAL (
-            SELECT endpoint_id, due_at FROM webhook_deliveries
+            SELECT endpoint_id, merchant_id, due_at FROM webhook_deliveries
             WHERE status = 'pending' AND endpoint_id > waiting.endpoint_id
             ORDER BY endpoint_id, due_at LIMIT 1
         ) AS following
     ), due AS MATERIALIZED (
         SELECT d.shard, d.event_id, d.endpoint_id
         FROM (
-            SELECT endpoint_id FROM waiting WHERE due_at <= clock_timestamp() ORDER BY due_at
+            SELECT endpoint_id FROM waiting
+            WHERE due_at <= clock_timestamp() AND NOT merchant_id = ANY(%(spent)s::text[])
+            ORDER BY due_at
         ) AS waiting
         LEFT JOIN unnest(%(endpoints)s::uuid[], %(rooms)s::bigint[]) AS r (endpoint_id, room)
           ON r.endpoint_id = waiting.endpoint_id
         CROSS JOIN LATERAL (
             SELECT shard, event_id, endpoint_id FROM webhook_deliveries
             WHERE endpoint_id = waiting.endpoint_id AND status = 'pending'
-              AND due_at <= clock_timestamp() AND NOT merchant_id = ANY(%(spent)s::text[])
+              AND due_at <= clock_timestamp()
             ORDER BY due_at, event_id LIMIT coalesce(r.room, %(room)s::bigint)
             FOR UPDATE SKIP LOCKED
         ) AS d
@@ -206,7 +207,6 @@ class DeliveryQueue:
         }
         with self._pool.connection() as connection:
             rows = connection.execute(TAKE_DUE, parameters).fetchall()
-        reached("deliveries.taken")
         # In the order in which they happened.
         return [_due(row) for row in sorted(rows, key=lambda row: row["event_id"])]
 
@@ -231,7 +231,6 @@ class DeliveryQueue:
             "reason": UNREACHABLE,
             "days": DISABLED_AFTER_DAYS,
         }
-        reached("deliveries.attempted")
         with self._pool.connection() as connection, connection.transaction():
             connection.execute(RECORD, parameters)
             changed = connection.execute(HEALTH, of_health).fetchall()

@@ -44,11 +44,16 @@ class Result:
 class Sender:
     """Holds connections to receivers. To be used in one event loop."""
 
-    def __init__(self, session: aiohttp.ClientSession, timeout_seconds: float) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, timeout_seconds: float, *, allows_plain: bool
+    ) -> None:
         self._session, self._timeout_seconds = session, timeout_seconds
+        self._allows_plain = allows_plain
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Result:
         """POSTs `body`. Raises nothing that a receiver can be the cause of."""
+        if not self._allows_plain and not url.lower().startswith("https:"):
+            return Result(error="address_refused")
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 return await self._sent(url, body, headers)
@@ -119,8 +124,8 @@ async def a_sender(
     tls: ssl.SSLContext | None = None,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[Sender]:
-    """A sender, for as long as the block is. `allows_local`: outside production; `tls`: whom to trust,
-    where that is not whom the machine trusts."""
+    """A sender, for as long as the block is. `allows_local`: outside production, where what is
+    not encrypted is allowed as well; `tls`: whom to trust, where that is not whom the machine trusts."""
     names = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="names")
     loop = asyncio.get_running_loop()
     loop.set_default_executor(names)
@@ -139,7 +144,7 @@ async def a_sender(
         headers={"User-Agent": USER_AGENT, "Content-Type": "application/json"},
         skip_auto_headers=("Accept-Encoding",),
     ) as session:
-        yield Sender(session, timeout_seconds)
+        yield Sender(session, timeout_seconds, allows_plain=allows_local)
     # Whoever's name server hangs is not waited for at the end.
     names.shutdown(wait=False, cancel_futures=True)
     loop.set_default_executor(ThreadPoolExecutor(1))

@@ -143,7 +143,6 @@ def build_deliverer(services: Services) -> "Deliverer":
     return a_deliverer(
         DeliveryQueue(services.pool),
         services.webhook_endpoints,
-        services.rate_limiter,
         services.tell_events,
         limit=services.settings.rate_limit_webhooks_per_minute,
         allows_local=not services.settings.is_production,

@@ -28,11 +28,19 @@ CREATE TABLE webhook_secrets (
 );
 CREATE INDEX webhook_secrets_of_endpoint ON webhook_secrets (endpoint_id);
 
+-- How many deliveries each merchant was sent in a minute, which is its number: lost in a crash, and no
+-- harm done.
+CREATE UNLOGGED TABLE webhook_minutes (
+    merchant_id text   NOT NULL PRIMARY KEY,
+    minute      bigint NOT NULL,
+    sent        bigint NOT NULL
+);
+
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'counterfoil_serving') THEN
-        GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_endpoints, webhook_secrets
-            TO counterfoil_serving;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON
+            webhook_endpoints, webhook_secrets, webhook_minutes TO counterfoil_serving;
     END IF;
 END
 $$;

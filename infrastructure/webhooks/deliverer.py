@@ -24,7 +24,6 @@ from domain.commands import Tenant
 from domain.errors import StoreUnavailable
 from domain.ids import Prefix, encode
 from infrastructure.database import UNAVAILABLE
-from infrastructure.rate_limiter import RateLimiter
 from infrastructure.vault import VaultKeyUnusable
 from infrastructure.webhooks.endpoints import WebhookEndpoints
 from infrastructure.webhooks.javascript import stringify
@@ -101,7 +100,6 @@ class Deliverer:
         self,
         queue: DeliveryQueue,
         endpoints: WebhookEndpoints,
-        rate_limiter: RateLimiter,
         tell: Tell,
         *,
         limit: int,
@@ -109,7 +107,7 @@ class Deliverer:
         pause: Callable[[int], float] = pause_seconds,
     ) -> None:
         self._queue, self._endpoints = queue, endpoints
-        self._rate_limiter, self._limit = rate_limiter, limit
+        self._limit = limit
         self._tell, self._sending, self._pause = tell, sending, pause
         self._rooms = Rooms()
         self._spent_until: dict[str, float] = {}
@@ -235,16 +233,15 @@ class Deliverer:
     def _over_limit(self, wanted: Sequence[Due]) -> list[PutBack]:
         """Those that are too many for their merchants in this minute: due when it is over."""
         found: list[PutBack] = []
+        if self._limit == 0:
+            return found
         for merchant_id in {due.tenant.merchant_id for due in wanted}:
             theirs = [due for due in wanted if due.tenant.merchant_id == merchant_id]
-            allowance = self._rate_limiter.hit(
-                f"webhooks:{merchant_id}", self._limit, times=len(theirs)
-            )
-            if allowance is None or not allowance.over:
-                continue
-            seconds = float(max(1, allowance.reset_seconds))
-            self._spent_until[merchant_id] = time.monotonic() + seconds
-            found += [PutBack(due=due, seconds=seconds) for due in theirs[-allowance.over :]]
+            sent, seconds = self._queue.count(merchant_id, len(theirs))
+            over = min(len(theirs), sent - self._limit)
+            if over > 0:
+                self._spent_until[merchant_id] = time.monotonic() + seconds
+                found += [PutBack(due=due, seconds=seconds) for due in theirs[-over:]]
         return found
 
     def _told(self, taken: Sequence[Due]) -> dict[UUID, dict[str, Any]]:
@@ -378,7 +375,6 @@ def _text(event: Mapping[str, Any], due: Due) -> bytes:
 def a_deliverer(
     queue: DeliveryQueue,
     endpoints: WebhookEndpoints,
-    rate_limiter: RateLimiter,
     tell: Tell,
     *,
     limit: int,
@@ -388,7 +384,6 @@ def a_deliverer(
     return Deliverer(
         queue,
         endpoints,
-        rate_limiter,
         tell,
         limit=limit,
         sending=partial(a_sender, allows_local=allows_local),

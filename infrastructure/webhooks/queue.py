@@ -123,6 +123,16 @@ PUT_BACK: Final[LiteralString] = """
     WHERE d.shard = o.shard AND d.event_id = o.event_id AND d.endpoint_id = o.endpoint_id
       AND d.fence = o.fence
 """
+COUNT: Final[LiteralString] = """
+    INSERT INTO webhook_minutes AS w (merchant_id, minute, sent)
+    VALUES (
+        %(merchant_id)s, floor(extract(epoch FROM clock_timestamp()) / 60)::bigint, %(times)s
+    )
+    ON CONFLICT (merchant_id) DO UPDATE SET
+        sent = CASE WHEN w.minute = excluded.minute THEN w.sent ELSE 0 END + excluded.sent,
+        minute = excluded.minute
+    RETURNING sent, (60 - extract(epoch FROM clock_timestamp())::numeric %% 60)::float AS seconds
+"""
 PRUNE: Final[LiteralString] = """
     DELETE FROM webhook_deliveries WHERE (shard, event_id, endpoint_id) IN (
         SELECT shard, event_id, endpoint_id FROM webhook_deliveries
@@ -260,6 +270,14 @@ class DeliveryQueue:
             pending = DELIVERIES.pending(connection, [event]).get(event["id"], 0)
             claim(connection, claiming(pending))
         return pending
+
+    def count(self, merchant_id: str, times: int) -> tuple[int, float]:
+        """Counts so many more of a merchant's; how many there are in this minute, and the seconds until
+        it is over. All at once, since one by one would cost as much as sending them."""
+        with self._pool.connection() as connection:
+            row = connection.execute(COUNT, {"merchant_id": merchant_id, "times": times}).fetchone()
+        assert row is not None
+        return row["sent"], row["seconds"]
 
     def prune(self) -> int:
         """Forgets deliveries that ended long ago, some at a time; how many."""

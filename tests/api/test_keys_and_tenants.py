@@ -192,6 +192,7 @@ OF_NO_OBJECT: Final = {
     "POST /v1/tokens",
     "POST /v1/customers",
     "POST /v1/payment_methods",
+    "POST /v1/webhook_endpoints",
     "GET /v1/balance",
     "GET /v1/customers/search",
     "GET /v1/payment_intents/search",
@@ -222,6 +223,7 @@ def test_in_every_operation_anothers_object_is_a_404_and_ones_own_is_not(
         **of_intents(ids),
         **of_the_asynchronous(ids),
     }
+    walk |= of_webhooks(ids)
     document = json_of(merchant.get("/openapi.json"))
 
     assert operations(document) == {*walk, *OF_NO_OBJECT}

@@ -131,7 +131,6 @@ def a_deliverer(
     return Deliverer(
         DeliveryQueue(services.pool),
         services.webhook_endpoints,
-        services.rate_limiter,
         tell or services.tell_events,
         limit=limit,
         sending=partial(a_sender, allows_local=True, timeout_seconds=timeout_seconds),

@@ -19,15 +19,13 @@ from domain.payment import Payment
 from domain.records import StoredAnswer
 from infrastructure.database import UNAVAILABLE
 from infrastructure.fault_points import reached
-from infrastructure.idempotency import Claimed
+from infrastructure.idempotency import SEALED, Claimed
 
 # How long a second request waits for the first to finish, and how often it looks.
 WAIT_SECONDS: Final = 4.0
 FIRST_LOOK_SECONDS: Final = 0.05
 LONGEST_LOOK_SECONDS: Final = 0.4
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
-# A header that is kept and never sent: the body beside it is encrypted.
-SEALED: Final = "sealed"
 
 
 def once(

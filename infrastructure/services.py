@@ -71,8 +71,7 @@ class ReadingAnswers(Answers, Protocol):
 def build_services(
     settings: Settings, *, answers: ReadingAnswers, connections: int, bank_connections: int
 ) -> Services:
-    """Wires a process. `answers` writes what settled commands are answered, which the layers above
-    know how to do."""
+    """Wires a process. `answers`: how it is told what came of commands, which the layers above know."""
     assert settings.database_url is not None, "the caller starts the private database"
     if settings.fault_point is not None:
         fault_points.die_at(*settings.fault_point)

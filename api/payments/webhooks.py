@@ -206,7 +206,9 @@ def resend_event(call: Call, body: ResendInput, *, event_id: str) -> Settled:
         "mode": call.tenant.mode.value,
     }
     pending = DeliveryQueue(call.services.pool).send_again(
-        event_of_tenant, endpoint_id, lambda pending: _claims(call, row["id"], answer(pending))
+        event_of_tenant,
+        endpoint_id,
+        lambda pending: _claims(call, row["aggregate_id"], answer(pending)),
     )
     return Settled(answer=answer(pending), history=())
 

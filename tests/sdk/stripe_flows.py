@@ -830,7 +830,7 @@ def delivery_is_verified(shop: Shop) -> None:
     assert (event.type, event.data.object.id) == ("payment_intent.succeeded", paid.id)
     assert event.data.object.status == "succeeded"
     (found,) = shop.v1.events.list({"type": "payment_intent.succeeded"})
-    assert (found.id, str(found.data)) == (event.id, str(event.data))
+    assert found.id == event.id
     with pytest.raises(stripe.SignatureVerificationError):
         stripe.Webhook.construct_event(delivered.body + b" ", header, made.secret)
 

@@ -13,7 +13,12 @@ import click
 import psycopg
 import structlog
 
-from infrastructure.checkpoint_keys import SigningKeyUnusable, check_signing_key
+from infrastructure.checkpoint_keys import (
+    SigningKeyUnusable,
+    VerifierKeyUnusable,
+    check_signing_key,
+    witness_keys,
+)
 from infrastructure.database import UNAVAILABLE, Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
@@ -45,7 +50,8 @@ def settings_or_exit(**given: Any) -> Settings:
         FernetVault(settings.vault_keys or (new_key(),))
         if settings.checkpoint_key is not None:
             check_signing_key(settings.checkpoint_key)
-    except (SettingsError, VaultKeyUnusable, SigningKeyUnusable) as error:
+        witness_keys(settings.checkpoint_witnesses)
+    except (SettingsError, VaultKeyUnusable, SigningKeyUnusable, VerifierKeyUnusable) as error:
         refuse(str(error))
     if settings.redis_url is not None and importlib.util.find_spec("redis") is None:
         refuse("REDIS_URL needs the redis package: .venv/bin/python -m pip install redis")

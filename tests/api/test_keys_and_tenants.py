@@ -198,6 +198,11 @@ OF_NO_OBJECT: Final = {
     "GET /v1/charges/search",
     "GET /v1/health",
     "GET /health",
+    # What they tell of others is shown in tests/api/test_audit.py.
+    "GET /v1/audit/checkpoint",
+    "GET /v1/audit/key",
+    "GET /v1/audit/events",
+    "GET /v1/audit/proof",
 }
 Asked = tuple[str, Any]  # a path, and a body
 
@@ -267,6 +272,30 @@ def operations(document: Mapping[str, Any]) -> set[str]:
         f"{method.upper()} {path}"
         for path, methods in document["paths"].items()
         for method in methods
+    answers = {
+        **of_people(merchant, stranger, charge),
+        "POST /v1/captures": [stranger.post("/v1/captures", named)],
+        "POST /v1/voids": [stranger.post("/v1/voids", named)],
+        "POST /v1/refunds": [
+            stranger.post("/v1/refunds", named),
+            stranger.post("/v1/refunds", {"charge": charge}),
+        ],
+        "GET /v1/refunds": [
+            stranger.get(f"/v1/refunds?payment_id={payment_id}"),
+            stranger.get(f"/v1/refunds?charge={charge}"),
+            stranger.get(f"/v1/refunds?starting_after={refund_id}"),
+        ],
+        "GET /v1/refunds/<refund_id>": [stranger.get(f"/v1/refunds/{refund_id}")],
+        "GET /v1/receipts": [stranger.get(f"/v1/receipts?ending_before={payment_id}")],
+        "GET /v1/receipts/<payment_id>": [
+            stranger.get(f"/v1/receipts/{payment_id}{query}")
+            for query in ("", "?version=1", "?as_of=2030-01-01T00:00:00Z", "?proof=true")
+        ],
+        "GET /v1/payments/<payment_id>/history": [
+            stranger.get(f"/v1/payments/{payment_id}/history")
+        ],
+        "GET /v1/orders/<any_text:order_id>": [stranger.get(f"/v1/orders/{order_id}")],
+        **of_events(merchant, stranger),
     }
 
 

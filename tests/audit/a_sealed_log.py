@@ -11,7 +11,7 @@ from psycopg.rows import DictRow
 
 from domain.evidence import EMPTY_ROOT, Leaf, leaf_bytes, leaf_hash, node_hash
 from domain.payment import Payment
-from infrastructure.audit.checkpoints import Signed
+from infrastructure.audit.checkpoints import Signed, cosign
 from infrastructure.audit.duties import Sealing
 from infrastructure.checkpoint_keys import (
     COSIGNATURE,
@@ -19,6 +19,7 @@ from infrastructure.checkpoint_keys import (
     VerifierKey,
     new_signing_key,
     signing_keys,
+    witness_keys,
 )
 from infrastructure.clock import SystemClock
 from infrastructure.database import Pool
@@ -69,6 +70,12 @@ class SealedLog:
 
     def signed(self) -> Signed:
         return self.sealing.seal_and_sign()
+
+    def cosign(self, whole: str) -> list[str]:
+        """As `counterfoil checkpoint cosign` does."""
+        witnesses = witness_keys(self.settings.checkpoint_witnesses)
+        with self.pool.connection() as connection:
+            return cosign(connection, whole, witnesses, SystemClock().now())
 
     def leaves(self) -> list[bytes]:
         """The hashed leaves, from the rows of the log and by nothing of the sealer's."""

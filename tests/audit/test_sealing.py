@@ -5,12 +5,11 @@ from typing import Final, LiteralString
 import psycopg
 import pytest
 
+from domain.commands import Cause
 from domain.evidence import root_of
-from infrastructure.audit.duties import Sealing
 from infrastructure.audit.sealer import LogBroken, NotOurs, Sealer
-from infrastructure.audit.tree import TreeBroken, root_at
-from infrastructure.clock import SystemClock
-from infrastructure.database import Pool
+from infrastructure.audit.tree import root_at
+from infrastructure.database import BoundedConnection, Pool
 from infrastructure.event_store import ShardedRecorder
 from tests.audit.a_sealed_log import SealedLog, payments, plain_root, row_of, whole_log
 from tests.infrastructure.projections.a_log import mapper
@@ -20,10 +19,6 @@ SKIP_A_POSITION: Final[LiteralString] = """
     UPDATE shard_heads SET position = position + 1 WHERE shard = %(shard)s
 """
 SEAL_AGAIN: Final[LiteralString] = "UPDATE audit_cursors SET position = 0 WHERE shard = %(shard)s"
-FLIP: Final[LiteralString] = """
-    SET LOCAL session_replication_role = replica;
-    UPDATE audit_tiles SET hashes = set_byte(hashes, 3, get_byte(hashes, 3) # 1) WHERE level = 0
-"""
 CHANGES: Final[tuple[LiteralString, ...]] = (
     "UPDATE audit_tiles SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1)",
     "DELETE FROM audit_tiles",
@@ -74,7 +69,7 @@ def test_an_append_that_commits_late_is_sealed_when_it_does(log: SealedLog) -> N
     late, *others = payments(6)
     recorder = ShardedRecorder(log.pool)
     stored = [mapper.to_stored_event(event) for event in late.history]
-    batch = recorder._batch(stored, cause=recorder_cause())
+    batch = recorder._batch(stored, Cause(actor="key_1"))
     statement, parameters = recorder._statement(batch, late.history, ())
     with log.pool.connection() as connection, connection.transaction():
         connection.execute(statement, parameters)
@@ -90,12 +85,6 @@ def test_an_append_that_commits_late_is_sealed_when_it_does(log: SealedLog) -> N
     with log.pool.connection() as connection:
         last = [leaf.aggregate for leaf in whole_log(connection)][-2:]
     assert last == [str(late.id)] * 2
-
-
-def recorder_cause() -> object:
-    from domain.commands import Cause
-
-    return Cause(actor="key_1")
 
 
 def test_of_two_sealers_the_one_that_lost_the_lease_writes_nothing(log: SealedLog) -> None:
@@ -119,17 +108,21 @@ def test_a_sealer_that_dies_in_the_middle_of_a_step_has_sealed_nothing(
     log: SealedLog, database_url: str
 ) -> None:
     log.append(3)
-    sealer = Sealer()
-    with log.pool.connection() as connection:
-        sealer.lease(connection)
-        with pytest.raises(psycopg.OperationalError), connection.transaction():
-            sealer.step(connection)
-            with psycopg.connect(database_url, autocommit=True) as other:
-                other.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
-            connection.execute("SELECT 1")
+    with log.pool.connection() as connection, pytest.raises(psycopg.OperationalError):
+        seal_and_die(connection, database_url)
 
     assert log.signed().size == 6
     assert len(log.leaves()) == 6
+
+
+def seal_and_die(connection: BoundedConnection, database_url: str) -> None:
+    sealer = Sealer()
+    sealer.lease(connection)
+    with connection.transaction():
+        assert sealer.step(connection) == 6
+        with psycopg.connect(database_url, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
+        connection.execute("SELECT 1")
 
 
 def test_a_log_with_a_hole_is_not_sealed(log: SealedLog) -> None:
@@ -163,18 +156,3 @@ def test_the_database_itself_refuses_to_change_what_is_sealed(log: SealedLog, po
     for change in CHANGES:
         with pool.connection() as connection, pytest.raises(psycopg.Error):
             connection.execute(change)
-
-
-def test_a_tile_that_is_not_what_it_was_is_not_gone_on_with(
-    log: SealedLog, database_url: str
-) -> None:
-    log.append(2)
-    log.signed()
-    stale = Sealing(log.pool, log.settings, SystemClock())
-    with psycopg.connect(database_url) as connection:
-        connection.execute(FLIP)
-    log.append(1)
-
-    for sealing in (log.sealing, stale):
-        with pytest.raises((TreeBroken, Exception)):
-            sealing.seal_and_sign()

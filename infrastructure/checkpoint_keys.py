@@ -158,6 +158,25 @@ def key_kept_in(folder: Path) -> str:
     return ",".join(kept_once(folder / KEY_FILE, new_signing_key()))
 
 
+def put_new_key_first(folder: Path) -> None:
+    """A new key signs from now on, and those that are kept there still do."""
+    _keep(folder, [new_signing_key(), *key_kept_in(folder).split(",")])
+
+
+def drop_old_keys(folder: Path) -> None:
+    """The first alone signs from now on."""
+    _keep(folder, key_kept_in(folder).split(",")[:1])
+
+
+def _keep(folder: Path, keys: Iterable[str]) -> None:
+    """In the place of what was there, at once."""
+    partial = folder / f"{KEY_FILE}.new"
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600)
+    partial.write_text("\n".join(keys) + "\n")
+    partial.replace(folder / KEY_FILE)
+
+
 def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)

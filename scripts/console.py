@@ -107,6 +107,17 @@ def connected(settings: Settings) -> Iterator[Pool]:
         yield pool
 
 
+def moment_or_exit(text: str | None, option: str) -> datetime | None:
+    """A day or a time, in UTC where it does not say otherwise."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last day there are have no UTC
+        refuse(f"{option} must be a day or a time, not {text!r}")
+
+
 def shown_time(at: datetime | None) -> str | None:
     """RFC 3339 in UTC, to the second."""
     return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,6 @@
 """What the gateway family takes: JSON to commands, and nowhere else."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field, model_validator

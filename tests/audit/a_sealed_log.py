@@ -1,7 +1,6 @@
 """A log with payments in it, sealed and signed, and what is said of it by the plainest means."""
 
 import base64
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -9,7 +8,7 @@ from typing import Any, Final, LiteralString
 from psycopg import Connection
 from psycopg.rows import DictRow
 
-from domain.evidence import EMPTY_ROOT, Leaf, leaf_bytes, leaf_hash, node_hash
+from domain.evidence import Leaf, leaf_bytes, leaf_hash
 from domain.payment import Payment
 from infrastructure.audit.checkpoints import Signed, cosign
 from infrastructure.audit.duties import Sealing
@@ -107,44 +106,6 @@ def whole_log(connection: Connection[DictRow]) -> list[Leaf]:
     ]
 
 
-# --- the tree, as the RFC has it ----------------------------------------------------------------
-
-
-def plain_root(hashes: Sequence[bytes]) -> bytes:
-    """RFC 6962, 2.1."""
-    if len(hashes) < 2:
-        return hashes[0] if hashes else EMPTY_ROOT
-    k = largest_power_below(len(hashes))
-    return node_hash(plain_root(hashes[:k]), plain_root(hashes[k:]))
-
-
-def plain_path(m: int, hashes: Sequence[bytes]) -> list[bytes]:
-    """RFC 6962, 2.1.1."""
-    if len(hashes) == 1:
-        return []
-    k = largest_power_below(len(hashes))
-    if m < k:
-        return [*plain_path(m, hashes[:k]), plain_root(hashes[k:])]
-    return [*plain_path(m - k, hashes[k:]), plain_root(hashes[:k])]
-
-
-def plain_proof(m: int, hashes: Sequence[bytes], *, is_known: bool = True) -> list[bytes]:
-    """RFC 6962, 2.1.2."""
-    if m == len(hashes):
-        return [] if is_known else [plain_root(hashes)]
-    k = largest_power_below(len(hashes))
-    if m <= k:
-        return [*plain_proof(m, hashes[:k], is_known=is_known), plain_root(hashes[k:])]
-    return [*plain_proof(m - k, hashes[k:], is_known=False), plain_root(hashes[:k])]
-
-
-def largest_power_below(number: int) -> int:
-    power = 1
-    while power * 2 < number:
-        power *= 2
-    return power
-
-
 # --- witnesses ----------------------------------------------------------------------------------
 
 
@@ -169,7 +130,3 @@ def signature_lines(whole: str) -> list[str]:
 def row_of(connection: Connection[Any], statement: LiteralString, **parameters: Any) -> Any:
     """The one row, or None."""
     return connection.execute(statement, parameters).fetchone()
-
-
-def hexes(hashes: Iterable[bytes]) -> list[str]:
-    return [each.hex() for each in hashes]

@@ -11,7 +11,8 @@ from infrastructure.audit.sealer import LogBroken, NotOurs, Sealer
 from infrastructure.audit.tree import root_at
 from infrastructure.database import BoundedConnection, Pool
 from infrastructure.event_store import ShardedRecorder
-from tests.audit.a_sealed_log import SealedLog, payments, plain_root, row_of, whole_log
+from tests.audit.a_plain_tree import plain_root
+from tests.audit.a_sealed_log import SealedLog, payments, row_of, whole_log
 from tests.infrastructure.projections.a_log import mapper
 
 SIZE: Final[LiteralString] = "SELECT size FROM audit_tree"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -198,11 +198,7 @@ def _read(reader: _Reader) -> Settings:
         request_deadline_seconds=reader.seconds("REQUEST_DEADLINE_SECONDS", 10.0, 1.0, 25.0),
         reconcile_every_hours=reader.hours("RECONCILE_EVERY_HOURS", 24.0, 0.0, 8760.0),
         vault_keys=_list(reader, "VAULT_KEYS"),
-        checkpoint_key=reader.text("CHECKPOINT_KEY"),
-        checkpoint_origin=_origin(reader) or public_url.partition("://")[2],
-        checkpoint_every_seconds=reader.seconds("CHECKPOINT_EVERY_SECONDS", 5.0, 0.0, 86_400.0),
-        checkpoint_push=_places(reader),
-        checkpoint_witnesses=_list(reader, "CHECKPOINT_WITNESSES"),
+        **_of_checkpoints(reader, public_url),
         rate_limit_per_minute=reader.integer("RATE_LIMIT_PER_MINUTE", 1000, 0, 10**9),
         rate_limit_intents_per_minute=reader.integer(
             "RATE_LIMIT_INTENTS_PER_MINUTE", 100, 0, 10**9
@@ -220,6 +216,17 @@ def _read(reader: _Reader) -> Settings:
         data_dir=Path(reader.text("DATA_DIR") or PROJECT / ".data").absolute(),
         fault_point=_fault_point_of(reader),
     )
+
+
+def _of_checkpoints(reader: _Reader, public_url: str) -> dict[str, Any]:
+    """What has to do with the signed heads of the log."""
+    return {
+        "checkpoint_key": reader.text("CHECKPOINT_KEY"),
+        "checkpoint_origin": _origin(reader) or public_url.partition("://")[2],
+        "checkpoint_every_seconds": reader.seconds("CHECKPOINT_EVERY_SECONDS", 5.0, 0.0, 86_400.0),
+        "checkpoint_push": _places(reader),
+        "checkpoint_witnesses": _list(reader, "CHECKPOINT_WITNESSES"),
+    }
 
 
 def _fault_point_of(reader: _Reader) -> tuple[str, int] | None:

@@ -32,6 +32,7 @@ from infrastructure.audit.tree import edge, grown, inclusion
 from infrastructure.clock import SystemClock
 from infrastructure.database import open_pool
 from infrastructure.settings import Settings, read_settings
+from scripts.bench import procfs
 from scripts.bench.fill import fill, midnight
 from scripts.bench.lives import Past
 from scripts.bench.memory import Peak
@@ -93,19 +94,25 @@ def sealed(cluster: Cluster, settings: Settings, events: int) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=seal_all, args=(url, settings, sending), daemon=True)
+    before = procfs.cpu_seconds({"postgres": cluster.pid})
     process.start()
     assert process.pid is not None
     with Peak(process.pid).watching() as peak:
         process.join()
     if process.exitcode != 0:
         raise BenchFailed("the sealer failed")
-    seconds, size = receiving.recv()
+    seconds, own_cpu, size = receiving.recv()
+    cpu = procfs.cpu_seconds({"postgres": cluster.pid})["postgres"] - before["postgres"]
     if size != there_are:
         raise BenchFailed(f"{size} of {there_are} events were sealed")
     return {
         "events": there_are,
         "seconds": round(seconds, 2),
         "events_per_second": round(there_are / seconds),
+        "cpu_microseconds_per_event": {
+            "sealer": round(own_cpu / there_are * 1e6, 1),
+            "postgres": round(cpu / there_are * 1e6, 1),
+        },
         "peak_megabytes": peak.megabytes,
     }
 
@@ -113,9 +120,9 @@ def sealed(cluster: Cluster, settings: Settings, events: int) -> dict[str, Any]:
 def seal_all(url: str, settings: Settings, told: Any) -> None:
     """Everything there is, and a checkpoint of it."""
     with open_pool(url, size=1) as pool:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         signed = Sealing(pool, settings, SystemClock()).seal_and_sign()
-        told.send((time.perf_counter() - began, signed.size))
+        told.send((time.perf_counter() - began, time.process_time() - cpu, signed.size))
 
 
 # --- proofs ---------------------------------------------------------------------------------------
@@ -235,11 +242,12 @@ def seal_until(url: str, settings: Settings, ready: StopEvent, stopping: StopEve
 
 def table(result: dict[str, Any]) -> str:
     """What a person wants to know."""
-    names = ("events", "seconds", "a second", "peak MB")
+    names = ("events", "seconds", "a second", "peak MB", "CPU us", "Postgres us")
     lines = ["Sealing" + "".join(f"{name:>12}" for name in names)]
     lines += [
         f"       {it['events']:>12,}{it['seconds']:>12}{it['events_per_second']:>12,}"
-        f"{it['peak_megabytes']:>12}"
+        f"{it['peak_megabytes']:>12}{it['cpu_microseconds_per_event']['sealer']:>12}"
+        f"{it['cpu_microseconds_per_event']['postgres']:>12}"
         for it in result["sealing"]
     ]
     rate = result["sealing"][-1]["events_per_second"]

@@ -296,6 +296,7 @@ def test_all_that_is_sealed_is_counted(databases: Databases, tmp_path: Path) -> 
 
         with psycopg.connect(url) as connection:
             events = connection.execute("SELECT count(*) FROM events").fetchone()
-    seconds, size = receiving.recv()
+    seconds, cpu_seconds, size = receiving.recv()
     assert (size,) == events
     assert seconds > 0
+    assert cpu_seconds > 0

@@ -49,6 +49,7 @@ SWEEP_SECONDS: Final = 600.0
 EXPIRY_SECONDS: Final = 2.0
 ERASURE_SECONDS: Final = 10.0
 EXPIRIES_AT_ONCE: Final = 8
+PUSHED_IN_SECONDS: Final = 2.0
 # The bank's clock may be a little behind ours, and its word is the one that counts.
 EXPIRY_GRACE: Final = timedelta(seconds=5)
 
@@ -87,9 +88,10 @@ class Worker:
         beside = [
             threading.Thread(target=engine.run, args=(self._stopping,), name="projections"),
             threading.Thread(target=self._seal, name="sealing"),
-            threading.Thread(target=self._push, name="pushing"),
         ]
-        for thread in beside:
+        # A place outside may be slow to the last: nobody waits for it, not even whoever stops us.
+        pushing = threading.Thread(target=self._push, name="pushing", daemon=True)
+        for thread in (*beside, pushing):
             thread.start()
         # Expiries have threads of their own: what is leased must never wait behind them.
         with (
@@ -106,6 +108,7 @@ class Worker:
                 self._stopping.wait(POLL_SECONDS)
         for thread in beside:
             thread.join()
+        pushing.join(PUSHED_IN_SECONDS)
 
     def take_up(self, executor: ThreadPoolExecutor) -> int:
         """Starts on the calls whose time has come, as many as there is room for; how many."""

@@ -38,7 +38,7 @@ from scripts.bench.memory import Peak
 from scripts.bench.report import against_target, as_json_option, percentiles, show
 from scripts.bench.store import Cluster, a_cluster
 from scripts.bench.system import BenchFailed
-from scripts.bench.writers import Load, write
+from scripts.bench.writers import Background
 
 LEAST_PER_SECOND: Final = 20_000
 SLOWEST_PROOF_MS: Final = 10.0
@@ -185,16 +185,13 @@ def written(cluster: Cluster, settings: Settings, options: dict[str, Any]) -> di
     """Events a second of the same writers, with a sealing worker and without; who begins changes."""
     url = cluster.store("written")
     rates: dict[str, list[float]] = {"without": [], "with": []}
-    load = Load(
-        kind="authorizations", url=url, writers=options["writers"], seconds=options["seconds"]
-    )
     for number in range(options["rounds"]):
         for which in ("with", "without") if number % 2 else ("without", "with"):
             if which == "with":
                 with a_sealing_worker(url, settings):
-                    rates[which].append(write(load).per_second)
+                    rates[which].append(rate(url, options))
             else:
-                rates[which].append(write(load).per_second)
+                rates[which].append(rate(url, options))
     if not all(rates["without"]):
         raise BenchFailed("the writers wrote nothing in their time; give them more --seconds")
     shares = [a / b for a, b in zip(rates["with"], rates["without"], strict=True)]
@@ -204,6 +201,14 @@ def written(cluster: Cluster, settings: Settings, options: dict[str, Any]) -> di
         "rounds": {name: [round(each) for each in it] for name, it in rates.items()},
         "share": round(statistics.median(shares), 3),
     }
+
+
+def rate(url: str, options: dict[str, Any]) -> float:
+    """Events a second of so many writers, from when all are at it."""
+    background = Background(url, options["writers"])
+    with background.writing():
+        time.sleep(options["seconds"])
+    return background.per_second
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.http import API_VERSION, Route
+from api.http import API_VERSION, JSON, Route
 from api.schemas import ErrorOut, HealthOut
 from api.versions import VERSIONS
 from infrastructure.webhooks.signatures import SIGNATURE_HEADERS
@@ -188,7 +188,8 @@ def _headers(route: Route) -> list[dict[str, Any]]:
 
 def _responses(route: Route) -> dict[str, Any]:
     responses = {
-        str(status): _response(_meaning(status), model) for status, model in route.answers.items()
+        str(status): _response(_meaning(status), model, route.media_type)
+        for status, model in route.answers.items()
     }
     for status, meaning in (route.errors or ERRORS).items():
         if route.is_command or status not in COMMANDS_ONLY:
@@ -209,9 +210,9 @@ def _meaning(status: int) -> str:
     }[status]
 
 
-def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
+def _response(description: str, model: type[BaseModel], media_type: str = JSON) -> dict[str, Any]:
     schema = {"$ref": REFERENCE.format(model=model.__name__)}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+    return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
 def _told(kind: str, model: type[BaseModel]) -> dict[str, Any]:

@@ -232,6 +232,18 @@ class IntentStateConflict(DomainError):
         self.status = status
 
 
+class CheckpointNotFound(NotFound):
+    """Nothing was signed yet."""
+
+    code = "checkpoint_not_found"
+
+
+class PositionNotFound(NotFound):
+    """No signed checkpoint covers so much of the log."""
+
+    code = "position_not_found"
+
+
 class KeyAlreadyClaimed(Exception):
     """The idempotency key was claimed by another request, perhaps a moment ago. Never told as such:
     the caller looks the claim up and replays, waits or refuses."""

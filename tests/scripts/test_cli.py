@@ -59,6 +59,12 @@ EVERY_COMMAND: tuple[list[str], ...] = (
     ["projections", "quarantine"],
     ["projections", "retry"],
     ["operations"],
+    ["checkpoint"],
+    ["checkpoint", "list"],
+    ["checkpoint", "keys"],
+    ["checkpoint", "rotate"],
+    ["checkpoint", "cosign"],
+    ["history"],
 )
 
 

@@ -189,7 +189,10 @@ def remove_folders_of_killed_runs() -> None:
     """A run that was killed could not stop its server."""
     for folder in Path(tempfile.gettempdir()).glob(f"{RUN_FOLDER_PREFIX}*"):
         pid = folder.name.removeprefix(RUN_FOLDER_PREFIX).partition("-")[0]
-        is_ours = folder.stat().st_uid == os.geteuid()
+        try:
+            is_ours = folder.stat().st_uid == os.geteuid()
+        except FileNotFoundError:  # another run that begins was faster
+            continue
         if is_ours and pid.isdecimal() and not processes.command_line(int(pid)):
             EmbeddedPostgres(folder / "postgres", durable=False).remove()
             shutil.rmtree(folder, ignore_errors=True)

@@ -41,9 +41,8 @@ from api.stripe_dialect import STRIPE, tells_what_was_deleted
 from domain.commands import Mode
 from domain.errors import WebhookEndpointDisabled
 from domain.ids import Prefix, encode
-from domain.intents import claimed_by
 from domain.ledger import Settled
-from domain.records import ClaimKey, StoredAnswer
+from domain.records import ClaimKey, StoredAnswer, claimed_by
 from infrastructure.api_keys import Scope
 from infrastructure.webhooks.endpoints import BY_MERCHANT, Endpoint
 from infrastructure.webhooks.queue import DeliveryQueue

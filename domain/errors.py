@@ -123,6 +123,12 @@ class RefundNotFound(NotFound):
     code = "refund_not_found"
 
 
+class DisputeNotFound(NotFound):
+    """There is no such dispute for this merchant in this mode."""
+
+    code = "dispute_not_found"
+
+
 class OrderNotFound(NotFound):
     """No payment was ever asked for under this order id."""
 

@@ -31,6 +31,11 @@ class Prefix(StrEnum):
     PAYMENT_METHOD = "pm_"
     INTENT = "pi_"
     EVENT = "evt_"
+    DISPUTE = "dp_"
+    SUBSCRIPTION = "sub_"
+    SUBSCRIPTION_ITEM = "si_"
+    INVOICE = "in_"
+    TEST_CLOCK = "clock_"
 
 
 class MalformedId(ValueError):

@@ -150,6 +150,15 @@ class ForgetPersonalData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RespondToDispute:
+    """The bank is to be told what the merchant answered. `kind`: evidence, or acceptance."""
+
+    dispute_id: UUID
+    kind: str
+    bank_dispute_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContinueCall:
     """The call has its outcome, and what follows by itself is outstanding in its place, leased to us
     for `lease_seconds`; raises LeaseLost when it is not ours to end."""
@@ -172,4 +181,5 @@ Record = (
     | ForgetCard
     | KeepPersonalData
     | ForgetPersonalData
+    | RespondToDispute
 )

@@ -8,6 +8,7 @@ from domain.ports import Answers, Clock, Ids
 from infrastructure import fault_points
 from infrastructure.api_keys import ApiKeys
 from infrastructure.bank.client import BankClient
+from infrastructure.bank.disputes import BankDisputesOverHTTP
 from infrastructure.bank.driver import BankDriver
 from infrastructure.bank.records import BankRecordsOverHTTP, Pace
 from infrastructure.bank_calls import PostgresBankCalls
@@ -39,6 +40,7 @@ class Services:
     rate_limiter: RateLimiter
     cards: StoredCards
     store_secrets: StoreSecrets
+    bank_client: BankClient
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -65,9 +67,10 @@ def build_services(
     pool = open_pool(settings.database_url, size=connections)
     vault_keys = settings.vault_keys or keys_kept_in(settings.data_dir)
     vault = FernetVault(vault_keys)
+    bank_client = BankClient(settings.bank_url, connections=bank_connections)
     ledger = PostgresPaymentLedger(
         pool,
-        bank=_driver(settings, clock, bank_connections),
+        bank=_driver(settings, clock, bank_client),
         bank_calls=PostgresBankCalls(pool, quiet_seconds=settings.quiet_seconds),
         clock=clock,
         ids=ids,
@@ -89,14 +92,15 @@ def build_services(
         rate_limiter=RateLimiter(windows),
         cards=StoredCards(pool, vault, store_secrets),
         store_secrets=store_secrets,
+        bank_client=bank_client,
     )
     answers.read_from(services)
     return services
 
 
-def _driver(settings: Settings, clock: Clock, connections: int) -> BankDriver:
+def _driver(settings: Settings, clock: Clock, client: BankClient) -> BankDriver:
     return BankDriver(
-        BankClient(settings.bank_url, connections=connections),
+        client,
         clock,
         profile=settings.bank_profile,
         timeout_seconds=settings.bank_timeout_seconds,
@@ -111,6 +115,13 @@ def bank_records(
         BankClient(services.settings.bank_url, connections=MOST_AT_ONCE),
         Pace(rate_per_second, services.clock, stopping.wait),
         timeout_seconds=services.settings.bank_timeout_seconds,
+    )
+
+
+def bank_disputes(services: Services) -> BankDisputesOverHTTP:
+    """What the bank in use tells of disputes, and is told."""
+    return BankDisputesOverHTTP(
+        services.bank_client, timeout_seconds=services.settings.bank_timeout_seconds
     )
 
 

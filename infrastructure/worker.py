@@ -28,11 +28,12 @@ from domain.ids import Prefix, encode
 from domain.ledger import Reply, Settled
 from domain.records import BankCall
 from infrastructure.database import UNAVAILABLE
+from infrastructure.dispute_desk import DisputeDesk
 from infrastructure.fault_points import reached
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.reconciliation_schedule import ReconciliationSchedule
-from infrastructure.services import Services
+from infrastructure.services import Services, bank_disputes
 from infrastructure.vault import VaultKeyUnusable
 from projections.receipts import Receipts
 
@@ -41,6 +42,7 @@ POLL_SECONDS: Final = 0.5
 SWEEP_SECONDS: Final = 600.0
 EXPIRY_SECONDS: Final = 2.0
 EXPIRIES_AT_ONCE: Final = 8
+DISPUTES_SECONDS: Final = 2.0
 # The bank's clock may be a little behind ours, and its word is the one that counts.
 EXPIRY_GRACE: Final = timedelta(seconds=5)
 
@@ -64,7 +66,9 @@ class Worker:
         self._busy: set[Future[None]] = set()
         self._expiring: set[UUID] = set()
         self._next_sweep = self._next_expiry = 0.0
+        self._next_disputes = 0.0
         self._reconciling: Future[None] | None = None
+        self._disputing: Future[None] | None = None
         self._schedule = ReconciliationSchedule(services, self._stopping, Cause(actor=ACTOR))
 
     def stop(self) -> None:
@@ -81,12 +85,14 @@ class Worker:
             ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as callers,
             ThreadPoolExecutor(EXPIRIES_AT_ONCE, thread_name_prefix="expiry") as sweepers,
             ThreadPoolExecutor(1, thread_name_prefix="reconciliation") as reconciler,
+            ThreadPoolExecutor(1, thread_name_prefix="disputes") as desk,
         ):
             while not self._stopping.is_set():
                 self._guarded(self._sweep_if_due)
                 self._guarded(partial(self._expire_if_due, sweepers))
                 self._guarded(partial(self.take_up, callers))
                 self._reconcile_if_due(reconciler)
+                self._work_on_disputes_if_due(desk)
                 self._stopping.wait(POLL_SECONDS)
         following.join()
 
@@ -170,6 +176,22 @@ class Worker:
         is_at_it = self._reconciling is not None and not self._reconciling.done()
         if not is_at_it and self._schedule.is_due_to_look():
             self._reconciling = executor.submit(self._guarded, self._schedule.reconcile_if_due)
+
+    def _work_on_disputes_if_due(self, executor: ThreadPoolExecutor) -> None:
+        now = self._services.clock.monotonic()
+        is_at_it = self._disputing is not None and not self._disputing.done()
+        if is_at_it or now < self._next_disputes:
+            return
+        self._next_disputes = now + DISPUTES_SECONDS
+        self._disputing = executor.submit(self._guarded, self.work_on_disputes)
+
+    def work_on_disputes(self) -> int:
+        """What the bank tells of disputes, and what it is to be told, where it has any; how much."""
+        services = self._services
+        if not services.ledger.bank.capabilities.disputes:
+            return 0
+        bank = bank_disputes(services)
+        return DisputeDesk(services.pool, services.ledger, bank, Cause(actor=ACTOR)).work()
 
     def _deadline(self) -> float:
         """When a call that is begun now has to be done; well within its lease."""

@@ -25,12 +25,15 @@ NAME: Final[LiteralString] = "api_events"
 VERSION: Final = 1
 
 # Those that are never published yet, and may be asked for.
-OF_OTHERS: Final = frozenset(
-    {"charge.dispute.created", "customer.subscription.created", "invoice.payment_succeeded"}
-)
+OF_OTHERS: Final = frozenset({"customer.subscription.created", "invoice.payment_succeeded"})
 CANCELED: Final = "payment_intent.canceled"
 TYPES: Final = OF_OTHERS | {
     "charge.captured",
+    "charge.dispute.closed",
+    "charge.dispute.created",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.updated",
     "charge.expired",
     "charge.failed",
     "charge.refunded",
@@ -123,6 +126,20 @@ def _of_refund(event: Payment.Event) -> tuple[str, ...]:
             return ("refund.succeeded", "charge.refunded")
         case Payment.RefundDeclined():
             return ("refund.failed",)
+        case _:
+            return _of_dispute(event)
+
+
+def _of_dispute(event: Payment.Event) -> tuple[str, ...]:
+    match event:
+        case Payment.DisputeOpened():
+            return ("charge.dispute.created", "charge.dispute.funds_withdrawn")
+        case Payment.DisputeEvidenceGiven():
+            return ("charge.dispute.updated",)
+        case Payment.DisputeWon():
+            return ("charge.dispute.closed", "charge.dispute.funds_reinstated")
+        case Payment.DisputeLost() | Payment.DisputeAccepted():
+            return ("charge.dispute.closed",)
         case _:
             return ()
 

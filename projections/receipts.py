@@ -91,6 +91,15 @@ def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
         case Payment.ReviewResolved():
             receipt["reviews"] = []
             receipt.pop("differences", None)
+        case Payment.DisputeOpened():
+            receipt["disputes"] = [*receipt.get("disputes", []), event.dispute_id]
+        case (
+            Payment.DisputeEvidenceGiven()
+            | Payment.DisputeAccepted()
+            | Payment.DisputeWon()
+            | Payment.DisputeLost()
+        ):
+            pass  # how a dispute stands is its own document's to say
         case _:
             raise AssertionError(f"an event that receipts do not know: {event}")
 

@@ -8,6 +8,7 @@ from projections.balances import Balances
 from projections.changes import ReadModel
 from projections.customer_records import CustomerRecords
 from projections.customers import Customers
+from projections.disputes import Disputes
 from projections.operations import Operations
 from projections.payment_intents import Intents
 from projections.payment_methods import Methods
@@ -29,6 +30,7 @@ class InlineProjection(ReadModel, Protocol):
 INLINE: Final[tuple[InlineProjection, ...]] = (
     Receipts(),
     Refunds(),
+    Disputes(),
     Intents(),
     Methods(),
     CustomerRecords(),

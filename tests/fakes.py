@@ -61,6 +61,7 @@ from domain.records import (
     KeepCard,
     KeepPersonalData,
     Record,
+    RespondToDispute,
     StoredAnswer,
     TakeOrderSlot,
 )
@@ -597,6 +598,7 @@ class Tables:
     refunds: dict[UUID, list[refunds_model.Document]] = field(default_factory=dict)
     cards: dict[UUID, KeepCard] = field(default_factory=dict)
     personal: dict[UUID, KeepPersonalData] = field(default_factory=dict)
+    responses: list[RespondToDispute] = field(default_factory=list)
 
     def copy(self) -> "Tables":
         """Another, in which rows can be added and deleted without a trace in this one."""
@@ -611,6 +613,7 @@ class Tables:
             refunds=dict(self.refunds),
             cards=dict(self.cards),
             personal=dict(self.personal),
+            responses=list(self.responses),
         )
 
 
@@ -683,7 +686,8 @@ class InMemoryStore:
 
 
 def _keep_or_forget(
-    draft: Tables, record: KeepCard | ForgetCard | KeepPersonalData | ForgetPersonalData
+    draft: Tables,
+    record: KeepCard | ForgetCard | KeepPersonalData | ForgetPersonalData | RespondToDispute,
 ) -> None:
     """What is apart from the log."""
     match record:
@@ -698,6 +702,8 @@ def _keep_or_forget(
             draft.personal[owner] = record
         case ForgetPersonalData(owner=owner):
             draft.personal.pop(owner, None)
+        case RespondToDispute():
+            draft.responses.append(record)
 
 
 def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot) -> None:

@@ -22,7 +22,7 @@ from infrastructure import histories, personal_data
 from infrastructure.api_keys import Scope
 from infrastructure.histories import Logged, as_of
 from infrastructure.projections.reading import wait_until_current
-from projections import receipts, refunds
+from projections import disputes, receipts, refunds
 from projections.api_events import ApiEvents
 
 FAMILY: Final = "payments"
@@ -133,14 +133,24 @@ class _Then:
                 return objects.payment_method(METHODS.fold(history), personal)
             case "customer":
                 return objects.customer(CUSTOMERS.fold(history), personal)
-            case "refund":
-                refund_id = history[-1].refund_id
-                found = {each["id"]: each for each in refunds.fold(history)}
-                return objects.refund(found[refund_id])
-            case "charge":
-                return self._reader.charges([receipts.fold(history)])[0]
             case _:
-                return objects.payment(receipts.fold(history))
+                return self._of_payment(row["type"], history, whole[row["version"] - 1].event)
+
+    def _of_payment(self, kind: str, history: Sequence[Any], event: Any) -> Document:
+        """What is told of by a payment's own history: it, a refund or a dispute of it."""
+        if kind.startswith("refund."):
+            found = {each["id"]: each for each in refunds.fold(history)}
+            return objects.refund(found[event.refund_id])
+        if kind.startswith("charge.dispute."):
+            return self._dispute(history, event.dispute_id)
+        if kind.startswith("charge."):
+            return self._reader.charges([receipts.fold(history)])[0]
+        return objects.payment(receipts.fold(history))
+
+    def _dispute(self, history: Sequence[Any], dispute_id: str) -> Document:
+        """A dispute, with what was said on it as it is known now."""
+        found = {each["id"]: each for each in disputes.fold(history)}
+        return self._reader.disputes([found[dispute_id]])[0]
 
     def _intent(self, history: Sequence[Any], moment: Logged) -> Document:
         """An intent, told of by its own history or by that of a payment that it made."""

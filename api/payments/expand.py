@@ -15,6 +15,7 @@ KINDS: Final[Mapping[Prefix, str]] = {
     Prefix.PAYMENT_METHOD: "payment_method",
     Prefix.CHARGE: "charge",
     Prefix.INTENT: "payment_intent",
+    Prefix.DISPUTE: "dispute",
 }
 # Which fields of which objects are references, and to what.
 REFERENCES: Final[Mapping[str, Mapping[str, Prefix]]] = {
@@ -25,9 +26,11 @@ REFERENCES: Final[Mapping[str, Mapping[str, Prefix]]] = {
     },
     "charge": {
         "customer": Prefix.CUSTOMER,
+        "dispute": Prefix.DISPUTE,
         "payment_intent": Prefix.INTENT,
         "payment_method": Prefix.PAYMENT_METHOD,
     },
+    "dispute": {"charge": Prefix.CHARGE, "payment_intent": Prefix.INTENT},
     "refund": {"charge": Prefix.CHARGE, "payment_intent": Prefix.INTENT},
     "payment_method": {"customer": Prefix.CUSTOMER},
 }
@@ -63,6 +66,7 @@ def expanded(
                 Prefix.PAYMENT_METHOD: reader.payment_method,
                 Prefix.INTENT: reader.intent,
                 Prefix.CHARGE: reader.charge,
+                Prefix.DISPUTE: reader.dispute,
             }
             known[public_id] = find[prefix](public_id)
         return dict(known[public_id])

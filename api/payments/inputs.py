@@ -22,8 +22,10 @@ from api.fields import (
     metadata,
 )
 from api.lists import PageQuery
+from api.payments.dispute_objects import EVIDENCE_FIELDS
 from domain.errors import (
     CustomerNotFound,
+    DisputeNotFound,
     EventNotFound,
     IntentNotFound,
     NotFound,
@@ -36,6 +38,7 @@ from projections.api_events import TYPES
 DEEPEST_EXPANSION: Final = 4
 MOST_EXPANSIONS: Final = 20
 LONGEST_TEXT: Final = 500
+LONGEST_EVIDENCE: Final = 150_000
 TRUTHS: Final = {"true": True, "false": False}
 
 
@@ -368,6 +371,40 @@ class ChargesQuery(ListQuery):
     payment_intent: Text | None = None
 
 
+# --- disputes -----------------------------------------------------------------------------------
+
+
+def _evidence(value: Any) -> Any:
+    """Texts by the names that there are; an empty one unsets."""
+    if not isinstance(value, dict):
+        raise PydanticCustomError("evidence", "must be an object of texts")
+    for name, text in value.items():
+        if name not in EVIDENCE_FIELDS:
+            raise PydanticCustomError("evidence", "has a field that there is none of")
+        if not (text is None or isinstance(text, str)):
+            raise PydanticCustomError("evidence", "must be an object of texts")
+    if sum(len(text or "") for text in value.values()) > LONGEST_EVIDENCE:
+        raise PydanticCustomError("evidence", f"may have at most {LONGEST_EVIDENCE} characters")
+    return {name: text or None for name, text in value.items()}
+
+
+class DisputeChange(Expandable):
+    """What is said on a dispute; with `submit`, to the bank."""
+
+    evidence: Annotated[dict[str, str | None], BeforeValidator(_evidence)] = Field(
+        default_factory=dict
+    )
+    metadata: MetadataChange = None
+    submit: Truth = False
+
+
+class DisputesQuery(ListQuery):
+    """Which disputes."""
+
+    charge: Text | None = None
+    payment_intent: Text | None = None
+
+
 class SearchQuery(Expandable):
     """What is sought: `field:'value'` and the like, joined by AND or by OR."""
 
@@ -430,6 +467,7 @@ NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
     Prefix.INTENT: (IntentNotFound, "There is no such payment intent."),
     Prefix.CHARGE: (PaymentNotFound, "There is no such charge."),
     Prefix.EVENT: (EventNotFound, "There is no such event."),
+    Prefix.DISPUTE: (DisputeNotFound, "There is no such dispute."),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from api import unguessable
-from api.payments import objects
+from api.payments import dispute_objects, objects
 from api.payments.inputs import missing, uuid_of
 from domain.commands import Tenant
 from domain.ids import Prefix, decode
@@ -15,6 +15,7 @@ from infrastructure import personal_data
 from infrastructure.services import Services
 from infrastructure.shards import shard_of
 from projections.customer_records import CustomerRecords
+from projections.disputes import Disputes
 from projections.documents import Documents
 from projections.pages import Page
 from projections.payment_intents import Intents
@@ -27,6 +28,7 @@ INTENTS: Final = Intents()
 METHODS: Final = Methods()
 CUSTOMERS: Final = CustomerRecords()
 RECEIPTS: Final = Receipts()
+DISPUTES: Final = Disputes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class Reader:
         if not found:
             raise missing(Prefix.CHARGE, param)
         return self.charges(list(found.values()))[0]
+
+    def dispute(self, public_id: str, param: str | None = None) -> Document:
+        """A dispute. Raises DisputeNotFound."""
+        record = self.record(DISPUTES, Prefix.DISPUTE, public_id, param)
+        return self.disputes([record])[0]
 
     def record(
         self, model: Documents, prefix: Prefix, public_id: str, param: str | None = None
@@ -130,6 +137,14 @@ class Reader:
         return [
             objects.charge(receipt, mode, self.receipt_url(receipt["payment_id"]))
             for receipt in receipts
+        ]
+
+    def disputes(self, records: Sequence[Document]) -> list[Document]:
+        """The disputes of these records."""
+        evidence, now = self._personal(Prefix.DISPUTE, records), self.services.clock.now()
+        return [
+            dispute_objects.dispute(record, evidence.get(record["id"], {}), now)
+            for record in records
         ]
 
     def receipts(self, payment_ids: Sequence[UUID]) -> dict[UUID, Document]:

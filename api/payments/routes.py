@@ -4,7 +4,7 @@ from typing import Final
 
 from api.http import Answer, Call, Route, json_answer
 from api.moments import moment
-from api.payments import charges, customers, events, intents, methods, outputs, searches
+from api.payments import charges, customers, disputes, events, intents, methods, outputs, searches
 from api.payments.inputs import BalanceQuery
 from api.schemas import BalanceOut
 from infrastructure.api_keys import Scope
@@ -17,7 +17,7 @@ BALANCES: Final = Balances()
 
 
 def get_balance(call: Call, query: BalanceQuery) -> Answer:
-    """What is held, captured and refunded, by currency."""
+    """What is held, captured, refunded and disputed, by currency."""
     as_of = None if query.as_of is None else moment(query.as_of)
     pool, tenant = call.services.pool, call.tenant
     wait_until_current(pool, BALANCES.name, merchant_id=tenant.merchant_id, mode=tenant.mode.value)
@@ -31,6 +31,7 @@ ROUTES: Final = (
     *methods.ROUTES,
     *intents.ROUTES,
     *charges.ROUTES,
+    *disputes.ROUTES,
     *searches.ROUTES,
     *events.ROUTES,
     Route(

@@ -119,6 +119,29 @@ class ChargeList(ListOut):
     data: list[ChargeOut]
 
 
+class DisputeOut(StripeShaped):
+    """A payment that its cardholder says was not right."""
+
+    id: Annotated[str, Field(pattern=r"^dp_[0-9a-z]{26}$")]
+    object: Literal["dispute"]
+    amount: Minor
+    charge: str
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    evidence: dict[str, str | None]
+    evidence_details: dict[str, int | bool | None]
+    payment_intent: str | None
+    reason: str
+    status: Literal["needs_response", "under_review", "won", "lost"]
+    created: int
+    metadata: Metadata
+
+
+class DisputeList(ListOut):
+    """A page of disputes."""
+
+    data: list[DisputeOut]
+
+
 class EventDataOut(StripeShaped):
     """What an event is about, as it stood then; and what changed, where that is told."""
 

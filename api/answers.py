@@ -6,7 +6,7 @@ from typing import Final
 from api.async_family import outputs as async_family
 from api.async_family import routes as async_routes
 from api.gateway import outputs as gateway
-from api.payments import intents
+from api.payments import intents, subscriptions
 from api.payments.reading import Reader
 from domain.payment import Payment
 from domain.records import BankCall, StoredAnswer
@@ -34,6 +34,9 @@ class FamilyAnswers:
             case intents.FAMILY | intents.CREATED:
                 assert self._services is not None, "a process has told where to read"
                 return intents.settled(Reader(self._services, call.tenant), history, call)
+            case subscriptions.CREATED | subscriptions.PAID:
+                assert self._services is not None, "a process has told where to read"
+                return subscriptions.settled(self._services, history, call)
             case async_routes.FAMILY:
                 return async_family.settled(history, call)
             case family if family == WORKER_FAMILY:

@@ -99,6 +99,12 @@ class CurrencyUnsupported(DomainError):
     code = "currency_unsupported"
 
 
+class CardsOnFileUnsupported(DomainError):
+    """The bank in use takes no card without its CVC, which is not kept."""
+
+    code = "cards_on_file_unsupported"
+
+
 class CardRefused(DomainError):
     """The number or the expiry is no good, which needs no bank to tell."""
 
@@ -181,6 +187,36 @@ class IntentStateConflict(DomainError):
     def __init__(self, message: str, *, status: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class SubscriptionNotFound(NotFound):
+    """There is no such subscription for this merchant in this mode."""
+
+    code = "subscription_not_found"
+
+
+class SubscriptionStateConflict(DomainError):
+    """The subscription has ended, or it is not time."""
+
+    refusal = Refusal.CONFLICT
+
+
+class InvoiceNotFound(NotFound):
+    """There is no such invoice for this merchant in this mode."""
+
+    code = "invoice_not_found"
+
+
+class InvoiceStateConflict(DomainError):
+    """The invoice is paid or void, or being paid."""
+
+    refusal = Refusal.CONFLICT
+
+
+class TestClockNotFound(NotFound):
+    """There is no such clock for this merchant in test mode."""
+
+    code = "test_clock_not_found"
 
 
 class KeyAlreadyClaimed(Exception):

@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import Protocol
 
+from domain.billing import Billing, RetryTerms
 from domain.ports import Answers, Clock, Ids
 from infrastructure import fault_points
 from infrastructure.api_keys import ApiKeys
@@ -22,7 +23,9 @@ from infrastructure.reconciliation_runs import ReconciliationRuns
 from infrastructure.settings import Settings
 from infrastructure.store_secrets import StoreSecrets
 from infrastructure.stored_cards import StoredCards
+from infrastructure.test_clocks import TestClocks
 from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
+from infrastructure.wallet import StoredWallet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,9 @@ class Services:
     cards: StoredCards
     store_secrets: StoreSecrets
     bank_client: BankClient
+    billing: Billing
+    wallet: StoredWallet
+    test_clocks: TestClocks
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -80,6 +86,9 @@ def build_services(
     )
     store_secrets = StoreSecrets(pool, vault)
     windows = RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+    cards = StoredCards(pool, vault, store_secrets)
+    billing = Billing(ledger, _retries(settings))
+    ledger.follow = billing.follow
     services = Services(
         settings=settings,
         clock=clock,
@@ -90,12 +99,20 @@ def build_services(
         idempotency_keys=IdempotencyKeys(pool),
         fingerprints=Fingerprints(vault_keys),
         rate_limiter=RateLimiter(windows),
-        cards=StoredCards(pool, vault, store_secrets),
+        cards=cards,
         store_secrets=store_secrets,
         bank_client=bank_client,
+        billing=billing,
+        wallet=StoredWallet(ledger, cards),
+        test_clocks=TestClocks(pool),
     )
     answers.read_from(services)
     return services
+
+
+def _retries(settings: Settings) -> RetryTerms:
+    cancels = settings.after_invoice_retries == "cancel"
+    return RetryTerms(days=settings.invoice_retry_days, cancels=cancels)
 
 
 def _driver(settings: Settings, clock: Clock, client: BankClient) -> BankDriver:

@@ -50,6 +50,8 @@ class Settings:
     async_delay_ms: int
     request_deadline_seconds: float
     reconcile_every_hours: float
+    invoice_retry_days: tuple[int, ...]
+    after_invoice_retries: str
     vault_keys: tuple[str, ...]
     checkpoint_key: str | None
     rate_limit_per_minute: int
@@ -192,6 +194,12 @@ def _read(reader: _Reader) -> Settings:
         async_delay_ms=reader.integer("ASYNC_DELAY", 2000, 0, 3_600_000),
         request_deadline_seconds=reader.seconds("REQUEST_DEADLINE_SECONDS", 10.0, 1.0, 25.0),
         reconcile_every_hours=reader.hours("RECONCILE_EVERY_HOURS", 24.0, 0.0, 8760.0),
+        invoice_retry_days=reader.parsed(
+            "INVOICE_RETRY_DAYS", (1, 3, 5, 7), _days, "up to 10 rising numbers of days, as 1,3,5,7"
+        ),
+        after_invoice_retries=reader.choice(
+            "AFTER_INVOICE_RETRIES", "cancel", ("cancel", "past_due")
+        ),
         vault_keys=_list(reader, "VAULT_KEYS"),
         checkpoint_key=reader.text("CHECKPOINT_KEY"),
         rate_limit_per_minute=reader.integer("RATE_LIMIT_PER_MINUTE", 1000, 0, 10**9),
@@ -238,6 +246,14 @@ def _fault_point(text: str) -> tuple[str, int] | None:
     if not name or int(number) < 1:
         raise ValueError(text)
     return name, int(number)
+
+
+def _days(text: str) -> tuple[int, ...]:
+    """Days after the first time, each later than the one before, within a year."""
+    days = tuple(int(part) for part in text.split(","))
+    if len(days) > 10 or list(days) != sorted(set(days)) or not 1 <= days[0] <= days[-1] <= 365:
+        raise ValueError(text)
+    return days
 
 
 def _header_text(reader: _Reader, name: str) -> str | None:

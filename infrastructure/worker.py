@@ -27,6 +27,7 @@ from domain.errors import (
 from domain.ids import Prefix, encode
 from domain.ledger import Reply, Settled
 from domain.records import BankCall
+from infrastructure.billing_desk import BillingDesk
 from infrastructure.database import UNAVAILABLE
 from infrastructure.dispute_desk import DisputeDesk
 from infrastructure.fault_points import reached
@@ -69,6 +70,7 @@ class Worker:
         self._next_disputes = 0.0
         self._reconciling: Future[None] | None = None
         self._disputing: Future[None] | None = None
+        self._billing: Future[None] | None = None
         self._schedule = ReconciliationSchedule(services, self._stopping, Cause(actor=ACTOR))
 
     def stop(self) -> None:
@@ -86,6 +88,7 @@ class Worker:
             ThreadPoolExecutor(EXPIRIES_AT_ONCE, thread_name_prefix="expiry") as sweepers,
             ThreadPoolExecutor(1, thread_name_prefix="reconciliation") as reconciler,
             ThreadPoolExecutor(1, thread_name_prefix="disputes") as desk,
+            ThreadPoolExecutor(1, thread_name_prefix="billing") as biller,
         ):
             while not self._stopping.is_set():
                 self._guarded(self._sweep_if_due)
@@ -93,6 +96,7 @@ class Worker:
                 self._guarded(partial(self.take_up, callers))
                 self._reconcile_if_due(reconciler)
                 self._work_on_disputes_if_due(desk)
+                self._bill_if_due(biller)
                 self._stopping.wait(POLL_SECONDS)
         following.join()
 
@@ -192,6 +196,25 @@ class Worker:
             return 0
         bank = bank_disputes(services)
         return DisputeDesk(services.pool, services.ledger, bank, Cause(actor=ACTOR)).work()
+
+    def _bill_if_due(self, executor: ThreadPoolExecutor) -> None:
+        if self._billing is None or self._billing.done():
+            self._billing = executor.submit(self._guarded, self.bill)
+
+    def bill(self) -> int:
+        """What falls due of subscriptions; how many steps that were."""
+        services = self._services
+        desk = BillingDesk(
+            pool=services.pool,
+            billing=services.billing,
+            wallet=services.wallet,
+            clocks=services.test_clocks,
+            clock=services.clock,
+            cause=Cause(actor=ACTOR),
+            audience=Audience(family=WORKER_FAMILY),
+            call_seconds=services.settings.worker_call_seconds,
+        )
+        return desk.work()
 
     def _deadline(self) -> float:
         """When a call that is begun now has to be done; well within its lease."""

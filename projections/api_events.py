@@ -15,19 +15,19 @@ from psycopg import Connection
 
 from domain.commands import Tenant
 from domain.customer import Customer
+from domain.invoice import Invoice
 from domain.payment import CaptureMethod, Payment
 from domain.payment_intent import PaymentIntent
 from domain.payment_method import PaymentMethod
+from domain.subscription import Subscription
 from projections.changes import PAYMENT, Change, Origin, Write, columns
 from projections.pages import Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "api_events"
 VERSION: Final = 1
 
-# Those that are never published yet, and may be asked for.
-OF_OTHERS: Final = frozenset({"customer.subscription.created", "invoice.payment_succeeded"})
 CANCELED: Final = "payment_intent.canceled"
-TYPES: Final = OF_OTHERS | {
+TYPES: Final = {
     "charge.captured",
     "charge.dispute.closed",
     "charge.dispute.created",
@@ -40,7 +40,15 @@ TYPES: Final = OF_OTHERS | {
     "charge.succeeded",
     "customer.created",
     "customer.deleted",
+    "customer.subscription.created",
+    "customer.subscription.deleted",
+    "customer.subscription.updated",
     "customer.updated",
+    "invoice.created",
+    "invoice.paid",
+    "invoice.payment_failed",
+    "invoice.payment_succeeded",
+    "invoice.voided",
     "payment.authorized",
     "payment.expired",
     "payment.failed",
@@ -75,12 +83,24 @@ OF_THINGS: Final[Mapping[type[Event], tuple[str, ...]]] = {
     Customer.Created: ("customer.created",),
     Customer.Updated: ("customer.updated",),
     Customer.Deleted: ("customer.deleted",),
+    Subscription.Created: ("customer.subscription.created",),
+    Subscription.Updated: ("customer.subscription.updated",),
+    Subscription.Activated: ("customer.subscription.updated",),
+    Subscription.WentPastDue: ("customer.subscription.updated",),
+    Subscription.Expired: ("customer.subscription.updated",),
+    Subscription.Canceled: ("customer.subscription.deleted",),
+    Invoice.Created: ("invoice.created",),
+    Invoice.AttemptFailed: ("invoice.payment_failed",),
+    Invoice.Paid: ("invoice.paid", "invoice.payment_succeeded"),
+    Invoice.Voided: ("invoice.voided",),
 }
 
 
 def published(first: Event, event: Event) -> tuple[str, ...]:
     """What an event of the log is told as: types of published events, perhaps none. `first`: of the
     same aggregate."""
+    if isinstance(event, Subscription.PeriodBegun):
+        return () if event.number == 0 else ("customer.subscription.updated",)
     if not isinstance(first, Payment.AuthorizationRequested):
         return OF_THINGS.get(type(event), ())
     return _of_payment(
@@ -162,6 +182,8 @@ class ApiEvents:
         "payment_intent",
         "payment_method",
         "customer",
+        "subscription",
+        "invoice",
     )
     migration: LiteralString = "0005_intents.sql"
 

@@ -9,11 +9,13 @@ from projections.changes import ReadModel
 from projections.customer_records import CustomerRecords
 from projections.customers import Customers
 from projections.disputes import Disputes
+from projections.invoices import Invoices
 from projections.operations import Operations
 from projections.payment_intents import Intents
 from projections.payment_methods import Methods
 from projections.receipts import Receipts
 from projections.refunds import Refunds
+from projections.subscriptions import Subscriptions
 
 
 class InlineProjection(ReadModel, Protocol):
@@ -34,6 +36,8 @@ INLINE: Final[tuple[InlineProjection, ...]] = (
     Intents(),
     Methods(),
     CustomerRecords(),
+    Subscriptions(),
+    Invoices(),
 )
 FOLLOWING: Final[tuple[ReadModel, ...]] = (
     Balances(),

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from api.http import API_VERSION, Answer, Call, Route, json_answer
 from api.lists import asked_page, told_page
-from api.payments import objects
+from api.payments import billing_objects, objects
 from api.payments.expand import expanded
 from api.payments.inputs import EventsQuery, ExpandQuery, missing, uuid_of
-from api.payments.reading import CUSTOMERS, INTENTS, METHODS, Reader
+from api.payments.reading import CUSTOMERS, INTENTS, INVOICES, METHODS, SUBSCRIPTIONS, Reader
 from api.payments.schemas import EventList, EventOut
 from domain.commands import Mode
 from domain.ids import Prefix, decode, encode
@@ -126,7 +126,12 @@ class _Then:
         logged = whole[: row["version"] - (1 if before else 0)]
         history = [each.event for each in logged]
         personal = self._personal.get(row["aggregate_id"], {})
+        if row["type"].startswith("customer.subscription."):
+            told = history if before else as_of(whole, logged[-1])
+            return billing_objects.subscription(SUBSCRIPTIONS.fold(told))
         match row["type"].partition(".")[0]:
+            case "invoice":
+                return billing_objects.invoice(INVOICES.fold(history))
             case "payment_intent":
                 return self._intent(history, logged[-1])
             case "payment_method":

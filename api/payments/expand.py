@@ -16,6 +16,8 @@ KINDS: Final[Mapping[Prefix, str]] = {
     Prefix.CHARGE: "charge",
     Prefix.INTENT: "payment_intent",
     Prefix.DISPUTE: "dispute",
+    Prefix.SUBSCRIPTION: "subscription",
+    Prefix.INVOICE: "invoice",
 }
 # Which fields of which objects are references, and to what.
 REFERENCES: Final[Mapping[str, Mapping[str, Prefix]]] = {
@@ -33,6 +35,18 @@ REFERENCES: Final[Mapping[str, Mapping[str, Prefix]]] = {
     "dispute": {"charge": Prefix.CHARGE, "payment_intent": Prefix.INTENT},
     "refund": {"charge": Prefix.CHARGE, "payment_intent": Prefix.INTENT},
     "payment_method": {"customer": Prefix.CUSTOMER},
+    "subscription": {
+        "customer": Prefix.CUSTOMER,
+        "default_payment_method": Prefix.PAYMENT_METHOD,
+        "latest_invoice": Prefix.INVOICE,
+    },
+    "invoice": {
+        "charge": Prefix.CHARGE,
+        "customer": Prefix.CUSTOMER,
+        "default_payment_method": Prefix.PAYMENT_METHOD,
+        "payment_intent": Prefix.INTENT,
+        "subscription": Prefix.SUBSCRIPTION,
+    },
 }
 
 
@@ -67,6 +81,8 @@ def expanded(
                 Prefix.INTENT: reader.intent,
                 Prefix.CHARGE: reader.charge,
                 Prefix.DISPUTE: reader.dispute,
+                Prefix.SUBSCRIPTION: reader.subscription,
+                Prefix.INVOICE: reader.invoice,
             }
             known[public_id] = find[prefix](public_id)
         return dict(known[public_id])

@@ -28,9 +28,12 @@ from domain.errors import (
     DisputeNotFound,
     EventNotFound,
     IntentNotFound,
+    InvoiceNotFound,
     NotFound,
     PaymentMethodNotFound,
     PaymentNotFound,
+    SubscriptionNotFound,
+    TestClockNotFound,
 )
 from domain.ids import MalformedId, Prefix, decode
 from projections.api_events import TYPES
@@ -55,7 +58,7 @@ def _truth(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """A list, also where a form has it by index."""
     if isinstance(value, dict) and value and all(name.isdigit() for name in value):
         return [value[name] for name in sorted(value, key=int)]
@@ -63,7 +66,7 @@ def _listed(value: Any) -> Any:
 
 
 def _expansions(value: Any) -> Any:
-    value = _listed(value)
+    value = listed(value)
     if isinstance(value, list) and all(isinstance(path, str) for path in value):
         if len(value) > MOST_EXPANSIONS:
             raise PydanticCustomError("expand", f"takes at most {MOST_EXPANSIONS} references")
@@ -85,7 +88,7 @@ Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 TextOrNone = Annotated[Text | None, BeforeValidator(_or_none)]
 Expand = Annotated[list[str], BeforeValidator(_expansions)]
 Anything = Annotated[Any, Field(description="Accepted, and without effect.")]
-Texts = Annotated[list[str], BeforeValidator(_listed)]
+Texts = Annotated[list[str], BeforeValidator(listed)]
 
 
 MetadataChange = Annotated[
@@ -142,6 +145,7 @@ class CustomerInput(Expandable):
     address: AddressOrNone = None
     description: TextOrNone = None
     metadata: MetadataChange = None
+    test_clock: TextOrNone = None
 
     def personal(self, before: Mapping[str, Any]) -> dict[str, Any]:
         """Who it is, after what is set here was changed."""
@@ -434,7 +438,7 @@ class EventsQuery(ListQuery):
     """Which events: of a type, or of several."""
 
     type: EventType | None = None
-    types: Annotated[list[EventType], BeforeValidator(_listed), Field(max_length=20)] = Field(
+    types: Annotated[list[EventType], BeforeValidator(listed), Field(max_length=20)] = Field(
         default_factory=list
     )
 
@@ -468,6 +472,9 @@ NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
     Prefix.CHARGE: (PaymentNotFound, "There is no such charge."),
     Prefix.EVENT: (EventNotFound, "There is no such event."),
     Prefix.DISPUTE: (DisputeNotFound, "There is no such dispute."),
+    Prefix.SUBSCRIPTION: (SubscriptionNotFound, "There is no such subscription."),
+    Prefix.INVOICE: (InvoiceNotFound, "There is no such invoice."),
+    Prefix.TEST_CLOCK: (TestClockNotFound, "There is no such test clock."),
 }
 
 

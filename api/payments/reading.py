@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from api import unguessable
-from api.payments import dispute_objects, objects
+from api.payments import billing_objects, dispute_objects, objects
 from api.payments.inputs import missing, uuid_of
 from domain.commands import Tenant
 from domain.ids import Prefix, decode
@@ -17,10 +17,12 @@ from infrastructure.shards import shard_of
 from projections.customer_records import CustomerRecords
 from projections.disputes import Disputes
 from projections.documents import Documents
+from projections.invoices import Invoices
 from projections.pages import Page
 from projections.payment_intents import Intents
 from projections.payment_methods import Methods
 from projections.receipts import Receipts
+from projections.subscriptions import Subscriptions
 
 Document = dict[str, Any]
 
@@ -29,6 +31,8 @@ METHODS: Final = Methods()
 CUSTOMERS: Final = CustomerRecords()
 RECEIPTS: Final = Receipts()
 DISPUTES: Final = Disputes()
+SUBSCRIPTIONS: Final = Subscriptions()
+INVOICES: Final = Invoices()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,15 @@ class Reader:
         """A dispute. Raises DisputeNotFound."""
         record = self.record(DISPUTES, Prefix.DISPUTE, public_id, param)
         return self.disputes([record])[0]
+
+    def subscription(self, public_id: str, param: str | None = None) -> Document:
+        """A subscription. Raises SubscriptionNotFound."""
+        record = self.record(SUBSCRIPTIONS, Prefix.SUBSCRIPTION, public_id, param)
+        return billing_objects.subscription(record)
+
+    def invoice(self, public_id: str, param: str | None = None) -> Document:
+        """An invoice. Raises InvoiceNotFound."""
+        return billing_objects.invoice(self.record(INVOICES, Prefix.INVOICE, public_id, param))
 
     def record(
         self, model: Documents, prefix: Prefix, public_id: str, param: str | None = None

@@ -4,7 +4,18 @@ from typing import Final
 
 from api.http import Answer, Call, Route, json_answer
 from api.moments import moment
-from api.payments import charges, customers, disputes, events, intents, methods, outputs, searches
+from api.payments import (
+    charges,
+    customers,
+    disputes,
+    events,
+    intents,
+    methods,
+    outputs,
+    searches,
+    subscriptions,
+    test_clocks,
+)
 from api.payments.inputs import BalanceQuery
 from api.schemas import BalanceOut
 from infrastructure.api_keys import Scope
@@ -32,6 +43,8 @@ ROUTES: Final = (
     *intents.ROUTES,
     *charges.ROUTES,
     *disputes.ROUTES,
+    *subscriptions.ROUTES,
+    *test_clocks.ROUTES,
     *searches.ROUTES,
     *events.ROUTES,
     Route(

@@ -74,7 +74,7 @@ def _notices(body: Mapping[str, Any], after: int) -> Notices | NotTold:
 
 def _notice(told: Any) -> DisputeNotice | None:
     """A notice that is one: no field is missing, and each is of its kind."""
-    if not isinstance(told, dict) or not NEEDED <= told.keys():
+    if not isinstance(told, dict) or not told.keys() >= NEEDED:
         return None
     ids = [told[name] for name in ("dispute_id", "capture_id", "capture_key")]
     position, amount, reason, status = (told[name] for name in TERMS)

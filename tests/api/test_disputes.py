@@ -110,14 +110,11 @@ def test_a_disputed_payment_cannot_be_refunded_until_it_is_won(
 
 
 @pytest.mark.parametrize(
-    ("word", "status", "available", "reinstated"),
-    [
-        ("winning_evidence", "won", 2000, ["charge.dispute.funds_reinstated"]),
-        ("losing_evidence", "lost", 0, []),
-    ],
+    ("word", "status", "available"),
+    [("winning_evidence", "won", 2000), ("losing_evidence", "lost", 0)],
 )
 def test_evidence_decides_a_dispute(
-    api: Api, merchant: Caller, word: str, status: str, available: int, reinstated: list[str]
+    api: Api, merchant: Caller, word: str, status: str, available: int
 ) -> None:
     dispute = disputed(api, merchant)
     path = f"/v1/disputes/{dispute['id']}"
@@ -136,6 +133,7 @@ def test_evidence_decides_a_dispute(
     assert balance(merchant, f"?as_of={dispute['created'] + 3600}") == balance(merchant)
     updates = ["charge.dispute.updated"] * 2
     closed = ["charge.dispute.closed"]
+    reinstated = ["charge.dispute.funds_reinstated"] if status == "won" else []
     assert events(merchant) == sorted([*WITHDRAWN, *updates, *closed, *reinstated])
     assert refusal(merchant.post(path, {"submit": True}))[0::2] == (409, "dispute_not_open")
 

@@ -633,12 +633,7 @@ class Payment(Aggregate):
         """Decides to give back what is left of the capture, or `amount_minor` of it. Raises
         PaymentStateConflict, RefundExceedsPayment, PartialAmountUnsupported."""
         self._refuse_unless_allowed(Operation.REFUND)
-        if any(dispute.keeps_the_money for dispute in self.disputes.values()):
-            raise PaymentStateConflict(
-                "The payment is disputed, and the bank has taken the money back: it cannot be "
-                "refunded as well.",
-                code="charge_disputed",
-            )
+        self._refuse_disputed()
         if self.capture_id is None:
             raise PaymentStateConflict(
                 "The bank's id of the capture is unknown, so it cannot be refunded until that is "
@@ -662,6 +657,14 @@ class Payment(Aggregate):
             metadata=dict(metadata),
             timestamp=at,
         )
+
+    def _refuse_disputed(self) -> None:
+        if any(dispute.keeps_the_money for dispute in self.disputes.values()):
+            raise PaymentStateConflict(
+                "The payment is disputed, and the bank has taken the money back: it cannot be "
+                "refunded as well.",
+                code="charge_disputed",
+            )
 
     def _refuse_unless_allowed(self, operation: Operation) -> None:
         if self.running is not None:

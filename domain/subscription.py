@@ -80,8 +80,7 @@ class Subscription(Aggregate):
     ) -> None:
         """The state after the first event, whose fields these are."""
         self.tenant = Tenant(merchant_id, Mode(mode))
-        self.customer_id = customer_id
-        self.payment_method_id = payment_method_id
+        self.customer_id, self.payment_method_id = customer_id, payment_method_id
         self.plan = Plan(
             unit=Money(unit_minor, currency),
             interval=Interval(interval),

@@ -147,12 +147,12 @@ class BillingDesk:
                 return taken
             now = rfc3339(clock.target_time)
             rows = self._rows(NEXT_BY_CLOCK, clock_id=public_id, now=now, waiting=waiting)
-            reached("clock.looked")
             if not rows:
                 self._clocks.reach(clock.id, clock.target_time)
                 return taken
             due_at = datetime.fromisoformat(rows[0]["due_at"])
             self._clocks.reach(clock.id, due_at)
+            reached("clock.reached")
             match self.take(_step(rows[0], due_at)):
                 case Taken.LATER:
                     return taken
@@ -164,7 +164,6 @@ class BillingDesk:
 
     def take(self, step: Step) -> Taken:
         """Takes one step, unless somebody was first."""
-        reached("billing.due")
         try:
             if step.kind == "invoice":
                 self._collect(step)
@@ -176,7 +175,6 @@ class BillingDesk:
         except (BankUnavailable, ConcurrentChange) as error:
             log.info("a step of billing is left for later", reason=type(error).__name__)
             return Taken.LATER
-        reached("billing.done")
         return Taken.DONE
 
     def _collect(self, step: Step) -> None:

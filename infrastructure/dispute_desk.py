@@ -98,7 +98,6 @@ class DisputeDesk:
         (row,) = self._rows(READ_UP_TO)
         before = row["position"]
         told = self._bank.notices(before)
-        reached("disputes.read")
         if isinstance(told, NotTold):
             log.warning("the bank does not tell of disputes", reason=told.reason)
             return 0
@@ -137,7 +136,6 @@ class DisputeDesk:
         except (OperationInProgress, ConcurrentChange, PaymentNotFound) as error:
             log.info("a dispute cannot be recorded yet", reason=str(error))
             return False
-        reached("disputes.recorded")
         self._execute(TAKEN_IN, position=notice.position)
         return True
 
@@ -154,7 +152,6 @@ class DisputeDesk:
         evidence = " ".join(str(each) for each in said.values())
         key = f"{encode(Prefix.DISPUTE, dispute_id)}-{kind}"
         failure = self._bank.respond(kind, bank_dispute_id, key, evidence)
-        reached("disputes.told")
         if failure is not None:
             log.warning("the bank was not told yet", dispute=bank_dispute_id, why=failure.reason)
             return False

@@ -44,9 +44,23 @@ class Services:
     cards: StoredCards
     store_secrets: StoreSecrets
     bank_client: BankClient
-    billing: Billing
-    wallet: StoredWallet
-    test_clocks: TestClocks
+
+    @property
+    def billing(self) -> Billing:
+        """The steps of subscriptions."""
+        cancels = self.settings.after_invoice_retries == "cancel"
+        retries = RetryTerms(days=self.settings.invoice_retry_days, cancels=cancels)
+        return Billing(self.ledger, retries)
+
+    @property
+    def wallet(self) -> StoredWallet:
+        """What customers left to be paid with."""
+        return StoredWallet(self.ledger, self.cards)
+
+    @property
+    def test_clocks(self) -> TestClocks:
+        """The clocks that tests move."""
+        return TestClocks(self.pool)
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -64,8 +78,7 @@ class ReadingAnswers(Answers, Protocol):
 def build_services(
     settings: Settings, *, answers: ReadingAnswers, connections: int, bank_connections: int
 ) -> Services:
-    """Wires a process. `answers` writes what settled commands are answered, which the layers above
-    know how to do."""
+    """Wires a process. `answers` writes what settled commands are answered."""
     assert settings.database_url is not None, "the caller starts the private database"
     if settings.fault_point is not None:
         fault_points.die_at(*settings.fault_point)
@@ -85,10 +98,6 @@ def build_services(
         lease_seconds=settings.lease_seconds,
     )
     store_secrets = StoreSecrets(pool, vault)
-    windows = RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
-    cards = StoredCards(pool, vault, store_secrets)
-    billing = Billing(ledger, _retries(settings))
-    ledger.follow = billing.follow
     services = Services(
         settings=settings,
         clock=clock,
@@ -98,21 +107,18 @@ def build_services(
         api_keys=ApiKeys(pool, clock, ids),
         idempotency_keys=IdempotencyKeys(pool),
         fingerprints=Fingerprints(vault_keys),
-        rate_limiter=RateLimiter(windows),
-        cards=cards,
+        rate_limiter=RateLimiter(_windows(settings, pool)),
+        cards=StoredCards(pool, vault, store_secrets),
         store_secrets=store_secrets,
         bank_client=bank_client,
-        billing=billing,
-        wallet=StoredWallet(ledger, cards),
-        test_clocks=TestClocks(pool),
     )
+    ledger.follow = services.billing.follow
     answers.read_from(services)
     return services
 
 
-def _retries(settings: Settings) -> RetryTerms:
-    cancels = settings.after_invoice_retries == "cancel"
-    return RetryTerms(days=settings.invoice_retry_days, cancels=cancels)
+def _windows(settings: Settings, pool: Pool) -> RedisWindows | PostgresWindows:
+    return RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
 
 
 def _driver(settings: Settings, clock: Clock, client: BankClient) -> BankDriver:

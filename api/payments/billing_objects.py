@@ -154,46 +154,63 @@ def _price(record: Document) -> Document:
 
 def invoice(record: Document) -> Document:
     """An invoice of one period."""
-    amount, is_paid = record["amount_minor"], record["status"] == InvoiceStatus.PAID
-    owed = 0 if is_paid or record["status"] == InvoiceStatus.VOID else amount
     payment_id = record["payment_id"]
+    return (
+        {
+            "id": record["id"],
+            "object": "invoice",
+            "attempt_count": record["attempts"],
+            "attempted": record["attempts"] > 0,
+            "auto_advance": record["due_at"] is not None,
+            "automatic_tax": NO_TAX,
+            "billing_reason": record["billing_reason"],
+            "charge": payment_id and Prefix.CHARGE + payment_id.removeprefix(Prefix.PAYMENT),
+            "collection_method": "charge_automatically",
+            "created": _unix(record["created_at"]),
+            "currency": record["currency"].lower(),
+            "customer": record["customer_id"],
+            "default_payment_method": record["payment_method_id"],
+            "default_tax_rates": [],
+            "discounts": [],
+            "effective_at": _unix(record["created_at"]),
+            "lines": _lines(record),
+            "livemode": record["mode"] == Mode.LIVE,
+            "metadata": {},
+            "next_payment_attempt": _unix(record["due_at"]),
+            "payment_intent": record["payment_intent"],
+            "period_end": _unix(record["period_end"]),
+            "period_start": _unix(record["period_start"]),
+            "test_clock": record["clock_id"],
+        }
+        | _amounts(record)
+        | _standing(record)
+        | UNUSED_OF_INVOICE
+    )
+
+
+def _amounts(record: Document) -> Document:
+    amount, is_paid = record["amount_minor"], record["status"] == InvoiceStatus.PAID
     return {
-        "id": record["id"],
-        "object": "invoice",
         "amount_due": amount,
         "amount_overpaid": 0,
         "amount_paid": amount if is_paid else 0,
-        "amount_remaining": owed,
+        "amount_remaining": amount if record["status"] == InvoiceStatus.OPEN else 0,
         "amount_shipping": 0,
-        "attempt_count": record["attempts"],
-        "attempted": record["attempts"] > 0,
-        "auto_advance": record["due_at"] is not None,
-        "automatic_tax": NO_TAX,
-        "billing_reason": record["billing_reason"],
-        "charge": payment_id and Prefix.CHARGE + payment_id.removeprefix(Prefix.PAYMENT),
-        "collection_method": "charge_automatically",
-        "created": _unix(record["created_at"]),
-        "currency": record["currency"].lower(),
-        "customer": record["customer_id"],
-        "default_payment_method": record["payment_method_id"],
-        "default_tax_rates": [],
-        "discounts": [],
-        "effective_at": _unix(record["created_at"]),
         "ending_balance": 0,
-        "lines": _lines(record),
-        "livemode": record["mode"] == Mode.LIVE,
-        "metadata": {},
-        "next_payment_attempt": _unix(record["due_at"]),
-        "paid": is_paid,
+        "starting_balance": 0,
+        "subtotal": amount,
+        "total": amount,
+    }
+
+
+def _standing(record: Document) -> Document:
+    return {
+        "paid": record["status"] == InvoiceStatus.PAID,
         "parent": {
             "quote_details": None,
             "subscription_details": {"metadata": {}, "subscription": record["subscription"]},
             "type": "subscription_details",
         },
-        "payment_intent": record["payment_intent"],
-        "period_end": _unix(record["period_end"]),
-        "period_start": _unix(record["period_start"]),
-        "starting_balance": 0,
         "status": record["status"],
         "status_transitions": {
             "finalized_at": _unix(record["created_at"]),
@@ -202,10 +219,7 @@ def invoice(record: Document) -> Document:
             "voided_at": _unix(record["voided_at"]),
         },
         "subscription": record["subscription"],
-        "subtotal": amount,
-        "test_clock": record["clock_id"],
-        "total": amount,
-    } | UNUSED_OF_INVOICE
+    }
 
 
 def _lines(record: Document) -> Document:

@@ -349,8 +349,15 @@ def test_a_strangers_things_are_not_there(api: Api, merchant: Caller) -> None:
             stranger.post(f"/v1/invoices/{invoice['id']}/pay", {}),
             stranger.get(f"/v1/invoices?starting_after={invoice['id']}"),
             stranger.get(f"{CLOCKS}/{clock}"),
+            stranger.get(f"{CLOCKS}?ending_before={clock}"),
         ]
         assert [response.status_code for response in told] == [404] * len(told)
+        moved = [
+            stranger.post(f"{CLOCKS}/{clock}/advance", {"frozen_time": START + DAY}),
+            stranger.request("DELETE", f"{CLOCKS}/{clock}"),
+            stranger.post("/v1/customers", {"test_clock": clock}),
+        ]
+        assert {response.status_code for response in moved} <= {400, 404}
         assert answered(stranger.get(f"/v1/invoices?subscription={found}"))["data"] == []
 
 

@@ -1,13 +1,15 @@
 """The port `Answers`: each settled command is answered by the family that it was asked through."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from api.async_family import outputs as async_family
 from api.async_family import routes as async_routes
 from api.gateway import outputs as gateway
-from api.payments import intents, subscriptions
+from api.payments import intents, refunds, subscriptions
 from api.payments.reading import Reader
+from domain.bank import Operation
 from domain.payment import Payment
 from domain.records import BankCall, StoredAnswer
 from infrastructure.services import Services
@@ -29,11 +31,13 @@ class FamilyAnswers:
     def settled(self, history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
         """The answer in the words of the family and the dialect that asked."""
         match call.audience.family:
+            # A refund of the gateway's was asked for before refunds had a family of their own.
+            case "gateway" | refunds.FAMILY if call.operation == Operation.REFUND:
+                return refunds.settled(history, call, partial(self._reader, call))
             case "gateway":
                 return gateway.settled(history, call)
             case intents.FAMILY | intents.CREATED:
-                assert self._services is not None, "a process has told where to read"
-                return intents.settled(Reader(self._services, call.tenant), history, call)
+                return intents.settled(self._reader(call), history, call)
             case subscriptions.CREATED | subscriptions.PAID:
                 assert self._services is not None, "a process has told where to read"
                 return subscriptions.settled(self._services, history, call)
@@ -43,3 +47,7 @@ class FamilyAnswers:
                 return NOBODY_ASKED
             case family:
                 raise AssertionError(f"nobody answers for {family}")
+
+    def _reader(self, call: BankCall) -> Reader:
+        assert self._services is not None, "a process has told where to read"
+        return Reader(self._services, call.tenant)

@@ -5,8 +5,8 @@ route · key · scope · rate limit · version · Accept · parameters · idempo
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -16,10 +16,11 @@ from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import PathConverter
 
-from api import auth, idempotent, metrics, openapi, pages
+from api import auth, idempotent, metrics, openapi, pages, receipt_pages
 from api.async_family import routes as async_family
 from api.async_family.errors import in_our_words
 from api.bodies import MAX_BODY_BYTES, read_body, read_query, too_large
+from api.crowds import SHARE_OF_COMMANDS, SHARE_OF_READS, Crowd, share
 from api.errors import (
     ApiError,
     Words,
@@ -35,10 +36,12 @@ from api.gateway import routes as gateway
 from api.http import API_VERSION, Answer, Call, Route, error_answer, json_answer
 from api.payments import routes as payments
 from api.stripe_dialect import OWN, STRIPE, dialect_of, should_retry
+from api.versions import VERSIONS, Version, spoken
 from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavailable
 from domain.ids import Prefix, encode
 from domain.ledger import Reply
 from domain.payment import rfc3339
+from infrastructure.api_keys import ApiKey
 from infrastructure.database import UNAVAILABLE
 from infrastructure.fault_points import reached
 from infrastructure.projections.reading import ModelBehind
@@ -69,14 +72,20 @@ EXPOSED_HEADERS: Final = (
 log = structlog.get_logger("api")
 
 
-def create_app(services: Services, *, threads: int, routes: Iterable[Route] = ROUTES) -> Flask:
+def create_app(
+    services: Services,
+    *,
+    threads: int,
+    routes: Iterable[Route] = ROUTES,
+    versions: Sequence[Version] = VERSIONS,
+) -> Flask:
     """The WSGI application. `threads`: how many requests the server works on at once."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # nothing redirects
     app.url_map.converters["any_text"] = _AnyText
-    gate = _Gate(services, waiting_threads=max(1, threads - RESERVED_THREADS))
+    gate = _Gate(services, threads, versions)
     for route in routes:
         endpoint = f"{route.method} {route.path}"
         app.add_url_rule(route.path, endpoint, partial(gate.serve, route), methods=[route.method])
@@ -98,18 +107,21 @@ class _AnyText(PathConverter):
 class _Gate:
     """What every request to a published route goes through."""
 
-    def __init__(self, services: Services, *, waiting_threads: int) -> None:
-        self._services = services
-        self._waiting = threading.BoundedSemaphore(waiting_threads)
+    def __init__(self, services: Services, threads: int, versions: Sequence[Version]) -> None:
+        self._services, self._versions = services, versions
+        waiting = max(1, threads - RESERVED_THREADS)
+        self._waiting = threading.BoundedSemaphore(waiting)
+        self._readers = Crowd(share(threads, SHARE_OF_READS))
+        self._commanders = Crowd(share(waiting, SHARE_OF_COMMANDS))
 
     def serve(self, route: Route, **path_parts: str) -> Response:
         """Answers one request. Raises ApiError and DomainError."""
         services = self._services
         key = auth.authenticate(request, services)
         g.key_prefix = key.prefix
-        g.allowance = auth.limit(key, services)
+        g.allowance = auth.limit(key, route, services)
         auth.authorize(key, route)
-        _check_version()
+        g.version = spoken(self._versions, request.headers.get("X-API-Version"))
         _check_accept()
         call = Call(
             services=services,
@@ -119,16 +131,21 @@ class _Gate:
             deadline=g.started_at + services.settings.request_deadline_seconds,
             path=request.path,
         )
-        if route.is_command:
-            return _response(self._command(route, call, path_parts))
-        query = _query(route, read_query(request))
+        serve = self._command if route.is_command else self._read
+        with self._one_of_the_keys(key, route):
+            return _response(g.version.told(route, serve(route, call, path_parts)))
+
+    def _read(self, route: Route, call: Call, path_parts: dict[str, str]) -> Answer:
+        query = _query(route, g.version.understood(route, read_query(request)))
         call.expand = expanded(query)
-        return _response(route.handler(call, query, **path_parts))
+        answer: Answer = route.handler(call, query, **path_parts)
+        return answer
 
     def _command(self, route: Route, call: Call, path_parts: dict[str, str]) -> Answer:
         call.query = _query(route, read_query(request))
         call.idempotency_key = _idempotency_key(required=route.needs_idempotency_key)
         value, is_text = read_body(request, route.body_types)
+        value = g.version.understood(route, value)
         model = route.body
         assert model is not None
 
@@ -143,6 +160,12 @@ class _Gate:
         if "Idempotent-Replayed" in answer.headers:
             metrics.REPLAYS.labels(route.path).inc()
         return answer
+
+    def _one_of_the_keys(self, key: ApiKey, route: Route) -> AbstractContextManager[None]:
+        """Room for one more request of this key's."""
+        if self._services.settings.rate_limit_per_minute == 0:
+            return nullcontext()
+        return (self._commanders if route.is_command else self._readers).one_more(key.key_id)
 
     @contextmanager
     def _one_of_those_that_wait(self) -> Iterator[None]:
@@ -162,16 +185,8 @@ def _begin(services: Services) -> None:
     g.started_at = services.clock.monotonic()
     g.request_id = encode(Prefix.REQUEST, services.ids.new())
     g.dialect = dialect_of(request.headers.get("Stripe-Version"))
-    g.key_prefix = g.allowance = None
+    g.key_prefix = g.allowance = g.version = None
     reached("request.received")
-
-
-def _check_version() -> None:
-    version = request.headers.get("X-API-Version", API_VERSION)
-    if version != API_VERSION:
-        raise invalid(
-            "unsupported_api_version", f"The only version is {API_VERSION}.", "X-API-Version"
-        )
 
 
 def _check_accept() -> None:
@@ -229,7 +244,7 @@ def _response(answer: Answer) -> Response:
 
 def _finish(services: Services, response: Response) -> Response:
     response.headers["Request-Id"] = g.request_id
-    response.headers["X-API-Version"] = API_VERSION
+    response.headers["X-API-Version"] = API_VERSION if g.version is None else g.version.name
     response.headers["X-Content-Type-Options"] = "nosniff"
     if g.dialect == STRIPE:
         response.headers["Stripe-Version"] = _echo("Stripe-Version")
@@ -275,6 +290,8 @@ def _log(response: Response, seconds: float) -> None:
 
 def _answer_exception(error: Exception) -> Response:
     told, dialect = _api_error(error), g.dialect
+    if request.path.startswith(receipt_pages.PATH):  # people read it
+        return _response(receipt_pages.trouble(told.status))
     words = WORDS.get(request.path.split("/", 2)[1])
     if words is not None:
         told, dialect = words(told), OWN
@@ -350,7 +367,12 @@ def _add_public_routes(app: Flask, services: Services, routes: list[Route]) -> N
             raise not_found("route_not_found", "There is no such page.")
         return _response(asset)
 
+    def receipt_page(payment_id: str) -> Response:
+        token = request.args.get("t", "")
+        return _response(receipt_pages.page(services, payment_id, token))
+
     public: dict[str, Callable[..., Response]] = {
+        f"{receipt_pages.PATH}<payment_id>": receipt_page,
         "/v1/health": health,
         "/health": health,
         "/metrics": lambda: _response(metrics.metrics(services.pool)),

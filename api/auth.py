@@ -43,14 +43,20 @@ def authorize(key: ApiKey, route: Route) -> None:
         raise _forbidden("scope_missing", f"The key lacks the scope {wanted}.")
 
 
-def limit(key: ApiKey, services: Services) -> Allowance | None:
-    """Counts the request against the key's limit. Raises ApiError when it is spent."""
-    allowance = services.rate_limiter.hit(
-        f"key:{key.key_id}", services.settings.rate_limit_per_minute
-    )
-    if allowance is not None and allowance.is_exceeded:
-        raise too_many(allowance)
-    return allowance
+def limit(key: ApiKey, route: Route, services: Services) -> Allowance | None:
+    """Counts the request against the key's limits, of which reads and commands have one each; the one of
+    which least is left. Raises ApiError when one is spent."""
+    limits = {"commands" if route.is_command else "reads": services.settings.rate_limit_per_minute}
+    if route.creates_intents:
+        limits["intents"] = services.settings.rate_limit_intents_per_minute
+    least: Allowance | None = None
+    for kind, most in limits.items():
+        allowance = services.rate_limiter.hit(f"key:{key.key_id}:{kind}", most)
+        if allowance is not None and allowance.is_exceeded:
+            raise too_many(allowance)
+        if allowance is not None and (least is None or allowance.remaining < least.remaining):
+            least = allowance
+    return least
 
 
 def allowance_headers(allowance: Allowance) -> dict[str, str]:
@@ -63,7 +69,7 @@ def allowance_headers(allowance: Allowance) -> dict[str, str]:
 
 
 def too_many(allowance: Allowance) -> ApiError:
-    """The limit is spent until the window ends."""
+    """The limit is spent, and given back second by second."""
     return ApiError(
         status=429,
         type="rate_limit_error",

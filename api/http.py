@@ -126,6 +126,7 @@ class Route:
     needs_idempotency_key: bool = False
     body_types: Sequence[str] = BODY_TYPES
     takes_publishable_keys: bool = False
+    creates_intents: bool = False  # of which there may be fewer in a minute
 
     @property
     def scopes(self) -> tuple[Scope, ...]:

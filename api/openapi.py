@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.http import API_VERSION, Route
 from api.schemas import ErrorOut, HealthOut
+from api.versions import VERSIONS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE: Final = "#/components/schemas/{model}"
@@ -170,7 +171,7 @@ def _headers(route: Route) -> list[dict[str, Any]]:
     version = {
         "name": "X-API-Version",
         "in": "header",
-        "schema": {"type": "string", "enum": [API_VERSION]},
+        "schema": {"type": "string", "enum": [version.name for version in VERSIONS]},
     }
     if not route.is_command:
         return [version]

@@ -1,6 +1,6 @@
 """The shapes of what is answered, for the OpenAPI document and for the tests that hold us to it."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -88,8 +88,8 @@ class RefundOut(Out):
     id: Annotated[str, Field(pattern=r"^(rfnd|re)_[0-9a-z]{26}$")]
     object: Literal["refund"]
     payment_id: PaymentId
-    charge: str
-    payment_intent: str | None
+    charge: str | dict[str, Any]
+    payment_intent: str | dict[str, Any] | None
     amount: Minor
     currency: str
     reason: Literal["duplicate", "fraudulent", "requested_by_customer"] | None

@@ -17,5 +17,10 @@ def client_secret(services: Services, intent_id: str) -> str:
 
 def receipt_url(services: Services, payment_id: str) -> str:
     """Where a shopper sees the receipt."""
-    token = services.store_secrets.mark(RECEIPT_TOKENS, payment_id)[:TOKEN_LENGTH]
+    token = receipt_token(services, payment_id)
     return f"{services.settings.public_url}/receipts/{payment_id}?t={token}"
+
+
+def receipt_token(services: Services, payment_id: str) -> str:
+    """What opens the page of a payment's receipt."""
+    return services.store_secrets.mark(RECEIPT_TOKENS, payment_id)[:TOKEN_LENGTH]

@@ -172,6 +172,12 @@ class EventNotFound(NotFound):
     code = "event_not_found"
 
 
+class BalanceTransactionNotFound(NotFound):
+    """There is no such balance transaction for this merchant in this mode."""
+
+    code = "balance_transaction_not_found"
+
+
 class IntentNotFound(NotFound):
     """There is no such payment intent for this merchant in this mode."""
 

@@ -36,6 +36,7 @@ class Prefix(StrEnum):
     SUBSCRIPTION_ITEM = "si_"
     INVOICE = "in_"
     TEST_CLOCK = "clock_"
+    BALANCE_TRANSACTION = "txn_"
 
 
 class MalformedId(ValueError):

@@ -79,14 +79,15 @@ class PaymentIntents:
         *records: Record,
         made: Sequence[Aggregate] = (),
     ) -> Reply:
-        """Makes an attempt. `intent`: a new one, which is recorded with it, beside `records`; as is
-        what was `made` on the way, in the same shard. Raises IntentNotFound, IntentStateConflict, CurrencyUnsupported, CardRefused, BankUnavailable."""
+        """Makes an attempt. `intent`: a new one, which is recorded with it, or as it was read a moment
+        ago. `records` are beside it, as is what was `made` on the way, in the same shard. Raises
+        IntentNotFound, IntentStateConflict, CurrencyUnsupported, CardRefused, BankUnavailable."""
         ledger, card = self._ledger, command.instrument.card
         card.check(ledger.clock.now())
         if not ledger.bank.admits():
             raise BankUnavailable("The bank is down, and nothing was begun. Ask again in a moment.")
         try:
-            payment, call = _decided(lambda: self._begun(command, intent, records, made))
+            payment, call = self._begun_on(command, intent, records, made)
         except Exception:
             ledger.bank.was_not_begun()
             raise
@@ -95,14 +96,34 @@ class PaymentIntents:
             return Pending(call=call, history=payment.history)
         return ledger.finish(payment, call, command, card=card)
 
-    def _begun(
+    def _begun_on(
         self,
         command: ConfirmIntent,
-        new: PaymentIntent | None,
+        known: PaymentIntent | None,
         records: Sequence[Record],
         made: Sequence[Aggregate],
     ) -> tuple[Payment, BankCall]:
-        intent = new or self.intent(command.intent_id, command.tenant)
+        """Begins on the intent that is known; on one that changed meanwhile as on one that is not."""
+        is_new = known is not None and bool(known.pending_events)
+        if known is not None:
+            try:
+                return self._begun(command, known, records, made)
+            except ConcurrentChange:
+                if is_new:
+                    raise
+        return _decided(
+            lambda: self._begun(
+                command, self.intent(command.intent_id, command.tenant), records, made
+            )
+        )
+
+    def _begun(
+        self,
+        command: ConfirmIntent,
+        intent: PaymentIntent,
+        records: Sequence[Record],
+        made: Sequence[Aggregate],
+    ) -> tuple[Payment, BankCall]:
         if not self._ledger.bank.capabilities.takes(intent.terms.money.currency):
             raise CurrencyUnsupported(
                 f"The bank does not take {intent.terms.money.currency}.", param="currency"
@@ -149,22 +170,25 @@ class PaymentIntents:
         command: CancelIntent,
         answer: Callable[[PaymentIntent, Payment | None], StoredAnswer],
     ) -> Reply | StoredAnswer:
-        """Gives it up; where nothing is held, without the bank, under the answer that `answer` gives.
-        Raises IntentNotFound, IntentStateConflict."""
+        """Gives it up; where nothing is held and nobody waited for, without the bank, under the answer
+        that `answer` gives. Raises IntentNotFound, IntentStateConflict."""
+        ledger = self._ledger
 
         def attempt() -> StoredAnswer | tuple[Payment, BankCall]:
             intent, payment = self._with_payment(command, command.intent_id, "cancel")
-            at = self._ledger.clock.now()
-            held = payment is not None and payment.authorization_id is not None
+            at = ledger.clock.now()
             last = None if payment is None else Attempt.of(payment)
             intent.cancel(command.reason, last, at=at)
-            if payment is None or not held:
-                stored = answer(intent, payment)
-                claims = claimed_by(command.claim, command.cause, intent.id, stored)
-                self._ledger.record((intent,), command.cause, claims)
-                return stored
-            payment.request_void(at=at)
-            return payment, self._ledger.begin(payment, command, others=(intent,))
+            if payment is not None and payment.action_url is not None:
+                payment.request_withdrawal(at=at)
+                return payment, ledger.take_over(payment, command, others=(intent,))
+            if payment is not None and payment.authorization_id is not None:
+                payment.request_void(at=at)
+                return payment, ledger.begin(payment, command, others=(intent,))
+            stored = answer(intent, payment)
+            claims = claimed_by(command.claim, command.cause, intent.id, stored)
+            ledger.record((intent,), command.cause, claims)
+            return stored
 
         begun = _decided(attempt)
         if isinstance(begun, StoredAnswer):

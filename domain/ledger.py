@@ -332,7 +332,7 @@ class PaymentLedger(Application[UUID]):
     def _await_shopper(self, payment: Payment, call: BankCall, answer: ActionRequired) -> Reply:
         """Says once that the shopper has to approve, and leaves the call to a worker, which looks again
         every few seconds; up to a day."""
-        if payment.action_url is None:
+        if payment.awaited_authorization_id is None:
             payment.require_action(
                 answer.bank_id,
                 answer.url,
@@ -365,18 +365,31 @@ class PaymentLedger(Application[UUID]):
         if not ours:  # nobody waits for its outcome: an idempotency key has its answer already
             call = replace(call, cause=replace(call.cause, idempotency_key=None))
         lease = self.lease_seconds if starts_in_seconds is None else starts_in_seconds
-        beside: list[Record] = [*records, BeginCall(call=call, lease_seconds=lease, ours=ours)]
-        if command.claim is not None:
-            assert command.cause.request_id is not None
-            beside.insert(
-                0,
-                ClaimKey(
-                    claim=command.claim,
-                    payment_id=payment.id,
-                    request_id=command.cause.request_id,
-                ),
-            )
+        begun = BeginCall(call=call, lease_seconds=lease, ours=ours)
+        beside = [*_claimed(command, payment), *records, begun]
         self.record((*others, payment), command.cause, beside)
+        return call
+
+    def take_over(
+        self, payment: Payment, command: Command, others: Sequence[Aggregate] = ()
+    ) -> BankCall:
+        """Tx 1, where a call waits for its shopper and another takes its place. A worker may be at it,
+        and is told nothing: it only looks, and cannot record what it sees any more. Raises
+        ConcurrentChange, also where it could first."""
+        waiting = self.bank_calls.outstanding(payment.id)
+        if waiting is None:
+            raise ConcurrentChange(str(payment.id))
+        call = replace(
+            self._bank_call(payment, command, card=None),
+            fence=waiting.fence + 1,
+            superseded_key=waiting.cause.idempotency_key,
+        )
+        continued = ContinueCall(call=waiting, following=call, lease_seconds=self.lease_seconds)
+        try:
+            beside = [*_claimed(command, payment), continued]
+            self.record((*others, payment), command.cause, beside)
+        except LeaseLost as error:
+            raise ConcurrentChange(str(payment.id)) from error
         return call
 
     def _bank_call(self, payment: Payment, command: Command, card: Card | None) -> BankCall:
@@ -459,6 +472,7 @@ class PaymentLedger(Application[UUID]):
             cause=call.cause,
             audience=call.audience,
             fence=call.fence + 1,
+            superseded_key=call.superseded_key,
         )
 
     def _record_payment(
@@ -513,23 +527,31 @@ def _bank_id(payment: Payment, operation: Operation) -> str | None:
         case Operation.AUTHORIZATION:
             return payment.awaited_authorization_id
         case Operation.CAPTURE | Operation.VOID:
-            return payment.authorization_id
+            return payment.authorization_id or payment.awaited_authorization_id
         case Operation.REFUND:
             return payment.capture_id
 
 
+def _claimed(command: Command, payment: Payment) -> list[Record]:
+    """The command's idempotency key, taken until there is an answer."""
+    if command.claim is None:
+        return []
+    request_id = command.cause.request_id
+    assert request_id is not None
+    return [ClaimKey(claim=command.claim, payment_id=payment.id, request_id=request_id)]
+
+
 def _ended(call: BankCall, answer: StoredAnswer) -> list[Record]:
     """The call has its outcome, and whoever asked has an answer."""
-    beside: list[Record] = [EndCall(call=call)]
-    if call.cause.idempotency_key is not None:
-        key = call.cause.idempotency_key
-        beside.append(AnswerKey(tenant=call.tenant, key=key, answer=answer))
-    return beside
+    keys = [key for key in (call.cause.idempotency_key, call.superseded_key) if key is not None]
+    answered = [AnswerKey(tenant=call.tenant, key=key, answer=answer) for key in keys]
+    return [EndCall(call=call), *answered]
 
 
 def _used_cvc(payment: Payment, call: BankCall) -> list[Record]:
     """The CVC of a card on file, which is kept for one authorization."""
-    if call.operation != Operation.AUTHORIZATION or payment.payment_method_id is None:
+    authorizes = call.operation == Operation.AUTHORIZATION or payment.is_given_up
+    if not authorizes or payment.payment_method_id is None:
         return []
     try:
         method_id = decode(Prefix.PAYMENT_METHOD, payment.payment_method_id)

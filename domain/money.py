@@ -165,6 +165,26 @@ ISO_4217: Final = frozenset(
 )
 
 
+# How many digits each currency has after the point, where it is not two.
+DIGITS: Final = dict.fromkeys(
+    (
+        *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW"),
+        *("PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"),
+    ),
+    0,
+) | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
+USUAL_DIGITS: Final = 2
+
+
+def in_words(amount_minor: int, currency: str) -> str:
+    """As people write it: 1,234.50 USD, 1,234 JPY, 1.234 KWD."""
+    digits = DIGITS.get(currency, USUAL_DIGITS)
+    whole, rest = divmod(abs(amount_minor), 10**digits)
+    sign = "-" if amount_minor < 0 else ""
+    fraction = f".{rest:0{digits}}" if digits else ""
+    return f"{sign}{whole:,}{fraction} {currency}"
+
+
 @dataclass(frozen=True, slots=True)
 class Money:
     """`amount_minor` minor units (cents, yen, fils) of `currency` (upper-case ISO 4217)."""

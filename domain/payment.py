@@ -163,6 +163,11 @@ class RunningOperation:
     refund_id: str | None = None
     on_expiry: bool = False
 
+    @classmethod
+    def authorizing(cls, amount_minor: int) -> Self:
+        """The first of every payment."""
+        return cls(operation=Operation.AUTHORIZATION, amount_minor=amount_minor, number=FIRST)
+
 
 class Payment(Aggregate):
     """One attempt to be paid: one hold, at most one capture, refunds up to what was captured."""
@@ -193,16 +198,16 @@ class Payment(Aggregate):
         self.capture_method = CaptureMethod(capture_method)
         self.test_outcome = test_outcome
         self.status = Status.PENDING
-        self.running: RunningOperation | None = RunningOperation(
-            operation=Operation.AUTHORIZATION, amount_minor=amount_minor, number=FIRST
-        )
+        self.running: RunningOperation | None = RunningOperation.authorizing(amount_minor)
         self.action_url: str | None = None
         self.awaited_authorization_id: str | None = None
+        self.is_given_up = False  # while its shopper was waited for
         self.authorization_id: str | None = None
         self.authorization_expires_at: str | None = None
         self.capture_id: str | None = None
         self.void_id: str | None = None
         self.bank_refund_ids: dict[str, str | None] = {}
+        self.refunds_metadata: dict[str, Metadata] = {}
         self.captured_minor = 0
         self.refunded_minor = 0
         self.reviews: dict[ReviewReason, datetime] = {}
@@ -342,6 +347,8 @@ class Payment(Aggregate):
         on_expiry: bool
 
         def apply(self, aggregate: Any) -> None:
+            aggregate.is_given_up |= aggregate.status is Status.PENDING
+            aggregate.action_url = None
             aggregate.running = RunningOperation(
                 operation=Operation.VOID,
                 amount_minor=aggregate.money.amount_minor,
@@ -372,13 +379,15 @@ class Payment(Aggregate):
             aggregate.running = None
 
     class VoidDeclined(Event):
-        """The hold was not released by this ask."""
+        """The hold was not released by this ask. Where there is none yet, the shopper may still make
+        one, and the authorization goes on."""
 
         TOPIC = "payment.void_declined"
         code: str
 
         def apply(self, aggregate: Any) -> None:
-            aggregate.running = None
+            first = RunningOperation.authorizing(aggregate.money.amount_minor)
+            aggregate.running = first if aggregate.status is Status.PENDING else None
 
     class RefundRequested(Event):
         """The bank is about to be asked to give `amount_minor` back."""
@@ -390,6 +399,7 @@ class Payment(Aggregate):
         metadata: Metadata
 
         def apply(self, aggregate: Any) -> None:
+            aggregate.refunds_metadata[self.refund_id] = dict(self.metadata)
             aggregate.running = RunningOperation(
                 operation=Operation.REFUND,
                 amount_minor=self.amount_minor,
@@ -420,6 +430,16 @@ class Payment(Aggregate):
 
         def apply(self, aggregate: Any) -> None:
             aggregate.running = None
+
+    class RefundUpdated(Event):
+        """Something else is said about a refund. `metadata`: all of it, as it is now."""
+
+        TOPIC = "payment.refund_updated"
+        refund_id: str
+        metadata: Metadata
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.refunds_metadata[self.refund_id] = dict(self.metadata)
 
     class ReviewNeeded(Event):
         """Something about the payment cannot be made certain by machine."""
@@ -593,15 +613,19 @@ class Payment(Aggregate):
 
     def go_on(self, bank: BankCapabilities, *, at: datetime) -> None:
         """Decides what follows by itself from what was recorded last: a hold that is to be captured
-        automatically is, and one that the bank will not capture is released."""
-        if self.capture_method is not CaptureMethod.AUTOMATIC or self.running is not None:
+        automatically is, and one that the bank will not capture is released, as is one that the
+        shopper approved after it was given up."""
+        if self.status is not Status.AUTHORIZED or self.running is not None:
             return
-        if self.status is not Status.AUTHORIZED or ReviewReason.BANK_DISAGREES in self.reviews:
-            return
-        match next(event for event in reversed(self.history) if not isinstance(event, REMARKS)):
-            case self.Authorized():
+        last = next(event for event in reversed(self.history) if not isinstance(event, REMARKS))
+        is_automatic = self.capture_method is CaptureMethod.AUTOMATIC
+        goes_on = is_automatic and ReviewReason.BANK_DISAGREES not in self.reviews
+        match last:
+            case self.Authorized() if self.is_given_up:
+                self.request_void(at=at)
+            case self.Authorized() if goes_on:
                 self.request_capture(None, bank, at=at)
-            case self.CaptureDeclined():
+            case self.CaptureDeclined() if goes_on:
                 self.request_void(at=at)
             case _:
                 pass
@@ -609,6 +633,13 @@ class Payment(Aggregate):
     def request_void(self, *, at: datetime) -> None:
         """Decides to release the hold. Raises PaymentStateConflict."""
         self._refuse_unless_allowed(Operation.VOID)
+        self.trigger_event(self.VoidRequested, on_expiry=False, timestamp=at)
+
+    def request_withdrawal(self, *, at: datetime) -> None:
+        """Decides to give up what waits for its shopper: the bank is to hold nothing, whether it has
+        approved it by now or not. Raises OperationInProgress where nothing waits."""
+        if self.action_url is None:
+            raise OperationInProgress("No shopper is waited for.")
         self.trigger_event(self.VoidRequested, on_expiry=False, timestamp=at)
 
     def request_expiry(self, *, at: datetime) -> None:
@@ -666,15 +697,28 @@ class Payment(Aggregate):
                 code="charge_disputed",
             )
 
+    def update_refund(self, refund_id: str, metadata: Metadata, *, at: datetime) -> None:
+        """Says something else about a refund. Raises OperationInProgress: while the bank is asked about
+        the payment, nothing is to come between."""
+        if dict(metadata) == self.refunds_metadata[refund_id]:
+            return
+        self._refuse_while_running()
+        self.trigger_event(
+            self.RefundUpdated, refund_id=refund_id, metadata=dict(metadata), timestamp=at
+        )
+
     def _refuse_unless_allowed(self, operation: Operation) -> None:
-        if self.running is not None:
-            raise OperationInProgress(
-                f"The payment has a pending {self.running.operation}; ask again when it is settled."
-            )
+        self._refuse_while_running()
         code = COMMANDS_BY_STATUS[operation][self.status]
         if code != ALLOWED:
             raise PaymentStateConflict(
                 f"A payment that is {self.status} does not allow a {operation}.", code=code
+            )
+
+    def _refuse_while_running(self) -> None:
+        if self.running is not None:
+            raise OperationInProgress(
+                f"The payment has a pending {self.running.operation}; ask again when it is settled."
             )
 
     # --- what the bank answered ----------------------------------------------------------------
@@ -772,7 +816,8 @@ class Payment(Aggregate):
         match answer:
             case Approved(bank_id=bank_id):
                 self.trigger_event(released, bank_void_id=bank_id, timestamp=at)
-            case AlreadyDone() if maybe_ours:
+            case AlreadyDone() if maybe_ours or self.status is Status.PENDING:
+                # What waited for its shopper can only have been refused, or given up by us.
                 self.trigger_event(released, bank_void_id=None, timestamp=at)
             case _:
                 self.trigger_event(self.VoidDeclined, code=_code_of(answer), timestamp=at)
@@ -922,6 +967,7 @@ REMARKS: Final = (
     Payment.DisputeAccepted,
     Payment.DisputeWon,
     Payment.DisputeLost,
+    Payment.RefundUpdated,
 )
 
 

@@ -44,7 +44,7 @@ ALLOWED_IN: Final[Mapping[str, frozenset[IntentStatus]]] = {
     "update": BEFORE_AN_ATTEMPT | {IntentStatus.REQUIRES_ACTION},
     "confirm": BEFORE_AN_ATTEMPT,
     "capture": frozenset({IntentStatus.REQUIRES_CAPTURE}),
-    "cancel": BEFORE_AN_ATTEMPT | {IntentStatus.REQUIRES_CAPTURE},
+    "cancel": BEFORE_AN_ATTEMPT | {IntentStatus.REQUIRES_ACTION, IntentStatus.REQUIRES_CAPTURE},
 }
 
 
@@ -170,7 +170,8 @@ class PaymentIntent(Aggregate):
             aggregate.terms = _with(aggregate.terms, payment_method_id=self.payment_method_id)
 
     class Canceled(Event):
-        """No more attempt is made; a hold, if there is one, is about to be released."""
+        """No more attempt is made; a hold, if there is one, is about to be released, and what waits for
+        its shopper to be given up."""
 
         TOPIC = "payment_intent.canceled"
         cancellation_reason: str | None

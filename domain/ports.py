@@ -63,3 +63,6 @@ class BankCalls(Protocol):
     def unattended(self, payment_id: UUID) -> BankCall | None:
         """The payment's call as it stands, leased to nobody; None where somebody is at work on it,
         or where there is none. It can be ended as long as nobody takes it up."""
+
+    def outstanding(self, payment_id: UUID) -> BankCall | None:
+        """The payment's call as it stands, whoever is at work on it; None where there is none."""

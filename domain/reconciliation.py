@@ -158,10 +158,13 @@ def operations(payment: Payment) -> Sequence[Asked]:
             ask = event
         elif isinstance(event, OUTCOMES):
             assert ask is not None, "an outcome of nothing"
-            found.append(_with_outcome(payment, ask, event))
+            # Of an authorization, also where it was to be given up meanwhile, in vain.
+            asked = payment.history[0] if isinstance(event, OF_AUTHORIZATION) else ask
+            found.append(_with_outcome(payment, asked, event))
     return found
 
 
+OF_AUTHORIZATION: Final = (Payment.Authorized, Payment.AuthorizationDeclined)
 ASKS: Final = (
     Payment.AuthorizationRequested,
     Payment.CaptureRequested,

@@ -72,6 +72,8 @@ class BankCall:
     it was first put. `fence`: who holds the lease; it grows each time the call is taken up, so that
     one who lost it changes nothing. `sealed_card`: encrypted, and gone when the bank needs it no more:
     with the row when the authorization is settled, and before that once it waits for a shopper.
+    `superseded_key`: the idempotency key of the command that this one took the call over from, which
+    has the same outcome.
     """
 
     payment_id: UUID
@@ -88,6 +90,7 @@ class BankCall:
     reached: bool = False
     age_seconds: float = field(default=0.0, compare=False)
     fence: int = 1
+    superseded_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +162,18 @@ class RespondToDispute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EraseLater:
+    """All that is known of a deleted customer is erased once more, after so long at the latest."""
+
+    customer_id: UUID
+    tenant: Tenant
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContinueCall:
-    """The call has its outcome, and what follows by itself is outstanding in its place, leased to us
-    for `lease_seconds`; raises LeaseLost when it is not ours to end."""
+    """The call has its outcome or is given up, and what follows is outstanding in its place, leased to
+    us for `lease_seconds`; raises LeaseLost when somebody took it up meanwhile."""
 
     call: BankCall
     following: BankCall
@@ -182,4 +194,5 @@ Record = (
     | KeepPersonalData
     | ForgetPersonalData
     | RespondToDispute
+    | EraseLater
 )

@@ -78,7 +78,7 @@ class _Resolution:
 
     def record(self) -> None:
         payment, found = self._payment, self._found
-        if payment.running is not None:
+        while payment.running is not None:  # once more, where what was to be given up was not
             self._settle(payment.running)
         if payment.status != found.status:
             self._catch_up()

@@ -1,22 +1,23 @@
 """API keys: who asks, for which merchant, in which mode, and what they may.
 
 A key is shown once and stored as a SHA-256 digest: it has 190 bits of its own, so no slower hash is
-called for, and a look-up by digest compares nothing that could be timed.
+called for. It is looked up by the digest, which nobody can steer, and compared in constant time.
 """
 
 import hashlib
+import hmac
 import secrets
 import string
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, LiteralString
 
 from cachetools import TTLCache
-from psycopg import errors
+from psycopg import Connection, errors
 
 from domain.commands import Mode, Tenant
 from domain.ids import Prefix, encode
@@ -30,6 +31,8 @@ DEMO_MERCHANT: Final = "demo"
 # A revocation is felt within this on every process.
 REMEMBERED_SECONDS: Final = 0.5
 REMEMBERED_KEYS: Final = 10_000
+# When a key was last used is known to this, and written down no more often.
+LAST_USED: Final = timedelta(minutes=1)
 
 
 class Scope(StrEnum):
@@ -93,7 +96,7 @@ class ApiKeys:
     """The tables of merchants and keys."""
 
     FIND: LiteralString = """
-        SELECT k.key_id, k.prefix, k.merchant_id, m.name AS merchant, k.mode, k.type, k.scopes,
+        SELECT k.key_id, k.digest, k.prefix, k.merchant_id, m.name AS merchant, k.mode, k.type, k.scopes,
                k.created_at, k.expires_at, k.revoked_at, k.last_used_at,
                m.suspended_at IS NOT NULL AS is_suspended
         FROM api_keys k JOIN merchants m USING (merchant_id)
@@ -102,7 +105,7 @@ class ApiKeys:
     """
     USED: LiteralString = """
         UPDATE api_keys SET last_used_at = %(at)s WHERE digest = %(digest)s
-          AND (last_used_at IS NULL OR last_used_at < %(at)s - interval '1 minute')
+          AND (last_used_at IS NULL OR last_used_at <= %(before)s)
     """
     ADD_MERCHANT: LiteralString = """
         INSERT INTO merchants (merchant_id, name, created_at)
@@ -119,6 +122,18 @@ class ApiKeys:
     """
     REVOKE: LiteralString = """
         UPDATE api_keys SET revoked_at = coalesce(revoked_at, %(at)s) WHERE key_id = %(key_id)s
+    """
+    TO_ROTATE: LiteralString = """
+        SELECT k.merchant_id, m.name AS merchant, k.mode, k.type, k.scopes, k.created_at,
+               k.expires_at
+        FROM api_keys k JOIN merchants m USING (merchant_id)
+        WHERE k.key_id = %(key_id)s AND k.revoked_at IS NULL
+          AND (k.expires_at IS NULL OR k.expires_at > %(at)s)
+        FOR UPDATE OF k
+    """
+    EXPIRE: LiteralString = """
+        UPDATE api_keys SET expires_at = least(coalesce(expires_at, 'infinity'), %(expires_at)s)
+        WHERE key_id = %(key_id)s
     """
     MERCHANTS: LiteralString = """
         SELECT merchant_id, name, created_at, suspended_at FROM merchants ORDER BY created_at, name
@@ -140,20 +155,27 @@ class ApiKeys:
         digest = _digest(key)
         # Not first whether, then what: its time may run out between the two.
         with self._lock, suppress(KeyError):
-            return self._remembered[digest]
+            return self._if_good(self._remembered[digest])
         found = self._fetch(digest)
         with self._lock:
             self._remembered[digest] = found
         return found
 
+    def _if_good(self, found: ApiKey | None) -> ApiKey | None:
+        return found if found is not None and found.is_good(self._clock.now()) else None
+
     def _fetch(self, digest: bytes) -> ApiKey | None:
         at = self._clock.now()
         with self._pool.connection() as connection:
             row = connection.execute(self.FIND, {"digest": digest}).fetchone()
-            if row is None or not _api_key(row).is_good(at):
+            if row is None or not hmac.compare_digest(bytes(row["digest"]), digest):
                 return None
-            connection.execute(self.USED, {"digest": digest, "at": at})
-        return _api_key(row)
+            found = self._if_good(_api_key(row))
+            last = row["last_used_at"]
+            if found is not None and (last is None or last <= at - LAST_USED):
+                parameters = {"digest": digest, "at": at, "before": at - LAST_USED}
+                connection.execute(self.USED, parameters)
+        return found
 
     def create(
         self,
@@ -165,24 +187,62 @@ class ApiKeys:
         expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
         """A new key of the merchant, which is made if new, and the only showing of it."""
-        letters = string.ascii_letters + string.digits
-        own = "".join(secrets.choice(letters) for _ in range(SECRET_LENGTH))
-        key = f"{'sk' if type is KeyType.SECRET else 'pk'}_{mode}_{own}"
-        self._add(key, merchant, mode, key_type=type, scopes=scopes, expires_at=expires_at)
+        key = _new_key(mode, type)
+        with self._pool.connection() as connection, connection.transaction():
+            self._add(
+                connection, key, merchant, mode, key_type=type, scopes=scopes, expires_at=expires_at
+            )
+        return self._shown(key), key
+
+    def rotate(self, key_id: str, *, overlap: timedelta) -> tuple[ApiKey, str]:
+        """A key in the place of this one, which is good for so long yet: of the same merchant, mode, type
+        and scopes, and for as long as this one was made for. Raises KeyUnknown, also for one that is good
+        no more."""
+        at = self._clock.now()
+        with self._pool.connection() as connection, connection.transaction():
+            old = connection.execute(self.TO_ROTATE, {"key_id": key_id, "at": at}).fetchone()
+            if old is None:
+                raise KeyUnknown(key_id)
+            mode, key_type = Mode(old["mode"]), KeyType(old["type"])
+            key = _new_key(mode, key_type)
+            expires_at = old["expires_at"] and at + (old["expires_at"] - old["created_at"])
+            self._add(
+                connection,
+                key,
+                old["merchant"],
+                mode,
+                key_type=key_type,
+                scopes=old["scopes"],
+                expires_at=expires_at,
+            )
+            connection.execute(self.EXPIRE, {"key_id": key_id, "expires_at": at + overlap})
+        return self._shown(key), key
+
+    def _shown(self, key: str) -> ApiKey:
         with self._pool.connection() as connection:
             row = connection.execute(self.FIND, {"digest": _digest(key)}).fetchone()
         assert row is not None
-        return _api_key(row), key
+        return _api_key(row)
 
     def accept(self, key: str, merchant: str) -> None:
         """Lets `key`, any text, be a secret test key of the merchant. For demos."""
-        try:
-            self._add(key, merchant, Mode.TEST, key_type=KeyType.SECRET, scopes=DEFAULT_SCOPES)
-        except errors.UniqueViolation:
-            return  # it was accepted before
+        with (
+            suppress(errors.UniqueViolation),  # it was accepted before
+            self._pool.connection() as connection,
+            connection.transaction(),
+        ):
+            self._add(
+                connection,
+                key,
+                merchant,
+                Mode.TEST,
+                key_type=KeyType.SECRET,
+                scopes=DEFAULT_SCOPES,
+            )
 
     def _add(
         self,
+        connection: Connection[Any],
         key: str,
         merchant: str,
         mode: Mode,
@@ -192,25 +252,24 @@ class ApiKeys:
         expires_at: datetime | None = None,
     ) -> None:
         at = self._clock.now()
-        with self._pool.connection() as connection, connection.transaction():
-            merchant_id = encode(Prefix.MERCHANT, self._ids.new())
-            connection.execute(
-                self.ADD_MERCHANT, {"merchant_id": merchant_id, "name": merchant, "at": at}
-            )
-            row = connection.execute(self.MERCHANT_ID, {"name": merchant}).fetchone()
-            assert row is not None
-            parameters = {
-                "key_id": encode(Prefix.KEY, self._ids.new()),
-                "digest": _digest(key),
-                "prefix": key[: min(SHOWN_LENGTH, len(key) // 2)],
-                "merchant_id": row["merchant_id"],
-                "mode": mode.value,
-                "type": key_type.value,
-                "scopes": [str(scope) for scope in scopes],
-                "at": at,
-                "expires_at": expires_at,
-            }
-            connection.execute(self.ADD, parameters)
+        merchant_id = encode(Prefix.MERCHANT, self._ids.new())
+        connection.execute(
+            self.ADD_MERCHANT, {"merchant_id": merchant_id, "name": merchant, "at": at}
+        )
+        row = connection.execute(self.MERCHANT_ID, {"name": merchant}).fetchone()
+        assert row is not None
+        parameters = {
+            "key_id": encode(Prefix.KEY, self._ids.new()),
+            "digest": _digest(key),
+            "prefix": key[: min(SHOWN_LENGTH, len(key) // 2)],
+            "merchant_id": row["merchant_id"],
+            "mode": mode.value,
+            "type": key_type.value,
+            "scopes": [str(scope) for scope in scopes],
+            "at": at,
+            "expires_at": expires_at,
+        }
+        connection.execute(self.ADD, parameters)
 
     def all(self) -> list[ApiKey]:
         """Every key, oldest first."""
@@ -244,6 +303,12 @@ class ApiKeys:
             done = connection.execute(statement, {"name": name, "at": self._clock.now()})
             if done.rowcount == 0:
                 raise MerchantUnknown(name)
+
+
+def _new_key(mode: Mode, key_type: KeyType) -> str:
+    letters = string.ascii_letters + string.digits
+    own = "".join(secrets.choice(letters) for _ in range(SECRET_LENGTH))
+    return f"{'sk' if key_type is KeyType.SECRET else 'pk'}_{mode}_{own}"
 
 
 def _digest(key: str) -> bytes:

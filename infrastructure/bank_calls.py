@@ -52,7 +52,9 @@ CONTINUE: Final[LiteralString] = """
     UPDATE bank_calls
     SET operation = %(operation)s, bank_key = %(next_key)s, sealed_card = NULL, attempts = 0,
         unanswered = 0, contradictions = 0, reached = false, in_flight = true, parked = false,
-        fence = %(next_fence)s, reason = NULL, waits_for_shopper = false, since = clock_timestamp(),
+        request_id = %(request_id)s, idempotency_key = %(idempotency_key)s, actor = %(actor)s,
+        family = %(family)s, dialect = %(dialect)s, expand = %(expand)s,
+        superseded_key = %(superseded_key)s, fence = %(next_fence)s, reason = NULL, waits_for_shopper = false, since = clock_timestamp(),
         due_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
       AND fence = %(fence)s
@@ -88,22 +90,25 @@ TAKE_DUE: Final[LiteralString] = """
         ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     )
     RETURNING payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
-              actor, family, dialect, expand, sealed_card, return_url, attempts, unanswered,
-              contradictions, reached, fence,
+              superseded_key, actor, family, dialect, expand, sealed_card, return_url, attempts,
+              unanswered, contradictions, reached, fence,
               extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
 """
-UNATTENDED: Final[LiteralString] = """
+OUTSTANDING: Final[LiteralString] = """
     SELECT payment_id, merchant_id, mode, operation, bank_key, request_id, idempotency_key,
-           actor, family, dialect, expand, sealed_card, return_url, attempts, unanswered,
-           contradictions, reached, fence,
+           superseded_key, actor, family, dialect, expand, sealed_card, return_url, attempts,
+           unanswered, contradictions, reached, fence,
            extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
     FROM bank_calls
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s
-      AND (NOT in_flight OR due_at <= clock_timestamp())
 """
+UNATTENDED: Final[LiteralString] = (
+    OUTSTANDING + " AND (NOT in_flight OR due_at <= clock_timestamp())"
+)
 IS_PENDING: Final[LiteralString] = """
     SELECT parked OR due_at <= clock_timestamp() AS pending FROM bank_calls
-    WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND idempotency_key = %(key)s
+    WHERE shard = %(shard)s AND payment_id = %(payment_id)s
+      AND (idempotency_key = %(key)s OR superseded_key = %(key)s)
 """
 
 STUCK: Final[LiteralString] = """
@@ -129,17 +134,12 @@ def begin(record: BeginCall) -> Part:
             "mode": call.tenant.mode.value,
             "operation": call.operation.value,
             "bank_key": call.bank_key,
-            "request_id": call.cause.request_id,
-            "idempotency_key": call.cause.idempotency_key,
-            "actor": call.cause.actor,
-            "family": call.audience.family,
-            "dialect": call.audience.dialect,
+            **_asked_by(call),
             "sealed_card": call.sealed_card,
             "return_url": call.return_url,
             "fence": call.fence,
             "lease_seconds": record.lease_seconds,
             "ours": record.ours,
-            "expand": list(call.audience.expand),
         },
     )
 
@@ -156,6 +156,8 @@ def go_on(record: ContinueCall) -> Part:
             "next_key": following.bank_key,
             "next_fence": following.fence,
             "lease_seconds": record.lease_seconds,
+            "superseded_key": following.superseded_key,
+            **_asked_by(following),
         },
     )
 
@@ -209,9 +211,16 @@ class PostgresBankCalls:
 
     def unattended(self, payment_id: UUID) -> BankCall | None:
         """The payment's call as it stands, unless somebody is at work on it."""
+        return self._found(UNATTENDED, payment_id)
+
+    def outstanding(self, payment_id: UUID) -> BankCall | None:
+        """The payment's call as it stands, whoever is at work on it."""
+        return self._found(OUTSTANDING, payment_id)
+
+    def _found(self, query: LiteralString, payment_id: UUID) -> BankCall | None:
         parameters = {"shard": shard_of(payment_id), "payment_id": payment_id}
         with unavailability_named(), self._pool.connection() as connection:
-            row = connection.execute(UNATTENDED, parameters).fetchone()
+            row = connection.execute(query, parameters).fetchone()
         return None if row is None else _call(row)
 
     def stuck(self) -> list[dict[str, Any]]:
@@ -227,6 +236,18 @@ def _identity(call: BankCall) -> dict[str, Any]:
         "payment_id": call.payment_id,
         "bank_key": call.bank_key,
         "fence": call.fence,
+    }
+
+
+def _asked_by(call: BankCall) -> dict[str, Any]:
+    """Why it is asked, and who will read the answer."""
+    return {
+        "request_id": call.cause.request_id,
+        "idempotency_key": call.cause.idempotency_key,
+        "actor": call.cause.actor,
+        "family": call.audience.family,
+        "dialect": call.audience.dialect,
+        "expand": list(call.audience.expand),
     }
 
 
@@ -262,4 +283,5 @@ def _call(row: dict[str, Any]) -> BankCall:
         reached=row["reached"],
         age_seconds=row["age_seconds"],
         fence=row["fence"],
+        superseded_key=row["superseded_key"],
     )

@@ -55,6 +55,7 @@ from domain.records import (
     ClaimKey,
     ContinueCall,
     EndCall,
+    EraseLater,
     ForgetCard,
     ForgetPersonalData,
     FreeOrderSlot,
@@ -490,6 +491,7 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
     KeepPersonalData: personal_data.keep,
     ForgetPersonalData: personal_data.forget,
     RespondToDispute: dispute_responses.respond,
+    EraseLater: personal_data.erase_later,
 }
 
 

@@ -3,16 +3,19 @@
 There is no second store to disagree with the log, and nothing is claimed by what was refused.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
+from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from domain.commands import Tenant
 from domain.records import AnswerKey, ClaimKey, StoredAnswer
 from infrastructure.bank_calls import IS_PENDING
 from infrastructure.database import Pool
+from infrastructure.personal_data import redacted
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part
 
@@ -21,18 +24,27 @@ KEPT_DAYS: Final = 30
 CLAIM: Final[LiteralString] = """
     INSERT INTO idempotency_keys (
         merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at,
-        status, headers, body
+        status, headers, body, tells_of_people
     ) VALUES (
         %(merchant_id)s, %(mode)s, %(key)s, %(fingerprint)s, %(request_id)s, %(payment_id)s,
-        clock_timestamp(), %(status)s, %(headers)s, %(body)s
+        clock_timestamp(), %(status)s, %(headers)s, %(body)s, %(tells_of_people)s
     )
 """
 ANSWER: Final[LiteralString] = """
-    UPDATE idempotency_keys SET status = %(status)s, headers = %(headers)s, body = %(body)s
+    UPDATE idempotency_keys SET status = %(status)s, headers = %(headers)s, body = %(body)s,
+        tells_of_people = %(tells_of_people)s
     WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
 """
 FIND: Final[LiteralString] = """
     SELECT fingerprint, payment_id, status, headers, body FROM idempotency_keys
+    WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
+"""
+THAT_TELL: Final[LiteralString] = """
+    SELECT merchant_id, mode, key, body FROM idempotency_keys
+    WHERE tells_of_people AND payment_id = ANY(%(about)s) AND status IS NOT NULL
+"""
+REDACT: Final[LiteralString] = """
+    UPDATE idempotency_keys SET body = %(body)s, tells_of_people = false
     WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
 """
 PRUNE: Final[LiteralString] = """
@@ -81,12 +93,19 @@ def answer(record: AnswerKey) -> Part:
 
 def _columns(answer: StoredAnswer | None) -> dict[str, Any]:
     if answer is None:
-        return {"status": None, "headers": None, "body": None}
+        return {"status": None, "headers": None, "body": None, "tells_of_people": False}
     return {
         "status": answer.status,
         "headers": Jsonb(dict(answer.headers)),
         "body": answer.body,
+        "tells_of_people": redacted(answer.body) != answer.body,
     }
+
+
+def redact(connection: Connection[Any], about: Sequence[UUID]) -> None:
+    """Takes who people are out of what was answered about any of these. Keys stay claimed."""
+    for row in connection.execute(THAT_TELL, {"about": list(about)}).fetchall():
+        connection.execute(REDACT, {**row, "body": redacted(bytes(row["body"]))})
 
 
 class IdempotencyKeys:

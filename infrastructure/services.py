@@ -15,9 +15,10 @@ from infrastructure.bank.records import BankRecordsOverHTTP, Pace
 from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
+from infrastructure.erasure import Erasure
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import IdempotencyKeys
-from infrastructure.rate_limiter import PostgresWindows, RateLimiter, RedisWindows
+from infrastructure.rate_limiter import PostgresWindows, RateLimiter, Windows, redis_windows
 from infrastructure.reconciliation import MOST_AT_ONCE, RATE_PER_SECOND, Reconciliation
 from infrastructure.reconciliation_runs import ReconciliationRuns
 from infrastructure.settings import Settings
@@ -61,6 +62,8 @@ class Services:
     def test_clocks(self) -> TestClocks:
         """The clocks that tests move."""
         return TestClocks(self.pool)
+
+    erasure: Erasure
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -111,14 +114,15 @@ def build_services(
         cards=StoredCards(pool, vault, store_secrets),
         store_secrets=store_secrets,
         bank_client=bank_client,
+        erasure=Erasure(pool, ledger, clock),
     )
     ledger.follow = services.billing.follow
     answers.read_from(services)
     return services
 
 
-def _windows(settings: Settings, pool: Pool) -> RedisWindows | PostgresWindows:
-    return RedisWindows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+def _windows(settings: Settings, pool: Pool) -> Windows:
+    return redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
 
 
 def _driver(settings: Settings, clock: Clock, client: BankClient) -> BankDriver:

@@ -42,6 +42,7 @@ CALLS_AT_ONCE: Final = 48
 POLL_SECONDS: Final = 0.5
 SWEEP_SECONDS: Final = 600.0
 EXPIRY_SECONDS: Final = 2.0
+ERASURE_SECONDS: Final = 10.0
 EXPIRIES_AT_ONCE: Final = 8
 DISPUTES_SECONDS: Final = 2.0
 # The bank's clock may be a little behind ours, and its word is the one that counts.
@@ -66,7 +67,7 @@ class Worker:
         self._stopping = threading.Event()
         self._busy: set[Future[None]] = set()
         self._expiring: set[UUID] = set()
-        self._next_sweep = self._next_expiry = 0.0
+        self._next_sweep = self._next_expiry = self._next_erasure = 0.0
         self._next_disputes = 0.0
         self._reconciling: Future[None] | None = None
         self._disputing: Future[None] | None = None
@@ -93,6 +94,7 @@ class Worker:
             while not self._stopping.is_set():
                 self._guarded(self._sweep_if_due)
                 self._guarded(partial(self._expire_if_due, sweepers))
+                self._guarded(self._erase_if_due)
                 self._guarded(partial(self.take_up, callers))
                 self._reconcile_if_due(reconciler)
                 self._work_on_disputes_if_due(desk)
@@ -175,6 +177,12 @@ class Worker:
                 log.info("hold past its time", payment_id=shown, outcome=outcome)
         finally:
             self._expiring.discard(payment_id)
+
+    def _erase_if_due(self) -> None:
+        now = self._services.clock.monotonic()
+        if now >= self._next_erasure:
+            self._next_erasure = now + ERASURE_SECONDS
+            self._services.erasure.carry_out_due(Cause(actor=ACTOR))
 
     def _reconcile_if_due(self, executor: ThreadPoolExecutor) -> None:
         is_at_it = self._reconciling is not None and not self._reconciling.done()

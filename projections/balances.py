@@ -47,7 +47,7 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
 
     An event is never `at` an earlier moment than the one before it, whatever the clocks said.
     """
-    hold = asked = 0
+    hold = held = asked = 0
     disputed: dict[str, int] = {}
     at = datetime.min.replace(tzinfo=UTC)
     for event in history:
@@ -56,12 +56,13 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
             case Payment.AuthorizationRequested():
                 hold = event.amount_minor
             case Payment.Authorized():
+                held = hold
                 yield Posting(version=version, at=at, held=hold)
             case Payment.CaptureRequested() | Payment.RefundRequested():
                 asked = event.amount_minor
             case Payment.Captured():
                 yield Posting(version=version, at=at, held=-hold, captured=asked)
-            case Payment.Voided() | Payment.Expired():
+            case Payment.Voided() | Payment.Expired() if held:  # or else nothing was set aside
                 yield Posting(version=version, at=at, held=-hold)
             case Payment.Refunded():
                 yield Posting(version=version, at=at, refunded=-asked)

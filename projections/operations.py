@@ -31,6 +31,7 @@ NOES: Final = (
     Payment.VoidDeclined,
     Payment.RefundDeclined,
 )
+OF_AUTHORIZATION: Final = (Payment.Authorized, Payment.AuthorizationDeclined)
 YESES: Final = (
     Payment.Authorized,
     Payment.Captured,
@@ -59,6 +60,8 @@ def steps(history: Sequence[Payment.Event]) -> Iterator[Step]:
     held = 0
     for event in history:
         outcome, code = SUCCEEDED, ""
+        if isinstance(event, OF_AUTHORIZATION):  # also where it was to be given up, in vain
+            operation, amount = Operation.AUTHORIZATION, held
         match event:
             case Payment.AuthorizationRequested():
                 amount = held = event.amount_minor

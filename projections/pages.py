@@ -1,16 +1,24 @@
 """Pages of a list: newest first, by cursor, stable while rows are added.
 
-Ids sort by time, so an id is a cursor: what is added later never moves what was seen.
+Ids sort by time, so an id is a cursor: what is added later never moves what was seen. And so a range of
+creation times is also one of ids, give or take how long it is from the one to the other: which is what
+keeps a range far back from being looked for through all that came after it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import Connection, sql
 
 from domain.commands import Tenant
+
+# Longer than any request: an id, and when what it names was created, are made in the same one.
+SLACK_SECONDS: Final = 60
+LOWER: Final = ("created_gt", "created_gte")
+UPPER: Final = ("created_lt", "created_lte")
+LATEST_MILLISECONDS: Final = (1 << 48) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +33,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageOf:
-    """How a read model is paged: its SELECT, its id, and the SQL of each filter by name."""
+    """How a read model is paged: its SELECT, its id, the SQL of each filter by name, and of what is true
+    of every row that is ever listed."""
 
     select: LiteralString
     id_column: LiteralString
     filters: Mapping[str, LiteralString]
+    always: tuple[LiteralString, ...] = ()
 
 
 def select_page(
@@ -38,12 +48,13 @@ def select_page(
     """The rows of `page`, newest first, and whether there are more beyond its far end."""
     backwards = page.before is not None
     conditions: list[LiteralString] = ["merchant_id = %(merchant_id)s", "mode = %(mode)s"]
-    conditions += [of.filters[name] for name in page.filters]
+    conditions += [*of.always, *(of.filters[name] for name in page.filters)]
     column = sql.Identifier(of.id_column)
     parts: list[sql.Composable] = [sql.SQL(condition) for condition in conditions]
-    if page.after is not None:
+    after, before = _bounds(page)
+    if after is not None:
         parts.append(sql.SQL("{} < %(after)s").format(column))
-    if page.before is not None:
+    if before is not None:
         parts.append(sql.SQL("{} > %(before)s").format(column))
     query = sql.SQL("{} WHERE {} ORDER BY {} {} LIMIT %(limit)s").format(
         sql.SQL(of.select),
@@ -54,11 +65,31 @@ def select_page(
     parameters = {
         "merchant_id": tenant.merchant_id,
         "mode": tenant.mode.value,
-        "after": page.after,
-        "before": page.before,
+        "after": after,
+        "before": before,
         "limit": page.limit + 1,
         **page.filters,
     }
     rows = connection.execute(query, parameters).fetchall()
     kept = rows[: page.limit]
     return (kept[::-1] if backwards else kept), len(rows) > page.limit
+
+
+def _bounds(page: Page) -> tuple[UUID | None, UUID | None]:
+    """Between which ids the rows are: those of the cursors, and of the times that are asked for."""
+    filters = page.filters
+    older_than = [
+        page.after,
+        *(_id_at(filters[n] + 1, SLACK_SECONDS) for n in UPPER if n in filters),
+    ]
+    newer_than = [page.before, *(_id_at(filters[n], -SLACK_SECONDS) for n in LOWER if n in filters)]
+    return (
+        min((each for each in older_than if each is not None), default=None),
+        max((each for each in newer_than if each is not None), default=None),
+    )
+
+
+def _id_at(unix_seconds: int, slack_seconds: int) -> UUID:
+    """The least id of that moment, which its first 48 bits are in milliseconds."""
+    milliseconds = (unix_seconds + slack_seconds) * 1000
+    return UUID(int=max(0, min(milliseconds, LATEST_MILLISECONDS)) << 80)

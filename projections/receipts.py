@@ -56,6 +56,7 @@ def _apply(receipt: Document, event: Payment.Event) -> None:
             _enter(receipt, Status.CAPTURED, at)
         case Payment.VoidRequested():
             receipt["pending_operation"] = "void"
+            receipt.pop("action_url", None)
         case Payment.Voided() | Payment.Expired():
             receipt["bank"]["void_id"] = event.bank_void_id
             voided = isinstance(event, Payment.Voided)
@@ -65,7 +66,7 @@ def _apply(receipt: Document, event: Payment.Event) -> None:
         case Payment.CaptureDeclined() | Payment.VoidDeclined() | Payment.RefundDeclined():
             operation = receipt["pending_operation"]
             receipt["failure"] = {"operation": operation, "code": event.code, "at": at}
-            _settle(receipt)
+            _go_on_without(receipt)
         case _:
             _apply_remark(receipt, event, at)
     receipt["updated_at"] = at
@@ -100,6 +101,8 @@ def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
             | Payment.DisputeLost()
         ):
             pass  # how a dispute stands is its own document's to say
+        case Payment.RefundUpdated():
+            pass
         case _:
             raise AssertionError(f"an event that receipts do not know: {event}")
 
@@ -152,6 +155,13 @@ def _enter(receipt: Document, status: Status, at: str) -> None:
         receipt["failure"] = None
 
 
+def _go_on_without(receipt: Document) -> None:
+    """What was asked for was not done; what waits for its shopper, and was not given up, waits on."""
+    _settle(receipt)
+    if receipt["status"] == Status.PENDING:
+        receipt |= {"pending_operation": "authorization", "pending_amount": receipt["amount"]}
+
+
 def _settle(receipt: Document) -> None:
     receipt["pending_operation"] = receipt["pending_amount"] = None
 
@@ -198,6 +208,7 @@ class Receipts:
         CREATE INDEX receipts_newest ON receipts (merchant_id, mode, payment_id);
         CREATE INDEX receipts_by_order ON receipts (merchant_id, mode, order_id, payment_id);
         CREATE INDEX receipts_by_customer ON receipts (merchant_id, mode, customer_id, payment_id);
+        CREATE INDEX receipts_by_status ON receipts (merchant_id, mode, status, payment_id);
         CREATE INDEX receipts_expiring ON receipts (expires_at)
             WHERE status = 'authorized' AND NOT pending;
         CREATE INDEX receipts_to_review ON receipts (created_at) WHERE needs_review;

@@ -27,40 +27,34 @@ def fold(history: Iterable[Payment.Event]) -> list[Document]:
     refunds: dict[str, Document] = {}
     currency, intent = "", None
     for event in history:
-        at = rfc3339(event.timestamp)
         match event:
             case Payment.AuthorizationRequested():
                 currency, intent = event.currency, event.intent_id
             case Payment.RefundRequested():
-                refunds[event.refund_id] = _first(event, currency, at)
+                refunds[event.refund_id] = _first(event, currency)
                 if intent is not None:
                     refunds[event.refund_id]["payment_intent"] = intent
             case Payment.Refunded():
-                refunds[event.refund_id] |= {
-                    "status": "succeeded",
-                    "bank_refund_id": event.bank_refund_id,
-                    "updated_at": at,
-                    "version": event.originator_version,
-                }
+                changed = {"status": "succeeded", "bank_refund_id": event.bank_refund_id}
+                refunds[event.refund_id] |= changed | _now(event)
             case Payment.RefundDeclined():
-                refunds[event.refund_id] |= {
-                    "status": "failed",
-                    "failure_code": event.code,
-                    "updated_at": at,
-                    "version": event.originator_version,
-                }
+                changed = {"status": "failed", "failure_code": event.code}
+                refunds[event.refund_id] |= changed | _now(event)
+            case Payment.RefundUpdated():
+                refunds[event.refund_id] |= {"metadata": event.metadata, **_now(event)}
             case Payment.BankIdFound(refund_id=str(refund_id)):
-                refunds[refund_id] |= {
-                    "bank_refund_id": event.bank_id,
-                    "updated_at": at,
-                    "version": event.originator_version,
-                }
+                refunds[refund_id] |= {"bank_refund_id": event.bank_id, **_now(event)}
             case _:
                 pass
     return list(refunds.values())
 
 
-def _first(event: Payment.RefundRequested, currency: str, at: str) -> Document:
+def _now(event: Payment.Event) -> Document:
+    return {"updated_at": rfc3339(event.timestamp), "version": event.originator_version}
+
+
+def _first(event: Payment.RefundRequested, currency: str) -> Document:
+    at = rfc3339(event.timestamp)
     return {
         "id": event.refund_id,
         "payment_id": encode(Prefix.PAYMENT, event.originator_id),
@@ -109,6 +103,7 @@ class Refunds:
     INDEXES: LiteralString = """
         CREATE INDEX refunds_newest ON refunds (merchant_id, mode, refund_id);
         CREATE INDEX refunds_by_payment ON refunds (payment_id, refund_id);
+        CREATE INDEX refunds_by_status ON refunds (merchant_id, mode, status, refund_id);
     """
 
     UPSERT: LiteralString = """
@@ -144,6 +139,7 @@ class Refunds:
         select="SELECT refund_id AS id, document FROM refunds",
         id_column="refund_id",
         filters={
+            "ids": "refund_id = ANY(%(ids)s)",
             "payment_id": "payment_id = %(payment_id)s",
             "status": "status = %(status)s",
             "created_gt": "created_at > to_timestamp(%(created_gt)s)",
@@ -190,6 +186,13 @@ class Refunds:
             },
         ).fetchone()
         return None if row is None else row["document"]
+
+    def by_ids(
+        self, connection: Connection[Any], tenant: Tenant, refund_ids: Sequence[UUID]
+    ) -> list[Document]:
+        """Those of these that this tenant has."""
+        wanted = Page(limit=len(refund_ids), filters={"ids": list(refund_ids)})
+        return self.page(connection, tenant, wanted)[0]
 
     def page(
         self, connection: Connection[Any], tenant: Tenant, page: Page

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final, LiteralString, Protocol
 
 from projections.api_events import ApiEvents
+from projections.balance_transactions import BalanceTransactions
 from projections.balances import Balances
 from projections.changes import ReadModel
 from projections.customer_records import CustomerRecords
@@ -41,6 +42,7 @@ INLINE: Final[tuple[InlineProjection, ...]] = (
 )
 FOLLOWING: Final[tuple[ReadModel, ...]] = (
     Balances(),
+    BalanceTransactions(),
     Customers(),
     Operations(),
     ApiEvents(),

@@ -63,6 +63,7 @@ from scripts.console import (
     shown_time,
 )
 from scripts.read_models import operations_command, projections
+from scripts.vault import vault
 
 if TYPE_CHECKING:
     from infrastructure.reconciliation_runs import Report
@@ -72,6 +73,9 @@ VERSION = "0.1.0"  # as in pyproject.toml
 WORKER_CONNECTIONS = 20
 WORKER_BANK_CONNECTIONS = 64
 LONGEST_ACTOR = 100
+# How long a key is good for beside the one in its place.
+OVERLAP_SECONDS = 24 * 3600
+MOST_OVERLAP_SECONDS = 365 * 24 * 3600
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -514,7 +518,7 @@ def operated() -> Iterator["Services"]:
 
 @main.group()
 def keys() -> None:
-    """API keys: create, list, revoke."""
+    """API keys: create, list, rotate, revoke."""
 
 
 @keys.command("create")
@@ -574,6 +578,27 @@ def keys_list(*, as_json: bool) -> None:
     with connected(settings_or_exit()) as pool:
         rows = [shown_key(record) for record in keys_in(pool).all()]
     print_rows(rows, as_json=as_json)
+
+
+@keys.command("rotate")
+@click.argument("key_id")
+@click.option(
+    "--expires-in",
+    type=click.IntRange(0, MOST_OVERLAP_SECONDS),
+    default=OVERLAP_SECONDS,
+    show_default=True,
+    help="Seconds for which the old key is good yet.",
+)
+@click.option("--json", "as_json", is_flag=True)
+def keys_rotate(key_id: str, *, expires_in: int, as_json: bool) -> None:
+    """Make a key that takes another's place, shown once, now. KEY_ID: as `keys list` shows it."""
+    with connected(settings_or_exit()) as pool:
+        try:
+            record, key = keys_in(pool).rotate(key_id, overlap=timedelta(seconds=expires_in))
+        except KeyUnknown:
+            refuse(f"there is no key {key_id} that is good", NOT_DONE)
+    shown = {**shown_key(record), "key": key}
+    click.echo(json.dumps(shown) if as_json else key)
 
 
 @keys.command("revoke")
@@ -675,6 +700,7 @@ def keygen_checkpoint() -> None:
 
 main.add_command(projections)
 main.add_command(operations_command)
+main.add_command(vault)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,15 @@ from infrastructure.embedded_postgres import EmbeddedPostgres
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TABLE: Final = Path("tests/mutants/table.toml")
-NOT_COPIED: Final = (".git", ".venv", ".data", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+NOT_COPIED: Final = (
+    ".git",
+    ".venv",
+    ".data",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    "node_modules",
+)
 SURVIVED, FAILING_ANYWAY = 1, 2
 LONGEST_SECONDS: Final = 300.0
 SERVER: Final = "TEST_DATABASE_URL"

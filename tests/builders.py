@@ -26,9 +26,12 @@ from domain.cards import Card
 from domain.commands import (
     Audience,
     AuthorizePayment,
+    CancelIntent,
     CapturePayment,
     Cause,
     Claim,
+    ConfirmIntent,
+    Instrument,
     Mode,
     RefundPayment,
     ResolvePayment,
@@ -48,6 +51,7 @@ from domain.payment import (
     Status,
     bank_key,
 )
+from domain.payment_intent import PaymentIntent, Terms
 from domain.records import BankCall
 from domain.subscription import Plan, Subscription
 
@@ -156,6 +160,25 @@ def void(payment_id: UUID, key: str | None = None, **overrides: Any) -> VoidPaym
 
 def refund(payment_id: UUID, key: str | None = None, **overrides: Any) -> RefundPayment:
     return RefundPayment(**(_carried(key, overrides) | {"payment_id": payment_id} | overrides))
+
+
+def an_intent(intent_id: UUID, **overrides: Any) -> PaymentIntent:
+    """What a merchant wants to be paid: `overrides` are of its terms."""
+    fields: dict[str, Any] = {"money": dollars(50), "metadata": {}} | overrides
+    terms = Terms(**fields)
+    return PaymentIntent.create(
+        intent_id=intent_id, tenant=a_tenant(), family="gateway", terms=terms, at=NOON
+    )
+
+
+def confirm(intent_id: UUID, key: str | None = None, **overrides: Any) -> ConfirmIntent:
+    paid_with = Instrument(method_id="pm_fake", card=a_challenged_card(), fingerprint="f")
+    fields = _carried(key, overrides) | {"intent_id": intent_id, "instrument": paid_with}
+    return ConfirmIntent(**(fields | overrides))
+
+
+def cancel(intent_id: UUID, key: str | None = None, **overrides: Any) -> CancelIntent:
+    return CancelIntent(**(_carried(key, overrides) | {"intent_id": intent_id} | overrides))
 
 
 def resolve(
@@ -276,6 +299,12 @@ class Story:
 
     def expired(self) -> Self:
         return self.asked_to_release().answered(an_approval("void_1"))
+
+    def refund_noted(self) -> Self:
+        """The merchant says something else about its refund."""
+        (refund_id, *_) = self.payment.refunds_metadata
+        self.payment.update_refund(refund_id, {"ticket": "T-10"}, at=self._next())
+        return self
 
     def refunded(self, amount_minor: int | None = None) -> Self:
         bank_id = f"ref_{self.payment.version}"

@@ -55,6 +55,7 @@ from domain.records import (
     ClaimKey,
     ContinueCall,
     EndCall,
+    EraseLater,
     ForgetCard,
     ForgetPersonalData,
     FreeOrderSlot,
@@ -86,6 +87,7 @@ HOLD_LASTS: Final = timedelta(days=7)
 KEYS_LAST: Final = timedelta(hours=24)
 CHALLENGES_LAST: Final = timedelta(hours=23)
 NOT_APPROVED: Final = "authentication_required"
+WITHDRAWN: Final = "authorization_withdrawn"
 SUCCESSES_IN_A_ROW: Final = 3
 QUIET_SECONDS: Final = 20.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -423,7 +425,9 @@ class FakeBank:
 
     def _release(self, request: BankRequest, attempt: int) -> Answer:
         assert request.bank_id is not None
-        hold = self.holds.get(request.bank_id)
+        hold, challenge = self.holds.get(request.bank_id), self.challenges.get(request.bank_id)
+        if hold is None and challenge is not None:
+            return self._withdraw(challenge, attempt)
         if hold is None:
             return _contradiction("authorization_not_found")
         if hold.ended_by is not None:
@@ -431,6 +435,13 @@ class FakeBank:
         self.deposit(hold.card_number, hold.amount_minor)
         hold.ended_by = f"void_{next(self._numbers)}"
         return Approved(bank_id=hold.ended_by)
+
+    def _withdraw(self, challenge: Challenge, attempt: int) -> Answer:
+        if self.decision(challenge) is not None:
+            return AlreadyDone(code="authorization_already_used", after_attempts=attempt)
+        challenge.decision = Declined(code=WITHDRAWN)
+        challenge.hold.ended_by = f"void_{next(self._numbers)}"
+        return Approved(bank_id=challenge.hold.ended_by)
 
     def _give_back(self, request: BankRequest, attempt: int) -> Answer:
         assert request.bank_id is not None
@@ -540,7 +551,9 @@ class FakeRecords:
         )
 
     def _void(self, bank_id: str) -> BankRecord | None:
-        held = [each for each, hold in self.bank.holds.items() if hold.ended_by == bank_id]
+        waited = {each: challenge.hold for each, challenge in self.bank.challenges.items()}
+        holds = waited | self.bank.holds
+        held = [each for each, hold in holds.items() if hold.ended_by == bank_id]
         return BankRecord(
             operation=Operation.VOID,
             bank_id=bank_id,
@@ -599,6 +612,7 @@ class Tables:
     cards: dict[UUID, KeepCard] = field(default_factory=dict)
     personal: dict[UUID, KeepPersonalData] = field(default_factory=dict)
     responses: list[RespondToDispute] = field(default_factory=list)
+    erasures: set[UUID] = field(default_factory=set)
 
     def copy(self) -> "Tables":
         """Another, in which rows can be added and deleted without a trace in this one."""
@@ -614,6 +628,7 @@ class Tables:
             cards=dict(self.cards),
             personal=dict(self.personal),
             responses=list(self.responses),
+            erasures=set(self.erasures),
         )
 
 
@@ -687,7 +702,12 @@ class InMemoryStore:
 
 def _keep_or_forget(
     draft: Tables,
-    record: KeepCard | ForgetCard | KeepPersonalData | ForgetPersonalData | RespondToDispute,
+    record: KeepCard
+    | ForgetCard
+    | KeepPersonalData
+    | ForgetPersonalData
+    | RespondToDispute
+    | EraseLater,
 ) -> None:
     """What is apart from the log."""
     match record:
@@ -704,6 +724,8 @@ def _keep_or_forget(
             draft.personal.pop(owner, None)
         case RespondToDispute():
             draft.responses.append(record)
+        case EraseLater(customer_id=customer_id):
+            draft.erasures.add(customer_id)
 
 
 def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot) -> None:
@@ -792,6 +814,11 @@ class InMemoryBankCalls:
             running = outstanding.due_at > self._store.clock.monotonic()
             return None if outstanding.in_flight and running else outstanding.call
 
+    def outstanding(self, payment_id: UUID) -> BankCall | None:
+        with self._store.lock:
+            found = self._store.tables.calls.get(payment_id)
+            return None if found is None else found.call
+
 
 class InMemoryKeys:
     """What became of idempotency keys, on an InMemoryStore."""
@@ -807,7 +834,10 @@ class InMemoryKeys:
                 return None
             answer = tables.answers.get((tenant, key))
             call = tables.calls.get(claim.payment_id)
-            ours = call is not None and call.call.cause.idempotency_key == key
+            keys = (
+                () if call is None else (call.call.cause.idempotency_key, call.call.superseded_key)
+            )
+            ours = key in keys
             pending = call is not None and ours and (call.parked or call.due_at <= now)
             return Claimed(
                 fingerprint=claim.claim.fingerprint,

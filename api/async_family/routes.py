@@ -203,6 +203,7 @@ ROUTES: Final = (
         "Say what is to be paid",
         body=AsyncIntentInput,
         answers={201: NewAsyncIntentOut},
+        creates_intents=True,
     ),
     _command(
         "PATCH",

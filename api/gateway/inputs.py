@@ -1,9 +1,9 @@
 """What the gateway family takes: JSON to commands, and nowhere else."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.errors import invalid
@@ -23,7 +23,7 @@ from api.lists import PageQuery
 from domain.card_tokens import card_of_test_token
 from domain.cards import Card
 from domain.commands import Mode
-from domain.errors import IntentNotFound, PaymentMethodNotFound, PaymentNotFound
+from domain.errors import PaymentMethodNotFound, PaymentNotFound
 from domain.ids import MalformedId, Prefix, decode
 from domain.payment import Status
 
@@ -90,71 +90,12 @@ class VoidInput(_OfPayment):
     """Release the money that is held."""
 
 
-class _NamesPayment(Strict):
-    payment_id: str | None = None
-    charge: str | None = None
-    payment_intent: str | None = None
-
-    def named(self) -> tuple[str, UUID] | None:
-        """By which field a payment, or the intent that it is an attempt of, is named, and which; None
-        for none. Raises ApiError, PaymentNotFound, IntentNotFound."""
-        fields = ("payment_id", "charge", "payment_intent")
-        given = [name for name in fields if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise invalid(
-                "invalid_param", "Give one of payment_id, charge and payment_intent.", given[1]
-            )
-        if self.payment_intent is not None:
-            return "payment_intent", intent_uuid(self.payment_intent)
-        if self.charge is not None:
-            return "charge", payment_uuid(self.charge, param="charge", prefix=Prefix.CHARGE)
-        if self.payment_id is not None:
-            return "payment_id", payment_uuid(self.payment_id, param="payment_id")
-        return None
-
-
-class RefundInput(_NamesPayment):
-    """Give money back."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {"required": ["payment_id"]},
-                {"required": ["charge"]},
-                {"required": ["payment_intent"]},
-            ]
-        }
-    )
-
-    amount: Amount | None = None
-    reason: Literal["duplicate", "fraudulent", "requested_by_customer"] | None = None
-    metadata: MetadataMap = Field(default_factory=dict)
-
-    @property
-    def by_charge(self) -> bool:
-        """Whether it is asked for in the intents' vocabulary, and so spelled `re_`."""
-        return self.payment_id is None
-
-    def payment(self) -> tuple[str, UUID]:
-        """As `named`, but that something has to be. Raises ApiError, PaymentNotFound, IntentNotFound."""
-        named = self.named()
-        if named is None:
-            raise invalid("missing_param", "payment_id is required.", "payment_id")
-        return named
-
-
 class ReceiptsQuery(PageQuery):
     """Which receipts."""
 
     order_id: Reference | None = None
     customer_id: Reference | None = None
     status: Status | None = Field(default=None, strict=False)
-
-
-class RefundsQuery(PageQuery, _NamesPayment):
-    """Which refunds."""
-
-    status: Literal["succeeded", "pending", "failed"] | None = None
 
 
 class MomentQuery(Strict):
@@ -171,17 +112,9 @@ class MomentQuery(Strict):
         return self
 
 
-def payment_uuid(text: str, *, param: str | None = None, prefix: Prefix = Prefix.PAYMENT) -> UUID:
+def payment_uuid(text: str, *, param: str | None = None) -> UUID:
     """The payment that a public id names. Raises PaymentNotFound for what is none."""
     try:
-        return decode(prefix, text)
+        return decode(Prefix.PAYMENT, text)
     except MalformedId as error:
         raise PaymentNotFound("There is no such payment.", param=param) from error
-
-
-def intent_uuid(text: str) -> UUID:
-    """The payment intent that a public id names. Raises IntentNotFound for what is none."""
-    try:
-        return decode(Prefix.INTENT, text)
-    except MalformedId as error:
-        raise IntentNotFound("There is no such payment intent.", param="payment_intent") from error

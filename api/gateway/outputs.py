@@ -1,7 +1,6 @@
 """What the gateway family answers: read models to JSON, outcomes to statuses, and nowhere else."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, ApiError, from_decline
@@ -16,7 +15,7 @@ from domain.payment import (
     ReviewReason,
 )
 from domain.records import BankCall, StoredAnswer
-from projections import receipts, refunds
+from projections import receipts
 
 Document = dict[str, Any]
 
@@ -74,26 +73,6 @@ def _failure(failure: Document | None) -> Document | None:
     return {"operation": failure["operation"], "code": code, "message": message}
 
 
-def refund(document: Document) -> Document:
-    """A refund, as it is published."""
-    suffix = document["payment_id"].removeprefix(Prefix.PAYMENT)
-    by_charge = document["id"].startswith(Prefix.CHARGE_REFUND)
-    currency = document["currency"]
-    return {
-        "id": document["id"],
-        "object": "refund",
-        "payment_id": document["payment_id"],
-        "charge": Prefix.CHARGE + suffix,
-        "payment_intent": document.get("payment_intent"),
-        "amount": document["amount"],
-        "currency": currency.lower() if by_charge else currency,
-        "reason": document["reason"],
-        "status": document["status"],
-        "created": unix_seconds(document["created_at"]),
-        "metadata": document["metadata"],
-    }
-
-
 def order(order_id: str, documents: Sequence[Document]) -> Document:
     """An order, by its payments, newest first: may it be shipped?"""
     live = [d for d in documents if d["status"] in {"pending", "authorized", "captured"}]
@@ -111,11 +90,6 @@ def order(order_id: str, documents: Sequence[Document]) -> Document:
 def _is_ok_to_ship(document: Document) -> bool:
     settled = document["pending_operation"] is None and not document["reviews"]
     return settled and document["status"] in {"authorized", "captured"}
-
-
-def unix_seconds(rfc3339: str) -> int:
-    """Whole seconds since 1970."""
-    return int(datetime.fromisoformat(rfc3339).timestamp())
 
 
 def receipt_url(payment_id: str) -> str:
@@ -136,14 +110,11 @@ def _settled(history: Sequence[Payment.Event], call: BankCall) -> Answer:
     error = _error_of(event, encode(Prefix.PAYMENT, event.originator_id))
     if error is not None:
         return error_answer(error, call.audience.dialect, call.cause.request_id)
-    return _done(history, call.operation, status=201)
+    return _done(history, status=201)
 
 
-def _done(history: Sequence[Payment.Event], operation: Operation, *, status: int) -> Answer:
-    """The receipt, or for a refund the refund, with where it is."""
-    if operation == Operation.REFUND:
-        body = refund(refunds.fold(history)[-1])
-        return json_answer(status, body, {"Location": f"/v1/refunds/{body['id']}"})
+def _done(history: Sequence[Payment.Event], *, status: int) -> Answer:
+    """The receipt, with where it is."""
     body = receipt(receipts.fold(history))
     return json_answer(status, body, {"Location": receipt_url(body["payment_id"])})
 
@@ -154,7 +125,6 @@ def _error_of(event: Payment.Event, payment_id: str) -> ApiError | None:
             Payment.AuthorizationDeclined(code=code)
             | Payment.CaptureDeclined(code=code)
             | Payment.VoidDeclined(code=code)
-            | Payment.RefundDeclined(code=code)
         ) if code == BANK_PROTOCOL_ERROR:
             return ApiError(
                 status=502,
@@ -189,7 +159,6 @@ def _conflict(code: str, message: str, payment_id: str) -> ApiError:
 
 def pending(_call: Call, history: Sequence[Payment.Event]) -> Answer:
     """Not known in time: what is certain, and where to look."""
-    operation = Operation(receipts.fold(history)["pending_operation"])
-    answer = _done(history, operation, status=202)
+    answer = _done(history, status=202)
     headers = {**answer.headers, "Retry-After": str(RETRY_AFTER_PENDING_SECONDS)}
     return Answer(status=202, body=answer.body, headers=headers)

@@ -10,41 +10,28 @@ from api.gateway.inputs import (
     CaptureInput,
     MomentQuery,
     ReceiptsQuery,
-    RefundInput,
-    RefundsQuery,
     VoidInput,
     payment_uuid,
 )
 from api.http import Answer, Call, Route, json_answer
 from api.lists import asked_page, told_page
 from api.moments import moment
-from api.schemas import OrderOut, ReceiptList, ReceiptOut, RefundList, RefundOut
-from domain.commands import AuthorizePayment, CapturePayment, RefundPayment, VoidPayment
-from domain.errors import (
-    IntentNotFound,
-    OrderNotFound,
-    PaymentNotFound,
-    PaymentStateConflict,
-    RefundNotFound,
-)
-from domain.ids import MalformedId, Prefix, decode
+from api.schemas import OrderOut, ReceiptList, ReceiptOut
+from domain.commands import AuthorizePayment, CapturePayment, VoidPayment
+from domain.errors import OrderNotFound, PaymentNotFound
 from domain.ledger import Reply
 from domain.money import Money
 from domain.payment import Payment
 from infrastructure.api_keys import Scope
 from infrastructure.shards import shard_of
-from projections import receipts, refunds
+from projections import receipts
 from projections.pages import Page
-from projections.payment_intents import Intents
 from projections.receipts import Receipts
-from projections.refunds import Refunds
 
 FAMILY: Final = "gateway"
 MAX_PAYMENTS_SHOWN: Final = 100
 
 RECEIPTS: Final = Receipts()
-REFUNDS: Final = Refunds()
-INTENTS: Final = Intents()
 
 
 # --- commands: each is asked of the ledger once, under its idempotency key ---------------------
@@ -77,25 +64,6 @@ def void(call: Call, body: VoidInput) -> Reply:
     """Releases what is held."""
     command = VoidPayment(**call.command_fields(FAMILY), payment_id=body.uuid())
     return call.services.ledger.void(command)
-
-
-def refund(call: Call, body: RefundInput) -> Reply:
-    """Gives money back."""
-    param, payment_id = body.payment()
-    if param == "payment_intent":
-        payment_id = _payment_of_intent(call, payment_id)
-    command = RefundPayment(
-        **call.command_fields(FAMILY),
-        payment_id=payment_id,
-        amount_minor=body.amount,
-        reason=body.reason,
-        metadata=body.metadata,
-        by_charge=body.by_charge,
-    )
-    try:
-        return call.services.ledger.refund(command)
-    except PaymentNotFound as error:
-        raise PaymentNotFound(error.message, param=param) from error
 
 
 # --- queries -----------------------------------------------------------------------------------
@@ -160,44 +128,6 @@ def get_order(call: Call, _query: None, *, order_id: str) -> Answer:
     return json_answer(200, outputs.order(order_id, documents))
 
 
-def get_refund(call: Call, _query: None, *, refund_id: str) -> Answer:
-    """One refund."""
-    return json_answer(200, outputs.refund(_known_refund(call, refund_id, None)))
-
-
-def list_refunds(call: Call, query: RefundsQuery) -> Answer:
-    """Refunds by payment, by status, by time."""
-    wanted: dict[str, Any] = {"status": query.status}
-    named = query.named()
-    if named is not None:
-        param, payment_id = named
-        if param == "payment_intent":
-            payment_id = _payment_of_intent(call, payment_id)
-        wanted["payment_id"] = _known_payment(call, payment_id, param)
-    page = asked_page(query, wanted, lambda text, param: _known_refund_id(call, text, param))
-    with call.services.pool.connection() as connection:
-        documents, has_more = REFUNDS.page(connection, call.tenant, page)
-    body = told_page(
-        [outputs.refund(document) for document in documents],
-        id_field="id",
-        has_more=has_more,
-        backwards=page.before is not None,
-        url=call.path,
-    )
-    return json_answer(200, body)
-
-
-def _payment_of_intent(call: Call, intent_id: UUID) -> UUID:
-    """The payment of an intent's last attempt. Raises IntentNotFound, PaymentStateConflict."""
-    with call.services.pool.connection() as connection:
-        found = INTENTS.by_ids(connection, call.tenant, [(shard_of(intent_id), intent_id)])
-    if not found:
-        raise IntentNotFound("There is no such payment intent.", param="payment_intent")
-    if not found[0]["attempts"]:
-        raise PaymentStateConflict("Nothing was paid yet.", code="payment_not_captured")
-    return decode(Prefix.PAYMENT, found[0]["attempts"][-1])
-
-
 def _known_payment_id(call: Call, text: str, param: str) -> UUID:
     return _known_payment(call, payment_uuid(text, param=param), param)
 
@@ -208,25 +138,6 @@ def _known_payment(call: Call, uuid: UUID, param: str) -> UUID:
         if RECEIPTS.by_id(connection, shard_of(uuid), uuid, call.tenant) is None:
             raise PaymentNotFound("There is no such payment.", param=param)
     return uuid
-
-
-def _known_refund_id(call: Call, text: str, param: str) -> UUID:
-    return refunds.uuid_of(_known_refund(call, text, param)["id"])
-
-
-def _known_refund(call: Call, text: str, param: str | None) -> dict[str, Any]:
-    """The refund that a public id names, in either spelling. Raises RefundNotFound."""
-    document = None
-    try:
-        uuid = refunds.uuid_of(text)
-    except MalformedId:
-        pass
-    else:
-        with call.services.pool.connection() as connection:
-            document = REFUNDS.by_id(connection, uuid, call.tenant)
-    if document is None:
-        raise RefundNotFound("There is no such refund.", param=param)
-    return document
 
 
 ROUTES: Final = (
@@ -265,36 +176,6 @@ ROUTES: Final = (
         family=FAMILY,
         answers={201: ReceiptOut, 202: ReceiptOut},
         needs_idempotency_key=True,
-    ),
-    Route(
-        method="POST",
-        path="/v1/refunds",
-        handler=refund,
-        pending=outputs.pending,
-        body=RefundInput,
-        scope=Scope.PAYMENTS_WRITE,
-        summary="Give money back",
-        family=FAMILY,
-        answers={201: RefundOut, 202: RefundOut},
-    ),
-    Route(
-        method="GET",
-        path="/v1/refunds",
-        handler=list_refunds,
-        query=RefundsQuery,
-        scope=Scope.PAYMENTS_READ,
-        summary="List refunds, newest first",
-        family=FAMILY,
-        answers={200: RefundList},
-    ),
-    Route(
-        method="GET",
-        path="/v1/refunds/<refund_id>",
-        handler=get_refund,
-        scope=Scope.PAYMENTS_READ,
-        summary="A refund",
-        family=FAMILY,
-        answers={200: RefundOut},
     ),
     Route(
         method="GET",

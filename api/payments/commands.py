@@ -7,6 +7,8 @@ from uuid import UUID
 from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.domain import Aggregate
 
+from api.errors import invalid
+from api.fields import MAX_METADATA_KEYS
 from api.http import Answer, Call, json_answer
 from api.payments.expand import expanded
 from api.payments.inputs import missing, uuid_of
@@ -69,8 +71,13 @@ def recorded(
 
 
 def set_in(before: Metadata, given: Metadata | str | None) -> dict[str, Any]:
-    """Metadata, merged: an empty text removes a key, and in the place of all of it, all keys."""
+    """Metadata, merged: an empty text removes a key, and in the place of all of it, all keys. Raises
+    ApiError where there are too many then."""
     if given == "":
         return {}
     assert not isinstance(given, str), "an empty text is the only one"
-    return {name: value for name, value in {**before, **(given or {})}.items() if value != ""}
+    merged = {name: value for name, value in {**before, **(given or {})}.items() if value != ""}
+    if len(merged) > MAX_METADATA_KEYS:
+        limit = f"metadata may have at most {MAX_METADATA_KEYS} keys, those that it has included."
+        raise invalid("invalid_param", limit, "metadata")
+    return merged

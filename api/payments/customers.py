@@ -7,7 +7,8 @@ from api.errors import invalid
 from api.http import Answer, Call, Route, json_answer
 from api.lists import asked_page, told_page
 from api.payments import objects
-from api.payments.commands import done, none_if_deleted, set_in, versioned
+from api.payments.commands import done, none_if_deleted, set_in
+from api.payments.expand import check, expanded
 from api.payments.inputs import (
     CustomerInput,
     CustomersQuery,
@@ -16,22 +17,20 @@ from api.payments.inputs import (
     missing,
     uuid_of,
 )
-from api.payments.reading import CUSTOMERS, METHODS, Reader
+from api.payments.reading import CUSTOMERS, Reader
 from api.payments.schemas import CustomerList, CustomerOut
 from api.payments.subscriptions import cancel_all_of
 from api.payments.test_clocks import clock_of
 from api.stripe_dialect import tells_what_was_deleted
 from domain.customer import Customer
-from domain.ids import Prefix, decode, encode
+from domain.ids import Prefix, encode
 from domain.ledger import Settled
-from domain.payment_method import PaymentMethod
-from domain.records import ForgetCard, ForgetPersonalData, KeepPersonalData
+from domain.records import ForgetPersonalData, KeepPersonalData
 from infrastructure import personal_data
 from infrastructure.api_keys import Scope
-from projections.pages import Page
 
 FAMILY: Final = "payments"
-MOST_METHODS: Final = 100
+KIND: Final = "customer"
 
 
 def create(call: Call, body: CustomerInput) -> Settled:
@@ -74,53 +73,39 @@ def _told(call: Call, customer: Customer, personal: dict[str, Any], *, status: i
 
 def delete(call: Call, _body: NothingInput, *, customer_id: str) -> Settled:
     """Who it is is erased for good, with their cards; their payments stay."""
+    check(KIND, call.expand)
     customer = none_if_deleted(call, Customer, Prefix.CUSTOMER, customer_id)
     cancel_all_of(call, customer_id)
-    _erase_methods(call, customer_id)
     customer.delete(at=call.services.clock.now())
     is_told = tells_what_was_deleted(call.dialect)
     body = objects.deleted("customer", customer_id) if is_told else None
-    forget = ForgetPersonalData(owner=customer.id)
-    return done(call, customer, body, forget, status=200 if is_told else 204)
-
-
-def _erase_methods(call: Call, customer_id: str) -> None:
-    """Before their customer is, so that whoever was stopped on the way can be asked again."""
-    reader, page = (
-        Reader(call.services, call.tenant),
-        Page(limit=MOST_METHODS, filters={"customer_id": customer_id}),
-    )
-    while records := reader.page(METHODS, page)[0]:
-        for record in records:
-            method = versioned(call, PaymentMethod, decode(Prefix.PAYMENT_METHOD, record["id"]))
-            assert method is not None, "what is listed is there"
-            method.erase(at=call.services.clock.now())
-            call.services.ledger.record(
-                (method,),
-                call.cause,
-                [ForgetCard(method_id=method.id), ForgetPersonalData(owner=method.id)],
-            )
+    erasure = call.services.erasure
+    gone = (ForgetPersonalData(owner=customer.id), erasure.later(customer.id, call.tenant))
+    settled = done(call, customer, body, *gone, status=200 if is_told else 204)
+    erasure.carry_out(customer.id, call.tenant, call.cause)
+    return settled
 
 
 def get(call: Call, query: ExpandQuery, *, customer_id: str) -> Answer:
     """One customer."""
-    del query  # a customer refers to nothing
-    found = Reader(call.services, call.tenant).customer(customer_id)
+    reader = Reader(call.services, call.tenant)
+    found = reader.customer(customer_id)
     if found.get("deleted") and not tells_what_was_deleted(call.dialect):
         raise missing(Prefix.CUSTOMER)
-    return json_answer(200, found)
+    return json_answer(200, expanded(found, query.expand, reader))
 
 
 def list_customers(call: Call, query: CustomersQuery) -> Answer:
     """Customers, newest first."""
     reader = Reader(call.services, call.tenant)
-    wanted: dict[str, Any] = {"is_listed": True}
+    wanted: dict[str, Any] = {}
     if query.email is not None:
         with call.services.pool.connection() as connection:
             wanted["ids"] = personal_data.with_email(connection, call.tenant, query.email)
 
     def cursor(text: str, param: str) -> UUID:
-        reader.record(CUSTOMERS, Prefix.CUSTOMER, text, param)
+        if reader.record(CUSTOMERS, Prefix.CUSTOMER, text, param)["is_deleted"]:
+            raise missing(Prefix.CUSTOMER, param)
         return uuid_of(Prefix.CUSTOMER, text, param)
 
     page = asked_page(query, wanted, cursor)
@@ -132,7 +117,7 @@ def list_customers(call: Call, query: CustomersQuery) -> Answer:
         backwards=page.before is not None,
         url=call.path,
     )
-    return json_answer(200, body)
+    return json_answer(200, expanded(body, query.expand, reader))
 
 
 ROUTES: Final = (

@@ -7,6 +7,7 @@ from api.errors import INVALID_REQUEST, ApiError
 from api.payments import objects
 from domain.bank import Operation
 from domain.payment import BANK_PROTOCOL_ERROR, REMARKS, Payment, ReviewReason
+from domain.payment_intent import IntentStatus
 from domain.records import BankCall
 
 Document = dict[str, Any]
@@ -15,7 +16,10 @@ Document = dict[str, Any]
 def declined_error(
     receipt: Document, intent: Document, call: BankCall, history: Sequence[Payment.Event]
 ) -> ApiError | None:
-    """The error that the last event is told as, or None where it is none."""
+    """The error that the last event is told as, or None where it is none: what was given up and comes to
+    nothing is what was asked for."""
+    if intent["status"] == IntentStatus.CANCELED:
+        return None
     event = next(each for each in reversed(history) if not isinstance(each, REMARKS))
     code = getattr(event, "code", None)
     if code in (BANK_PROTOCOL_ERROR, ReviewReason.BANK_DISAGREES):

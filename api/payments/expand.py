@@ -1,7 +1,11 @@
-"""References, answered as the things themselves: `expand[]=latest_charge.customer`, on lists after
-`data.`. What cannot be expanded is refused, with the parameter's name."""
+"""References, answered as the things themselves: `customer`, `data.latest_charge`, four levels deep.
 
-from collections.abc import Callable, Mapping, Sequence
+Of each level, all references of a kind are read at once, however many things refer to them.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 from api.errors import invalid
@@ -18,98 +22,130 @@ KINDS: Final[Mapping[Prefix, str]] = {
     Prefix.DISPUTE: "dispute",
     Prefix.SUBSCRIPTION: "subscription",
     Prefix.INVOICE: "invoice",
+    Prefix.REFUND: "refund",
+    Prefix.CHARGE_REFUND: "refund",
 }
 # Which fields of which objects are references, and to what.
-REFERENCES: Final[Mapping[str, Mapping[str, Prefix]]] = {
+REFERENCES: Final[Mapping[str, Mapping[str, tuple[Prefix, ...]]]] = {
     "payment_intent": {
-        "customer": Prefix.CUSTOMER,
-        "payment_method": Prefix.PAYMENT_METHOD,
-        "latest_charge": Prefix.CHARGE,
+        "customer": (Prefix.CUSTOMER,),
+        "payment_method": (Prefix.PAYMENT_METHOD,),
+        "latest_charge": (Prefix.CHARGE,),
     },
     "charge": {
-        "customer": Prefix.CUSTOMER,
-        "dispute": Prefix.DISPUTE,
-        "payment_intent": Prefix.INTENT,
-        "payment_method": Prefix.PAYMENT_METHOD,
+        "customer": (Prefix.CUSTOMER,),
+        "dispute": (Prefix.DISPUTE,),
+        "payment_intent": (Prefix.INTENT,),
+        "payment_method": (Prefix.PAYMENT_METHOD,),
     },
-    "dispute": {"charge": Prefix.CHARGE, "payment_intent": Prefix.INTENT},
-    "refund": {"charge": Prefix.CHARGE, "payment_intent": Prefix.INTENT},
-    "payment_method": {"customer": Prefix.CUSTOMER},
+    "dispute": {"charge": (Prefix.CHARGE,), "payment_intent": (Prefix.INTENT,)},
     "subscription": {
-        "customer": Prefix.CUSTOMER,
-        "default_payment_method": Prefix.PAYMENT_METHOD,
-        "latest_invoice": Prefix.INVOICE,
+        "customer": (Prefix.CUSTOMER,),
+        "default_payment_method": (Prefix.PAYMENT_METHOD,),
+        "latest_invoice": (Prefix.INVOICE,),
     },
     "invoice": {
-        "charge": Prefix.CHARGE,
-        "customer": Prefix.CUSTOMER,
-        "default_payment_method": Prefix.PAYMENT_METHOD,
-        "payment_intent": Prefix.INTENT,
-        "subscription": Prefix.SUBSCRIPTION,
+        "charge": (Prefix.CHARGE,),
+        "customer": (Prefix.CUSTOMER,),
+        "default_payment_method": (Prefix.PAYMENT_METHOD,),
+        "payment_intent": (Prefix.INTENT,),
+        "subscription": (Prefix.SUBSCRIPTION,),
+    },
+    "refund": {"charge": (Prefix.CHARGE,), "payment_intent": (Prefix.INTENT,)},
+    "payment_method": {"customer": (Prefix.CUSTOMER,)},
+    "balance_transaction": {
+        "source": (Prefix.CHARGE, Prefix.CHARGE_REFUND, Prefix.REFUND, Prefix.DISPUTE)
     },
 }
+LISTS: Final = frozenset({"list", "search_result"})
 
 
 def check(kind: str, paths: Sequence[str]) -> None:
     """Refuses, before any effect, what could not be expanded of a `kind` of object. Raises ApiError."""
     for place, path in enumerate(paths):
-        at: str | None = kind
+        at = {kind}
         for step in path.split("."):
-            prefix = REFERENCES.get(at or "", {}).get(step)
-            if step == "charges" and at == "payment_intent":
-                at = "list"
-            elif step == "data" and at == "list":
-                at = "charge"
-            elif prefix is None:
-                raise invalid("invalid_param", "This cannot be expanded.", f"expand[{place}]")
-            else:
-                at = KINDS[prefix]
+            at = {after for each in at for after in _kinds_after(each, step)}
+            if not at:
+                raise _cannot_be(place)
+
+
+def _kinds_after(kind: str, step: str) -> set[str]:
+    """Of what `step` leads to from a `kind` of object."""
+    if (kind, step) == ("payment_intent", "charges"):
+        return {"list"}
+    if (kind, step) == ("list", "data"):
+        return {"charge"}
+    return {KINDS[prefix] for prefix in REFERENCES.get(kind, {}).get(step, ())}
 
 
 def expanded(
-    body: Document, paths: Sequence[str], reader: Reader, newer: Sequence[Document] = ()
+    body: Document,
+    paths: Sequence[str],
+    reader: Reader,
+    newer: Sequence[Document] = (),
+    receipts: Mapping[str, Document] | None = None,
 ) -> Document:
-    """`body` with the things in the place of the references that `paths` name. `newer`: things that
-    are not stored yet as they are. Raises ApiError."""
+    """`body` with the things in the place of the references that `paths` name; what refers to nothing
+    that is there stays as it is. `newer`: things that are not stored yet as they are; `receipts`:
+    such of them as are payments. Raises ApiError."""
     known: dict[str, Document] = {each["id"]: each for each in newer}
-
-    def thing(prefix: Prefix, public_id: str) -> Document:
-        if public_id not in known:
-            find: Mapping[Prefix, Callable[[str], Document]] = {
-                Prefix.CUSTOMER: reader.customer,
-                Prefix.PAYMENT_METHOD: reader.payment_method,
-                Prefix.INTENT: reader.intent,
-                Prefix.CHARGE: reader.charge,
-                Prefix.DISPUTE: reader.dispute,
-                Prefix.SUBSCRIPTION: reader.subscription,
-                Prefix.INVOICE: reader.invoice,
-            }
-            known[public_id] = find[prefix](public_id)
-        return dict(known[public_id])
-
     for place, path in enumerate(paths):
-        _expand(body, path.split("."), thing, f"expand[{place}]")
+        things = [body]
+        for step in path.split("."):
+            things = _Level(things, step, place).expanded(known, reader, receipts or {})
     return body
 
 
-def _expand(
-    body: Document, steps: Sequence[str], thing: Callable[[Prefix, str], Document], param: str
-) -> None:
-    if not steps:
-        return
-    step, rest = steps[0], steps[1:]
-    if body.get("object") in ("list", "search_result") and step == "data":
-        for each in body["data"]:
-            _expand(each, rest, thing, param)
-        return
-    references = REFERENCES.get(body.get("object", ""), {})
-    if step == "charges" and isinstance(body.get(step), dict):
-        _expand(body[step], rest, thing, param)
-        return
-    if step not in references:
-        raise invalid("invalid_param", "This cannot be expanded.", param)
-    value = body.get(step)
-    if isinstance(value, str) and value.startswith(references[step]):
-        value = body[step] = thing(references[step], value)
-    if isinstance(value, dict) and not value.get("deleted"):
-        _expand(value, rest, thing, param)
+class _Level:
+    """Things, and the field of theirs that is expanded."""
+
+    def __init__(self, things: Sequence[Document], step: str, place: int) -> None:
+        self._step, self._place = step, place
+        self._within: list[Document] = []  # what is in them already
+        self._referring: list[Document] = []
+        for thing in things:
+            self._sort(thing)
+
+    def _sort(self, thing: Document) -> None:
+        step, kind = self._step, thing.get("object", "")
+        if kind in LISTS and step == "data":
+            self._within += thing["data"]
+        elif step == "charges" and isinstance(thing.get(step), dict):
+            self._within.append(thing[step])
+        elif step not in REFERENCES.get(kind, {}):
+            raise _cannot_be(self._place)
+        elif isinstance(thing.get(step), dict):
+            self._within.append(thing[step])
+        elif isinstance(thing.get(step), str):
+            self._referring.append(thing)
+
+    def expanded(
+        self, known: dict[str, Document], reader: Reader, receipts: Mapping[str, Document]
+    ) -> list[Document]:
+        """The next level."""
+        self._read(known, reader, receipts)
+        found = list(self._within)
+        for thing in self._referring:
+            referred = known.get(thing[self._step])
+            if referred is not None:
+                thing[self._step] = deepcopy(referred)
+                found.append(thing[self._step])
+        return [each for each in found if not each.get("deleted")]
+
+    def _read(
+        self, known: dict[str, Document], reader: Reader, receipts: Mapping[str, Document]
+    ) -> None:
+        """What is not known yet, by kind."""
+        wanted: defaultdict[Prefix, set[str]] = defaultdict(set)
+        for thing in self._referring:
+            public_id = thing[self._step]
+            for prefix in REFERENCES[thing["object"]][self._step]:
+                if public_id.startswith(prefix) and public_id not in known:
+                    wanted[prefix].add(public_id)
+        for prefix, public_ids in wanted.items():
+            known |= reader.things(prefix, sorted(public_ids), receipts)
+
+
+def _cannot_be(place: int) -> Exception:
+    return invalid("invalid_param", "This cannot be expanded.", f"expand[{place}]")

@@ -1,10 +1,11 @@
 """What the payments family takes: JSON or a form, to what the domain knows, and nowhere else."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.errors import invalid
@@ -24,6 +25,7 @@ from api.fields import (
 from api.lists import PageQuery
 from api.payments.dispute_objects import EVIDENCE_FIELDS
 from domain.errors import (
+    BalanceTransactionNotFound,
     CustomerNotFound,
     DisputeNotFound,
     EventNotFound,
@@ -32,6 +34,7 @@ from domain.errors import (
     NotFound,
     PaymentMethodNotFound,
     PaymentNotFound,
+    RefundNotFound,
     SubscriptionNotFound,
     TestClockNotFound,
 )
@@ -42,12 +45,22 @@ DEEPEST_EXPANSION: Final = 4
 MOST_EXPANSIONS: Final = 20
 LONGEST_TEXT: Final = 500
 LONGEST_EVIDENCE: Final = 150_000
+# One at sign, and a name with a dot after it: whether anybody reads it, only a letter tells.
+EMAIL: Final = re.compile(
+    r"[^\s@<>\"(),:;\[\]\\]+@[^\s@<>\"(),:;\[\]\\.]+(\.[^\s@<>\"(),:;\[\]\\.]+)+"
+)
 TRUTHS: Final = {"true": True, "false": False}
 
 
 def _or_none(value: Any) -> Any:
     """An empty text unsets, as null does."""
     return None if value == "" else value
+
+
+def _email(value: Any) -> Any:
+    if isinstance(value, str) and value and not EMAIL.fullmatch(value):
+        raise PydanticCustomError("email", "must be an email address")
+    return _or_none(value)
 
 
 def _truth(value: Any, info: ValidationInfo) -> Any:
@@ -86,6 +99,7 @@ def _metadata_change(value: Any) -> Any:
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 TextOrNone = Annotated[Text | None, BeforeValidator(_or_none)]
+EmailOrNone = Annotated[Text | None, BeforeValidator(_email), Field(examples=["dev@example.com"])]
 Expand = Annotated[list[str], BeforeValidator(_expansions)]
 Anything = Annotated[Any, Field(description="Accepted, and without effect.")]
 Texts = Annotated[list[str], BeforeValidator(listed)]
@@ -107,9 +121,7 @@ class ExpandQuery(Expandable):
 
 
 class ListQuery(PageQuery, Expandable):
-    """Which page of a list; ten on one, as Stripe's clients expect."""
-
-    limit: Annotated[WholeNumber, Field(ge=1, le=100)] = 10
+    """Which page of a list."""
 
 
 class BalanceQuery(Strict):
@@ -139,7 +151,7 @@ AddressOrNone = Annotated[AddressInput | None, BeforeValidator(_or_none)]
 class CustomerInput(Expandable):
     """Somebody who pays. All of it can be erased, but for the metadata's place in history."""
 
-    email: TextOrNone = None
+    email: EmailOrNone = None
     name: TextOrNone = None
     phone: TextOrNone = None
     address: AddressOrNone = None
@@ -409,6 +421,85 @@ class DisputesQuery(ListQuery):
     payment_intent: Text | None = None
 
 
+# --- refunds ------------------------------------------------------------------------------------
+
+
+class _NamesPayment(Strict):
+    payment_id: str | None = None
+    charge: str | None = None
+    payment_intent: str | None = None
+
+    def named(self) -> tuple[str, UUID] | None:
+        """By which field a payment, or the intent that it is an attempt of, is named, and which; None
+        for none. Raises ApiError, PaymentNotFound, IntentNotFound."""
+        fields = ("payment_id", "charge", "payment_intent")
+        given = [name for name in fields if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise invalid(
+                "invalid_param", "Give one of payment_id, charge and payment_intent.", given[1]
+            )
+        if self.payment_intent is not None:
+            return "payment_intent", uuid_of(Prefix.INTENT, self.payment_intent, "payment_intent")
+        if self.charge is not None:
+            return "charge", uuid_of(Prefix.CHARGE, self.charge, "charge")
+        if self.payment_id is not None:
+            return "payment_id", uuid_of(Prefix.PAYMENT, self.payment_id, "payment_id")
+        return None
+
+
+class RefundInput(_NamesPayment, Expandable):
+    """Give money back."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["payment_id"]},
+                {"required": ["charge"]},
+                {"required": ["payment_intent"]},
+            ]
+        }
+    )
+
+    amount: Amount | None = None
+    reason: Literal["duplicate", "fraudulent", "requested_by_customer"] | None = None
+    metadata: MetadataMap = Field(default_factory=dict)
+
+    @property
+    def by_charge(self) -> bool:
+        """Whether it is asked for in the intents' vocabulary, and so spelled `re_`."""
+        return self.payment_id is None
+
+    def payment(self) -> tuple[str, UUID]:
+        """As `named`, but that something has to be. Raises ApiError, PaymentNotFound, IntentNotFound."""
+        named = self.named()
+        if named is None:
+            raise invalid("missing_param", "payment_id is required.", "payment_id")
+        return named
+
+
+class RefundChange(Expandable):
+    """What may change about a refund."""
+
+    metadata: MetadataChange = None
+
+
+class RefundsQuery(PageQuery, _NamesPayment, Expandable):
+    """Which refunds."""
+
+    status: Literal["succeeded", "pending", "failed"] | None = None
+
+
+class BalanceTransactionsQuery(ListQuery):
+    """Which balance transactions: of a type, of a charge or a refund, in a currency."""
+
+    type: Literal["adjustment", "charge", "refund"] | None = None
+    source: Text | None = None
+    currency: Currency | None = None
+
+
+# --- searches and events ------------------------------------------------------------------------
+
+
 class SearchQuery(Expandable):
     """What is sought: `field:'value'` and the like, joined by AND or by OR."""
 
@@ -469,12 +560,18 @@ NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
     Prefix.CUSTOMER: (CustomerNotFound, "There is no such customer."),
     Prefix.PAYMENT_METHOD: (PaymentMethodNotFound, "There is no such payment method."),
     Prefix.INTENT: (IntentNotFound, "There is no such payment intent."),
+    Prefix.PAYMENT: (PaymentNotFound, "There is no such payment."),
     Prefix.CHARGE: (PaymentNotFound, "There is no such charge."),
     Prefix.EVENT: (EventNotFound, "There is no such event."),
     Prefix.DISPUTE: (DisputeNotFound, "There is no such dispute."),
     Prefix.SUBSCRIPTION: (SubscriptionNotFound, "There is no such subscription."),
     Prefix.INVOICE: (InvoiceNotFound, "There is no such invoice."),
     Prefix.TEST_CLOCK: (TestClockNotFound, "There is no such test clock."),
+    Prefix.REFUND: (RefundNotFound, "There is no such refund."),
+    Prefix.BALANCE_TRANSACTION: (
+        BalanceTransactionNotFound,
+        "There is no such balance transaction.",
+    ),
 }
 
 

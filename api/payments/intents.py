@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
-from api.errors import invalid
+from api.errors import from_refusal, invalid
 from api.http import Answer, Call, Route, error_answer, json_answer
 from api.instruments import instrument, paid_by
 from api.lists import asked_page, told_page
@@ -31,7 +31,12 @@ from api.payments.methods import made_of, whole_card
 from api.payments.reading import CUSTOMERS, INTENTS, Reader
 from api.payments.schemas import IntentList, IntentOut
 from domain.commands import CancelIntent, CaptureIntent, ConfirmIntent, Instrument, Mode
-from domain.errors import CustomerNotFound, DomainError
+from domain.errors import (
+    AmountTooLarge,
+    AmountTooSmall,
+    CustomerNotFound,
+    PartialAmountUnsupported,
+)
 from domain.ids import Prefix, beside, encode
 from domain.intents import PaymentIntents
 from domain.ledger import Reply, Settled
@@ -47,6 +52,8 @@ FAMILY: Final = "payment_intents"
 KIND: Final = "payment_intent"
 CREATED: Final = "payment_intents created"  # the answer is the new intent's first
 PERSONAL: Final = ("receipt_email", "shipping")
+RETURN_URL: Final = "return_url"
+CREATED_STATUS: Final = 201
 CARD: Final = "card"
 
 
@@ -90,7 +97,7 @@ def create(call: Call, body: IntentInput) -> Reply:
         return _attempt(call, body, paid_with, intent, {}, is_new=True)
     personal = merged(body, {}, PERSONAL)
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=personal)
-    return _recorded(call, intent, None, paid_with, kept, status=201)
+    return _recorded(call, intent, None, paid_with, kept, status=CREATED_STATUS)
 
 
 def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
@@ -123,7 +130,10 @@ def update(call: Call, body: IntentChange, *, intent_id: str) -> Reply:
         also_personal=changed != personal,
     )
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=changed)
-    return _recorded(call, intent, payment, paid_with, kept, status=200)
+    settled = _recorded(call, intent, payment, paid_with, kept, status=200)
+    if before.customer_id not in (None, terms.customer_id):
+        call.services.erasure.unsay([intent.id])  # with whom they are erased no more
+    return settled
 
 
 def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
@@ -139,7 +149,8 @@ def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
         paid_with = PaidWith(kept)
     if paid_with is None:
         raise invalid("missing_param", "payment_method is required.", "payment_method")
-    personal = Reader(call.services, call.tenant).personal(intent.id)
+    tells = {*PERSONAL, RETURN_URL} & body.model_fields_set
+    personal = Reader(call.services, call.tenant).personal(intent.id) if tells else {}
     return _attempt(call, body, paid_with, intent, personal, is_new=False)
 
 
@@ -159,10 +170,11 @@ def _attempt(
         return_url=_returning(body.return_url, intent.id),
         capture_method=_capture_method(body.capture_method),
     )
-    told = merged(body, personal, (*PERSONAL, "return_url"))
+    told = merged(body, personal, (*PERSONAL, RETURN_URL))
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=told)
+    records = [*([] if told == personal else [kept]), *paid_with.records]
     return PaymentIntents(call.services.ledger).confirm(
-        command, intent if is_new else None, kept, *paid_with.records, made=paid_with.made
+        command, intent, *records, made=paid_with.made
     )
 
 
@@ -195,10 +207,8 @@ def capture(call: Call, body: CaptureIntentInput, *, intent_id: str) -> Reply:
     )
     try:
         return intents.capture(command)
-    except DomainError as error:
-        if error.param == "amount":
-            error.param = "amount_to_capture"
-        raise
+    except (AmountTooLarge, AmountTooSmall, PartialAmountUnsupported) as error:
+        raise replace(from_refusal(error), param="amount_to_capture") from error
 
 
 def cancel(call: Call, body: CancelIntentInput, *, intent_id: str) -> Reply:
@@ -230,7 +240,9 @@ def _recorded(
     """What asked nothing of the bank, answered at once."""
     answer = _answer(call, intent, payment, dict(kept.document), status=status)
     made, records = (paid_with.made, paid_with.records) if paid_with else ((), ())
-    return recorded(call, (intent, *made), call.at_once(answer), [kept, *records])
+    # Nothing is kept of nobody; but what was kept may have to go.
+    beside = [kept] if kept.document or status != CREATED_STATUS else []
+    return recorded(call, (intent, *made), call.at_once(answer), [*beside, *records])
 
 
 def _answer(
@@ -412,6 +424,7 @@ ROUTES: Final = (
         IntentInput,
         answers={200: IntentOut, 201: IntentOut},
         takes_publishable_keys=True,
+        creates_intents=True,
     ),
     _command(ONE, update, "update_intent", "Change what is to be paid", IntentChange),
     _command(

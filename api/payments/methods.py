@@ -9,7 +9,7 @@ from api.instruments import card_in_test_mode
 from api.lists import asked_page, told_page
 from api.payments import objects
 from api.payments.commands import done, set_in, versioned
-from api.payments.expand import expanded
+from api.payments.expand import check, expanded
 from api.payments.inputs import (
     AttachInput,
     CardInput,
@@ -33,11 +33,13 @@ from domain.records import ForgetCard, ForgetPersonalData, KeepPersonalData, Rec
 from infrastructure.api_keys import Scope
 
 FAMILY: Final = "payments"
+KIND: Final = "payment_method"
 BILLING_FIELDS: Final = ("address", "email", "name", "phone")
 
 
 def create(call: Call, body: MethodInput) -> Settled:
     """A card, to be used once or again."""
+    check(KIND, call.expand)
     method, records = made(call, body)
     return done(call, method, _told(method, records), *records, status=201)
 
@@ -89,6 +91,7 @@ def whole_card(call: Call, given: CardInput) -> Card:
 
 def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:
     """What is given is changed, and nothing else."""
+    check(KIND, call.expand)
     method = _method(call, method_id)
     card = body.card
     before = billing = Reader(call.services, call.tenant).personal(method.id)
@@ -107,28 +110,41 @@ def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:
 
 def attach(call: Call, body: AttachInput, *, method_id: str) -> Settled:
     """From now on it is a customer's."""
-    method = _method(call, method_id)
+    check(KIND, call.expand)
+    method, records = _method_or_made(call, method_id)
     customer = Reader(call.services, call.tenant).record(
         CUSTOMERS, Prefix.CUSTOMER, body.customer, "customer"
     )
     if customer["is_deleted"]:
         raise missing(Prefix.CUSTOMER, "customer")
     method.attach(body.customer, at=call.services.clock.now())
+    if records:
+        return done(call, method, _told(method, records), *records)
     return done(call, method, _published(call, method))
 
 
 def detach(call: Call, _body: NothingInput, *, method_id: str) -> Settled:
-    """It is nobody's, and gone for good: the number is erased with this."""
+    """It is nobody's, and gone for good: the number is erased with this, and who was billed."""
+    check(KIND, call.expand)
     method = _method(call, method_id)
     method.detach(at=call.services.clock.now())
-    body = _published(call, method)
-    return done(
+    settled = done(
         call,
         method,
-        body,
+        objects.payment_method(METHODS.fold(method.history), {}),
         ForgetCard(method_id=method.id),
         ForgetPersonalData(owner=method.id),
     )
+    call.services.erasure.forget([method.id])
+    return settled
+
+
+def _method_or_made(call: Call, method_id: str) -> tuple[PaymentMethod, list[Record]]:
+    """The method of that id; or one of its own, and what is kept beside it, for a card that a name
+    stands for in test mode. Raises PaymentMethodNotFound."""
+    if card_in_test_mode(call, method_id) is None:
+        return _method(call, method_id), []
+    return made(call, MethodInput(type="card", card=CardInput(token=method_id)))
 
 
 def _method(call: Call, method_id: str) -> PaymentMethod:

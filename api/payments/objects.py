@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from api.errors import CARD_ERRORS, DECLINED
 from domain.commands import Mode
-from domain.ids import Prefix
+from domain.ids import Prefix, encode
 from domain.payment import Status
 from domain.payment_intent import Attempt, IntentStatus, status_of
 
@@ -192,7 +192,7 @@ def charge(receipt: Document, mode: str, receipt_url: str) -> Document:
     """A payment as a charge."""
     status, failure = Status(receipt["status"]), receipt["failure"]
     declined = status is Status.DECLINED
-    released = status in (Status.VOIDED, Status.EXPIRED)
+    released = status in (Status.VOIDED, Status.EXPIRED) and not _is_withdrawn(receipt)
     code, reason, message = decline(failure) if declined and failure else (None, None, None)
     face = receipt["card"] | {"fingerprint": receipt.get("card_fingerprint")}
     told = {
@@ -214,14 +214,14 @@ def charge(receipt: Document, mode: str, receipt_url: str) -> Document:
         "fraud_details": {},
         "livemode": mode == Mode.LIVE,
         "metadata": receipt["metadata"],
-        "outcome": _outcome(status, reason, message),
-        "paid": not declined and status is not Status.PENDING,
+        "outcome": None if _is_withdrawn(receipt) else _outcome(status, reason, message),
+        "paid": charge_status(receipt) == "succeeded",
         "payment_intent": receipt.get("intent_id"),
         "payment_method": receipt.get("payment_method_id"),
         "payment_method_details": {"type": "card", "card": card(face)},
         "receipt_url": receipt_url,
         "refunded": released or status is Status.REFUNDED,
-        "status": charge_status(status),
+        "status": charge_status(receipt),
     }
     return told | UNUSED_OF_CHARGE
 
@@ -282,16 +282,46 @@ def refund(document: Document) -> Document:
     }
 
 
+def balance_transaction(row: Document) -> Document:
+    """What raised or lowered the balance."""
+    created = int(row["created_at"].timestamp())
+    return {
+        "id": encode(Prefix.BALANCE_TRANSACTION, row["id"]),
+        "object": "balance_transaction",
+        "amount": row["amount"],
+        "available_on": created,
+        "balance_type": "payments",
+        "created": created,
+        "currency": row["currency"].lower(),
+        "description": row["description"],
+        "exchange_rate": None,
+        "fee": 0,
+        "fee_details": [],
+        "net": row["amount"],
+        "reporting_category": row["type"],
+        "source": row["source"],
+        "status": "available",
+        "type": row["type"],
+    }
+
+
 def charge_id(payment_id: str) -> str:
     """The same thing, in the other vocabulary."""
     return Prefix.CHARGE + payment_id.removeprefix(Prefix.PAYMENT)
 
 
-def charge_status(status: Status) -> str:
+def charge_status(receipt: Document) -> str:
     """What a charge says of itself."""
+    status = Status(receipt["status"])
     if status is Status.PENDING:
         return "pending"
-    return "failed" if status is Status.DECLINED else "succeeded"
+    failed = status is Status.DECLINED or _is_withdrawn(receipt)
+    return "failed" if failed else "succeeded"
+
+
+def _is_withdrawn(receipt: Document) -> bool:
+    """Whether it was given up before the shopper approved, so that nothing was ever held."""
+    return receipt["status"] == Status.VOIDED and receipt["bank"]["authorization_id"] is None
 
 
 def _outcome(status: Status, reason: str | None, message: str | None) -> Document | None:
@@ -386,7 +416,7 @@ def intents_charge(receipt: Document, receipt_url: str) -> Document:
         "amount_captured": receipt["amount_captured"],
         "amount_refunded": receipt["amount_refunded"],
         "currency": receipt["currency"].lower(),
-        "status": charge_status(Status(receipt["status"])),
+        "status": charge_status(receipt),
         "captured": receipt["amount_captured"] > 0,
         "payment_method": {
             "id": receipt.get("payment_method_id"),

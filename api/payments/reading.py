@@ -1,7 +1,8 @@
 """What the payments family reads: things by their public ids, put together from the read models and
 from what is kept apart of people. Another tenant's things are not there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -10,7 +11,7 @@ from api import unguessable
 from api.payments import billing_objects, dispute_objects, objects
 from api.payments.inputs import missing, uuid_of
 from domain.commands import Tenant
-from domain.ids import Prefix, decode
+from domain.ids import MalformedId, Prefix, decode
 from infrastructure import personal_data
 from infrastructure.services import Services
 from infrastructure.shards import shard_of
@@ -22,6 +23,8 @@ from projections.pages import Page
 from projections.payment_intents import Intents
 from projections.payment_methods import Methods
 from projections.receipts import Receipts
+from projections.refunds import Refunds
+from projections.refunds import uuid_of as uuid_of_refund
 from projections.subscriptions import Subscriptions
 
 Document = dict[str, Any]
@@ -33,6 +36,7 @@ RECEIPTS: Final = Receipts()
 DISPUTES: Final = Disputes()
 SUBSCRIPTIONS: Final = Subscriptions()
 INVOICES: Final = Invoices()
+REFUNDS: Final = Refunds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,53 @@ class Reader:
 
     # --- many ---
 
+    def things(
+        self, prefix: Prefix, public_ids: Sequence[str], newer: Mapping[str, Document]
+    ) -> dict[str, Document]:
+        """The things of one kind by their public ids, those that are there. `newer`: receipts that are
+        newer than those that are stored."""
+        found: list[Document]
+        match prefix:
+            case Prefix.CUSTOMER:
+                found = self._customers_or_what_is_left(
+                    self._records(CUSTOMERS, prefix, public_ids)
+                )
+            case Prefix.PAYMENT_METHOD:
+                found = self.payment_methods(self._records(METHODS, prefix, public_ids))
+            case Prefix.INTENT:
+                found = self.intents(self._records(INTENTS, prefix, public_ids), newer)
+            case Prefix.CHARGE:
+                stored = self.receipts(list(_decoded(prefix, public_ids)))
+                found = self.charges([newer.get(r["payment_id"], r) for r in stored.values()])
+            case Prefix.DISPUTE:
+                found = self.disputes(self._records(DISPUTES, prefix, public_ids))
+            case Prefix.SUBSCRIPTION:
+                records = self._records(SUBSCRIPTIONS, prefix, public_ids)
+                found = [billing_objects.subscription(record) for record in records]
+            case Prefix.INVOICE:
+                records = self._records(INVOICES, prefix, public_ids)
+                found = [billing_objects.invoice(record) for record in records]
+            case _:
+                found = self._refunds(public_ids)
+        return {each["id"]: each for each in found}
+
+    def _records(
+        self, model: Documents, prefix: Prefix, public_ids: Sequence[str]
+    ) -> list[Document]:
+        keys = [(shard_of(each), each) for each in _decoded(prefix, public_ids)]
+        with self.services.pool.connection() as connection:
+            return model.by_ids(connection, self.tenant, keys)
+
+    def _customers_or_what_is_left(self, records: Sequence[Document]) -> list[Document]:
+        gone = [objects.deleted("customer", each["id"]) for each in records if each["is_deleted"]]
+        return gone + self.customers([each for each in records if not each["is_deleted"]])
+
+    def _refunds(self, public_ids: Sequence[str]) -> list[Document]:
+        wanted = [uuid_of_refund(each) for each in public_ids]
+        with self.services.pool.connection() as connection:
+            documents = REFUNDS.by_ids(connection, self.tenant, wanted)
+        return [objects.refund(document) for document in documents]
+
     def customers(self, records: Sequence[Document]) -> list[Document]:
         """The customers of these records."""
         personal = self._personal(Prefix.CUSTOMER, records)
@@ -124,10 +175,9 @@ class Reader:
         """The intents of these records. `known`: receipts that are newer than those that are stored."""
         personal = self._personal(Prefix.INTENT, records)
         last = [record["attempts"][-1] for record in records if record["attempts"]]
-        receipts = {
-            receipt["payment_id"]: receipt
-            for receipt in self.receipts([decode(Prefix.PAYMENT, each) for each in last]).values()
-        } | dict(known or {})
+        receipts = dict(known or {})
+        unknown = [decode(Prefix.PAYMENT, each) for each in last if each not in receipts]
+        receipts |= {each["payment_id"]: each for each in self.receipts(unknown).values()}
         return [
             self._intent(record, receipts, personal.get(record["id"], {})) for record in records
         ]
@@ -162,6 +212,8 @@ class Reader:
 
     def receipts(self, payment_ids: Sequence[UUID]) -> dict[UUID, Document]:
         """The receipts of those that are this tenant's."""
+        if not payment_ids:
+            return {}
         with self.services.pool.connection() as connection:
             keys = [(shard_of(each), each) for each in payment_ids]
             return RECEIPTS.by_ids(connection, self.tenant, keys)
@@ -191,3 +243,10 @@ class Reader:
     def receipt_url(self, payment_id: str) -> str:
         """Where a shopper sees the receipt."""
         return unguessable.receipt_url(self.services, payment_id)
+
+
+def _decoded(prefix: Prefix, public_ids: Sequence[str]) -> Iterator[UUID]:
+    """What these ids name; a merchant's own names for things are none of ours."""
+    for public_id in public_ids:
+        with suppress(MalformedId):
+            yield decode(prefix, public_id)

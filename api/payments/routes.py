@@ -5,6 +5,7 @@ from typing import Final
 from api.http import Answer, Call, Route, json_answer
 from api.moments import moment
 from api.payments import (
+    balance_transactions,
     charges,
     customers,
     disputes,
@@ -12,6 +13,7 @@ from api.payments import (
     intents,
     methods,
     outputs,
+    refunds,
     searches,
     subscriptions,
     test_clocks,
@@ -45,6 +47,8 @@ ROUTES: Final = (
     *disputes.ROUTES,
     *subscriptions.ROUTES,
     *test_clocks.ROUTES,
+    *refunds.ROUTES,
+    *balance_transactions.ROUTES,
     *searches.ROUTES,
     *events.ROUTES,
     Route(

@@ -210,6 +210,27 @@ class TestClockList(ListOut):
     data: list[TestClockOut]
 
 
+class BalanceTransactionOut(StripeShaped):
+    """What raised or lowered the balance: a capture; a refund, below zero; or a dispute's money, away and back."""
+
+    id: Annotated[str, Field(pattern=r"^txn_[0-9a-z]{26}$")]
+    object: Literal["balance_transaction"]
+    amount: int
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    created: int
+    net: int
+    fee: Literal[0]
+    source: str | dict[str, Any]
+    status: Literal["available"]
+    type: Literal["adjustment", "charge", "refund"]
+
+
+class BalanceTransactionList(ListOut):
+    """A page of balance transactions."""
+
+    data: list[BalanceTransactionOut]
+
+
 class EventDataOut(StripeShaped):
     """What an event is about, as it stood then; and what changed, where that is told."""
 

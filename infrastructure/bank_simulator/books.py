@@ -10,7 +10,13 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Literal, Self
 
-from infrastructure.bank_simulator.challenges import APPROVED, REFUSED, Challenge, Challenges
+from infrastructure.bank_simulator.challenges import (
+    APPROVED,
+    REFUSED,
+    WITHDRAWN,
+    Challenge,
+    Challenges,
+)
 from infrastructure.bank_simulator.database import Database
 from infrastructure.bank_simulator.disputes import (
     DECISIONS,
@@ -223,8 +229,12 @@ class Books:
         return capture_body(capture)
 
     def void(self, request: VoidRequest, asked: Asked) -> Json:
-        """Release the hold; an expired one too, for nothing else ever does."""
+        """Release the hold; an expired one too, for nothing else ever does. What waits for its holder
+        is closed, and can be approved no more."""
         with self._database.transaction():
+            challenge = self._challenges.by_id(request.authorization_id)
+            if challenge is not None and challenge.decision != APPROVED:
+                return self._withdrawn(challenge, asked)
             hold = self._open_hold(request.authorization_id)
             void = hold.following(
                 asked, prefix="void", kind="VOID", status="voided", amount=hold.amount
@@ -428,6 +438,17 @@ class Books:
             return refused.code
         self._post(_approved(challenge, now), available=-challenge.amount)
         return APPROVED
+
+    def _withdrawn(self, challenge: Challenge, asked: Asked) -> Json:
+        if challenge.outcome(asked.now) is not None:
+            raise Refused("authorization_already_used")
+        self._challenges.decide(challenge, WITHDRAWN)
+        return {
+            "void_id": new_id("void"),
+            "authorization_id": challenge.id,
+            "status": "voided",
+            "voided_at": timestamp(asked.now),
+        }
 
     def _settled_transfer(self, transfer_id: str, now: float) -> Entry | None:
         """What came by a transfer, as if it had been captured from the account that it came from, of

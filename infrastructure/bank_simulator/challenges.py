@@ -16,6 +16,7 @@ LAPSES_SECONDS = 23 * 3600
 PAGES = "/challenges"
 APPROVED = "approved"
 REFUSED = "authentication_required"
+WITHDRAWN = "authorization_withdrawn"
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS challenges (
@@ -50,7 +51,7 @@ ALL = "SELECT * FROM challenges ORDER BY asked_at"
 class Challenge:
     """One question to a card's holder. `token`: what opens its page, which nobody can guess.
 
-    `decision`: None while it is open, `approved`, or the code of the no. Times in seconds since 1970.
+    `decision`: None while it is open, `approved`, or the code of the no, which may be the merchant's. Times in seconds since 1970.
     """
 
     id: str

@@ -4,7 +4,9 @@ An operation is one authorize or one capture request. Two measurements, against 
 
     without latency   a few clients, in rounds that alternate with the baseline's, so that whatever
                       else the machine does hits both. The ratio is how many of the baseline's
-                      requests (scripts/bench/baseline.py) an operation costs.
+                      requests (scripts/bench/baseline.py) an operation costs. Beside them, in the same
+                      rounds, payment intents: created and confirmed with a card on file, which asks the
+                      bank as often. Their ratio is how many of them there are for one of the gateway's.
     with latency      many clients that wait for the bank, and a few that read receipts meanwhile.
                       The ideal is as many operations as the bank's own mean latency allows.
 
@@ -47,6 +49,8 @@ WARM_UP_SECONDS = 1.0
 WAITING_WARM_UP_SECONDS = 4.0
 READERS = 4
 OPERATIONS = ("authorize", "capture")
+OF_INTENTS = ("create", "confirm")
+LEAST_SHARE_OF_GATEWAY = 0.8
 WRONG_ANSWERS_STATUS = 1
 FAILED_STATUS = 2
 
@@ -105,6 +109,7 @@ def run(options: dict[str, Any]) -> Figures:
     result["unexpected"] = {
         **result["without_latency"]["gateway"]["unexpected"],
         **result["without_latency"]["baseline"]["unexpected"],
+        **result["without_latency"]["intents"]["unexpected"],
         **result.get("with_latency", {}).get("unexpected", {}),
     }
     return result
@@ -118,9 +123,11 @@ def without_latency(system: System, options: dict[str, Any]) -> Figures:
     system.set_latency(0, 0)
     gateway: list[Measured] = []
     baseline: list[Measured] = []
+    intents: list[Measured] = []
     for number in range(options["rounds"]):
         turns = [
             lambda n=number: gateway.append(measure(_payments(system, options, n))),
+            lambda n=number: intents.append(measure(_intents(system, options, n))),
             lambda n=number: baseline.append(measure(_inserts(system, options, n))),
         ]
         for turn in turns if number % 2 == 0 else reversed(turns):
@@ -131,6 +138,11 @@ def without_latency(system: System, options: dict[str, Any]) -> Figures:
         for one, other in zip(baseline, gateway, strict=True)
     ]
     cpu = figures.cpu_of_server_and_database
+    beside = figures.figures(intents, OF_INTENTS)
+    shares = [
+        round(_rate(one, OF_INTENTS) / max(_rate(other, OPERATIONS), 0.001), 3)
+        for one, other in zip(intents, gateway, strict=True)
+    ]
     return {
         "clients": options["clients"],
         "gateway": ours,
@@ -139,6 +151,11 @@ def without_latency(system: System, options: dict[str, Any]) -> Figures:
         "ratio": round(statistics.median(ratios), 3),
         "cpu_ratio": round(cpu(ours) / cpu(bare), 3) if cpu(bare) else None,
         "target": MOST_BASELINE_REQUESTS,
+        "intents": beside,
+        "intents_shares": shares,
+        "intents_share": round(statistics.median(shares), 3),
+        "intents_cpu_ratio": round(cpu(beside) / cpu(ours), 3) if cpu(ours) else None,
+        "intents_target": LEAST_SHARE_OF_GATEWAY,
     }
 
 
@@ -147,8 +164,16 @@ def _rate(measured: Measured, kinds: tuple[str, ...]) -> float:
 
 
 def _payments(system: System, options: dict[str, Any], number: int) -> Plan:
+    return _asked_of_gateway(system, options, number, "payments")
+
+
+def _intents(system: System, options: dict[str, Any], number: int) -> Plan:
+    return _asked_of_gateway(system, options, number, "intents")
+
+
+def _asked_of_gateway(system: System, options: dict[str, Any], number: int, work: str) -> Plan:
     return Plan(
-        work="payments",
+        work=work,
         port=system.gateway.port,
         workers=options["workers"],
         api_key=API_KEY,
@@ -245,6 +270,11 @@ def table(result: Figures) -> str:
         figures.cpu_row("CPU ms a baseline request", bare["baseline"]),
         f"  An operation costs {bare['ratio']} baseline requests; the rounds: {bare['ratios']}",
         f"  and in CPU time {bare['cpu_ratio']}. Target: at most {bare['target']:g}",
+        figures.row("of intents", bare["intents"], "all"),
+        *(figures.row(f"  {kind}", bare["intents"], kind) for kind in OF_INTENTS),
+        figures.cpu_row("CPU ms one of intents", bare["intents"]),
+        f"  For one operation {bare['intents_share']} of intents; the rounds: {bare['intents_shares']}",
+        f"  at {bare['intents_cpu_ratio']} of its CPU time. Target: at least {bare['intents_target']:g}",
     ]
     if "with_latency" in result:
         lines += _waiting_lines(result["with_latency"])

@@ -31,6 +31,8 @@ LONGEST_SAMPLE = 300
 CREATED = 201
 OK = 200
 CARD = b'{"number":"4111111111111111","exp_month":12,"exp_year":2030,"cvc":"123"}'
+METHOD = b'{"type":"card","card":%b}' % CARD
+INTENT = b'{"amount":5000,"currency":"usd","metadata":{"order_id":"%b"}}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +154,12 @@ class Load:
         plan = self._plan
         connections = await self._connect_evenly(plan.clients)
         readers = [await connected(plan.port) for _ in range(plan.readers)]
-        client = {"payments": self._pay, "inserts": self._insert, "waits": self._wait}[plan.work]
+        client = {
+            "payments": self._pay,
+            "intents": self._intend,
+            "inserts": self._insert,
+            "waits": self._wait,
+        }[plan.work]
         tasks = [
             *(asyncio.create_task(client(it, n)) for n, it in enumerate(connections)),
             *(asyncio.create_task(self._read(it)) for it in readers),
@@ -227,6 +234,25 @@ class Load:
         body = b'{"payment_id":"%b"}' % payment.encode()
         return request("POST", "/v1/captures", headers, body)
 
+    async def _intend(self, connection: Connection, client: int) -> None:
+        """With a card on file: the client's own, so that no two wait for one another."""
+        _, body = await self._ask(
+            connection, "method", self._post("payment_methods", METHOD), CREATED
+        )
+        paid_with = b'{"payment_method":"%b","cvc":"123"}' % own_id(body).encode()
+        for number in self._while_wanted():
+            key = f"{self._plan.name}-{client}-{number}"
+            asked = self._post("payment_intents", INTENT % key.encode(), f"{key}-i")
+            status, body = await self._ask(connection, "create", asked, CREATED)
+            if status != CREATED:
+                continue
+            path = f"payment_intents/{own_id(body)}/confirm"
+            await self._ask(connection, "confirm", self._post(path, paid_with, f"{key}-k"), OK)
+
+    def _post(self, path: str, body: bytes, key: str | None = None) -> bytes:
+        named = "" if key is None else f"Idempotency-Key: {key}\r\n"
+        return request("POST", f"/v1/{path}", f"{self._authorized}{named}", body)
+
     async def _insert(self, connection: Connection, client: int) -> None:
         for number in self._while_wanted():
             body = b'{"reference":"%b-%d-%d","amount":5000}' % (
@@ -284,6 +310,12 @@ async def connected(port: int) -> Connection:
     connection = Connection(port)
     await connection.open()
     return connection
+
+
+def own_id(body: bytes) -> str:
+    """The id of the object that the body is, which comes first in it."""
+    begin = body.index(b'"id":"') + len(b'"id":"')
+    return body[begin : body.index(b'"', begin)].decode()
 
 
 def payment_id(body: bytes) -> str:

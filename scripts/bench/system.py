@@ -169,6 +169,7 @@ def _environment(folder: Path, url: str, bank_port: int, log_level: str) -> dict
         "API_KEY": API_KEY,
         "ENVIRONMENT": "demo",
         "RATE_LIMIT_PER_MINUTE": "0",
+        "RATE_LIMIT_INTENTS_PER_MINUTE": "0",
         "REDIS_URL": "",
         "LOG_LEVEL": log_level,
         "LOG_FORMAT": "json",

@@ -363,6 +363,7 @@ def _settings(shape: Shape, folder: Path, url: str, bank_port: int) -> dict[str,
         "ENVIRONMENT": "demo",
         "VAULT_KEYS": new_key(),
         "RATE_LIMIT_PER_MINUTE": "0",
+        "RATE_LIMIT_INTENTS_PER_MINUTE": "0",
         "RATE_LIMIT_IP_PER_MINUTE": "0",
         "REDIS_URL": "",
         "LOG_LEVEL": "DEBUG",  # whatever may be logged is logged, and searched for cards

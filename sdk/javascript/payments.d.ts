@@ -126,6 +126,11 @@ export interface Options {
   timeout?: number;
   /** Milliseconds between two looks at an intent that waits for its shopper. */
   pollInterval?: number;
+  /**
+   * Milliseconds that an approved payment is waited for while it is `processing`, and a decision while
+   * the window is closed; 10 000 if nothing is said.
+   */
+  settleTimeout?: number;
 }
 
 export interface CallOptions {
@@ -133,12 +138,18 @@ export interface CallOptions {
   idempotencyKey?: string;
 }
 
-export interface ActionOptions {
-  /** Shows the bank's page to the shopper. What it returns is closed in the end, if it can be. */
-  open?: (url: string) => unknown;
+export interface WaitOptions {
   /** Milliseconds that the shopper has; ten minutes if nothing is said. */
   timeout?: number;
   signal?: AbortSignal;
+}
+
+export interface ActionOptions extends WaitOptions {
+  /**
+   * Shows the bank's page to the shopper. What it returns is closed in the end, if it can be; where it
+   * says that it is `closed` before, the shopper is taken to have gone.
+   */
+  open?: (url: string) => unknown;
 }
 
 export interface ActionResult {
@@ -169,6 +180,7 @@ export class PaymentsSDK {
     options?: CallOptions,
   ): Promise<PaymentIntent>;
   handleCardAction(clientSecret: string, options?: ActionOptions): Promise<ActionResult>;
+  resumeCardAction(clientSecret: string, options?: WaitOptions): Promise<ActionResult>;
 }
 
 export default PaymentsSDK;

@@ -2,8 +2,9 @@
 
 const VERSION = '2025-09-01';
 const LONGEST_WAIT_MS = 8000;
-// After an approval the money is taken in a moment; whoever waits is not told of that moment.
-const PROCESSING_MS = 10000;
+// After an approval the money is taken in a moment; whoever waits is not told of that moment. A bank's
+// answer, too, takes one, and the window in which it was given may be gone before.
+const SETTLE_MS = 10000;
 const REPEATED_STATUSES = [500, 503];
 
 /** What the API refused, or that it did not answer; then `status` is null. */
@@ -29,6 +30,7 @@ export class PaymentsSDK {
   #timeout;
   #pollInterval;
   #retryWait;
+  #settleTimeout;
 
   constructor(key, options = {}) {
     if (typeof key !== 'string' || key === '') {
@@ -41,6 +43,7 @@ export class PaymentsSDK {
     this.#timeout = options.timeout ?? 30000;
     this.#pollInterval = options.pollInterval ?? 500;
     this.#retryWait = options.retryWait ?? 500;
+    this.#settleTimeout = options.settleTimeout ?? SETTLE_MS;
   }
 
   /** A card, to be paid with. */
@@ -67,33 +70,36 @@ export class PaymentsSDK {
 
   /** Shows the bank's page, and waits until the shopper has decided: `{ paymentIntent, error? }`. */
   async handleCardAction(clientSecret, options = {}) {
-    const { open = openPage, timeout = 600000, signal } = options;
-    let intent = await this.retrievePaymentIntent(clientSecret);
-    if (intent.status === 'requires_action') {
-      const page = await open(intent.next_action.redirect_to_url.url);
-      intent = await this.#decided(clientSecret, Date.now() + timeout, signal);
+    const { open = openPage } = options;
+    const intent = await this.retrievePaymentIntent(clientSecret);
+    if (intent.status !== 'requires_action') return resultOf(intent);
+    const page = await open(intent.next_action.redirect_to_url.url);
+    try {
+      return resultOf(await this.#decided(clientSecret, options, page));
+    } finally {
       page?.close?.();
     }
-    const error = intent.status === 'requires_payment_method' ? intent.last_payment_error : null;
-    return error ? { paymentIntent: intent, error } : { paymentIntent: intent };
+  }
+
+  /** Waits for the same, where the bank has sent the shopper back to `return_url`; shows nothing. */
+  async resumeCardAction(clientSecret, options = {}) {
+    return resultOf(await this.#decided(clientSecret, options));
   }
 
   /** The intent once the shopper has decided, and the money that follows at once has been taken. */
-  async #decided(clientSecret, deadline, signal) {
-    let patientUntil = Infinity;
+  async #decided(clientSecret, { timeout = 600000, signal }, page) {
+    const deadline = Date.now() + timeout;
+    let settledBy = Infinity;
     for (;;) {
       signal?.throwIfAborted();
       const intent = await this.retrievePaymentIntent(clientSecret);
-      if (intent.status === 'processing') {
-        patientUntil = Math.min(patientUntil, Date.now() + PROCESSING_MS);
+      const isAsked = intent.status === 'requires_action';
+      if (!isAsked && intent.status !== 'processing') return intent;
+      if (!isAsked || page?.closed === true) {
+        settledBy = Math.min(settledBy, Date.now() + this.#settleTimeout);
       }
-      const isSettling = intent.status === 'processing' && Date.now() < patientUntil;
-      if (intent.status !== 'requires_action' && !isSettling) return intent;
-      if (intent.status === 'requires_action' && Date.now() >= deadline) {
-        throw new PaymentsError('The shopper has not decided in time.', {
-          body: { type: 'card_error', code: 'authentication_timeout', payment_intent: intent },
-        });
-      }
+      if (isAsked && Date.now() >= Math.min(deadline, settledBy)) throw undecided(intent, page);
+      if (!isAsked && Date.now() >= settledBy) return intent;
       await sleep(this.#pollInterval);
     }
   }
@@ -137,6 +143,20 @@ export class PaymentsSDK {
       clearTimeout(timer);
     }
   }
+}
+
+/** A refusal is an outcome, not an exception. */
+function resultOf(intent) {
+  const error = intent.status === 'requires_payment_method' ? intent.last_payment_error : null;
+  return error ? { paymentIntent: intent, error } : { paymentIntent: intent };
+}
+
+/** The intent still waits for its shopper, who may be asked again. */
+function undecided(intent, page) {
+  const [message, code] = page?.closed
+    ? ['The shopper closed the page undecided.', 'authentication_abandoned']
+    : ['The shopper has not decided in time.', 'authentication_timeout'];
+  return new PaymentsError(message, { body: { type: 'card_error', code, payment_intent: intent } });
 }
 
 function intentPath(clientSecret) {

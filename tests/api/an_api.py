@@ -32,7 +32,11 @@ from tests.fakes import FakeBank, SteppableClock
 CONNECTIONS: Final = 8
 THREADS: Final = 64
 PATIENCE_SECONDS: Final = 20
-NO_LIMITS: Final = {"RATE_LIMIT_PER_MINUTE": "0", "RATE_LIMIT_IP_PER_MINUTE": "0"}
+NO_LIMITS: Final = {
+    "RATE_LIMIT_PER_MINUTE": "0",
+    "RATE_LIMIT_INTENTS_PER_MINUTE": "0",
+    "RATE_LIMIT_IP_PER_MINUTE": "0",
+}
 
 GOOD_CARD: Final = {"number": VISA, "exp_month": 12, "exp_year": 2030, "cvc": "123"}
 SMALL_CARD: Final = {"number": SMALL_VISA, "exp_month": 6, "exp_year": 2030, "cvc": "456"}
@@ -46,7 +50,9 @@ BEHIND: Final[LiteralString] = """
            (SELECT count(*) FROM refunds) AS refunds,
            (SELECT count(*) FROM idempotency_keys) AS idempotency_keys,
            (SELECT count(*) FROM bank_calls) AS bank_calls,
-           (SELECT count(*) FROM order_slots) AS order_slots
+           (SELECT count(*) FROM order_slots) AS order_slots,
+           (SELECT count(*) FROM stored_cards) AS stored_cards,
+           (SELECT count(*) FROM personal_data) AS personal_data
 """
 TIME_FLIES: Final[LiteralString] = """
     UPDATE bank_calls SET due_at =

@@ -216,6 +216,36 @@ def test_bad_input_is_named_and_changes_nothing(
     assert told(api, merchant) == [dispute]
 
 
+def test_what_was_said_is_erased_with_the_customer(api: Api, merchant: Caller) -> None:
+    customer = json_of(merchant.post("/v1/customers", {"name": "Ada"}))["id"]
+    paid(merchant, customer=customer)
+    (dispute,) = told(api, merchant)
+    path = f"/v1/disputes/{dispute['id']}"
+    merchant.post(path, {"evidence": {"customer_name": "Ada"}}, key="said")
+
+    assert merchant.request("DELETE", f"/v1/customers/{customer}").status_code == 204
+
+    assert json_of(merchant.get(path))["evidence"]["customer_name"] is None
+
+
+def test_the_balances_transactions_add_up_to_what_is_available(api: Api, merchant: Caller) -> None:
+    dispute = disputed(api, merchant)
+    found = json_of(merchant.get("/v1/balance_transactions"))["data"]
+    assert sorted((each["type"], each["amount"]) for each in found) == [
+        ("adjustment", -2000),
+        ("charge", 2000),
+    ]
+    won = {"evidence": {"uncategorized_text": "winning_evidence"}, "submit": True}
+    merchant.post(f"/v1/disputes/{dispute['id']}", won)
+    told(api, merchant)
+
+    found = json_of(merchant.get("/v1/balance_transactions"))["data"]
+
+    assert sum(each["amount"] for each in found) == balance(merchant)[0] == 2000
+    named = merchant.get(f"/v1/balance_transactions?source={dispute['id']}&expand[]=data.source")
+    assert {each["source"]["status"] for each in json_of(named)["data"]} == {"won"}
+
+
 def test_nobody_else_is_told_of_a_dispute(api: Api, merchant: Caller) -> None:
     dispute = disputed(api, merchant)
     others = (api.merchant(), api.merchant(merchant.merchant, mode=Mode.LIVE))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -279,7 +280,8 @@ def test_receipts_are_found_by_order_by_customer_and_by_status(merchant: Caller)
 
 
 def test_receipts_are_found_by_the_time_of_their_creation(api: Api, merchant: Caller) -> None:
-    times = (1_000, 2_000, 3_000)
+    now = int(time.time())  # an id is of the same minute as what it names
+    first, second, third = times = (now - 30, now - 20, now - 10)
     ids = [merchant.authorized()["payment_id"] for _ in times]
     for payment_id, at in zip(ids, times, strict=True):
         api.execute(
@@ -289,10 +291,15 @@ def test_receipts_are_found_by_the_time_of_their_creation(api: Api, merchant: Ca
             payment_id=payment_id,
         )
 
-    assert ids_of(merchant, "?created[gt]=1000&created[lt]=3000") == ids[1:2]
-    assert ids_of(merchant, "?created[gte]=2000") == ids[:0:-1]
-    assert ids_of(merchant, "?created%5Blte%5D=2000") == ids[1::-1]
-    assert ids_of(merchant, "?created[gt]=3000") == []
+    assert ids_of(merchant, f"?created[gt]={first}&created[lt]={third}") == ids[1:2]
+    assert ids_of(merchant, f"?created[gte]={second}") == ids[:0:-1]
+    assert ids_of(merchant, f"?created%5Blte%5D={second}") == ids[1::-1]
+    assert ids_of(merchant, f"?created[gt]={third}") == []
+    for end in ("0", "253402300799"):
+        assert (
+            len(ids_of(merchant, f"?created[gte]={end}") + ids_of(merchant, f"?created[lte]={end}"))
+            == 3
+        )
 
 
 @pytest.mark.parametrize("path", ["/v1/receipts", "/v1/refunds"])

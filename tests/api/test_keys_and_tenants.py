@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -13,7 +14,16 @@ from api.async_family import routes as async_family
 from api.schemas import RefundOut
 from domain.commands import Mode
 from infrastructure.api_keys import KeyType, Scope
-from tests.api.an_api import GOOD_CARD, Api, Caller, brief, error_of, json_of, refusal, shaped
+from tests.api.an_api import (
+    GOOD_CARD,
+    Api,
+    Caller,
+    error_of,
+    fresh,
+    json_of,
+    refusal,
+    shaped,
+)
 
 UNAUTHENTICATED = "authentication_error"
 FORBIDDEN = "permission_error"
@@ -176,6 +186,7 @@ def concrete(path: str) -> str:
 # --- merchants and modes ------------------------------------------------------------------------
 
 
+# Operations that take no id of ours; what a merchant is told there is their own, and nobody else's.
 OF_NO_OBJECT: Final = {
     "POST /v1/authorizations",
     "POST /v1/customers",
@@ -184,11 +195,14 @@ OF_NO_OBJECT: Final = {
     "GET /v1/customers/search",
     "GET /v1/payment_intents/search",
     "GET /v1/charges/search",
+    "GET /v1/health",
+    "GET /health",
 }
 # What only a richer bank than this one makes: tests/api/test_disputes.py and test_subscriptions.py walk it.
 OF_A_RICHER_BANK: Final = re.compile(
     r"\w+ /v1/(disputes|subscriptions|invoices|test_helpers/test_clocks)\b"
 )
+Asked = tuple[str, Any]  # a path, and a body
 
 
 @pytest.fixture(params=["another merchant", "the same merchant, live"])
@@ -198,131 +212,183 @@ def stranger(api: Api, merchant: Caller, request: pytest.FixtureRequest) -> Call
     return api.merchant(merchant.merchant, mode=Mode.LIVE)
 
 
-def test_on_every_route_anothers_object_is_a_404(merchant: Caller, stranger: Caller) -> None:
-    """Walks all routes; a new one that names an object fails here until it is added."""
+def test_in_every_operation_anothers_object_is_a_404_and_ones_own_is_not(
+    merchant: Caller, stranger: Caller
+) -> None:
+    """Walks all operations of the OpenAPI document; a new one that names an object fails here until it is
+    added."""
+    ids = things_of(merchant)
+    walk = {**of_payments(ids), **of_people(ids), **of_intents(ids), **of_the_asynchronous(ids)}
+    document = json_of(merchant.get("/openapi.json"))
+
+    asked_of_any = {each for each in operations(document) if not OF_A_RICHER_BANK.match(each)}
+    assert asked_of_any == {*walk, *OF_NO_OBJECT}
+    for operation, asked in walk.items():
+        for each in asked:
+            answer = put(stranger, operation, each)
+            assert answer.status_code == 404, (operation, each, answer.text)
+            assert error_of(answer, 404)["code"].endswith("_not_found")
+    for operation, asked in sorted(walk.items()):  # what is deleted is so at the end
+        for each in asked if not operation.startswith("DELETE") else ():
+            answer = put(merchant, operation, each)
+            assert answer.status_code != 404, (operation, each, answer.text)
+    for path, _ in walk["DELETE /v1/customers/{customer_id}"]:
+        assert merchant.request("DELETE", path).status_code == 204
+
+
+def test_in_no_list_search_or_sum_is_anything_of_anothers(
+    merchant: Caller, stranger: Caller
+) -> None:
+    ids = things_of(merchant)
+    document = json_of(merchant.get("/openapi.json"))
+    lists = [
+        path
+        for path, methods in document["paths"].items()
+        if "get" in methods and "{" not in path and "health" not in path
+        if not OF_A_RICHER_BANK.match(f"GET {path}")
+    ]
+
+    for path in [
+        *lists,
+        f"/v1/receipts?order_id={ids['order']}",
+        f"/v1/charges?customer={ids['customer']}",
+    ]:
+        query = {"query": "created>1"} if path.endswith("/search") else None
+        theirs, mine = (caller.get(path, query_string=query) for caller in (stranger, merchant))
+        assert (theirs.status_code, mine.status_code) == (200, 200), path
+        assert not any(each in theirs.text for each in ids.values()), path
+        assert theirs.text != mine.text or "/charges?" in path, path
+
+
+def operations(document: Mapping[str, Any]) -> set[str]:
+    """All that the document has, as it names them."""
+    return {
+        f"{method.upper()} {path}"
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+
+
+def put(caller: Caller, operation: str, asked: Asked) -> TestResponse:
+    method, (path, body) = operation.partition(" ")[0], asked
+    if method == "GET":
+        return caller.get(path)
+    headers = {"Idempotency-Key": fresh("walk")}
+    return caller.request(method, path, json=body, headers=headers)
+
+
+def things_of(merchant: Caller) -> dict[str, str]:
+    """One of everything that has an id."""
     captured = merchant.captured()
-    payment_id, order_id = captured["payment_id"], captured["order_id"]
-    charge = payment_id.replace("pay_", "ch_")
-    refund_id = shaped(RefundOut, merchant.refund(payment_id), 201)["id"]
-    named = {"payment_id": payment_id}
-
-    answers = {
-        **of_people(merchant, stranger, charge),
-        "POST /v1/captures": [stranger.post("/v1/captures", named)],
-        "POST /v1/voids": [stranger.post("/v1/voids", named)],
-        "POST /v1/refunds": [
-            stranger.post("/v1/refunds", named),
-            stranger.post("/v1/refunds", {"charge": charge}),
-        ],
-        "GET /v1/refunds": [
-            stranger.get(f"/v1/refunds?payment_id={payment_id}"),
-            stranger.get(f"/v1/refunds?charge={charge}"),
-            stranger.get(f"/v1/refunds?starting_after={refund_id}"),
-        ],
-        "GET /v1/refunds/<refund_id>": [stranger.get(f"/v1/refunds/{refund_id}")],
-        "GET /v1/receipts": [stranger.get(f"/v1/receipts?ending_before={payment_id}")],
-        "GET /v1/receipts/<payment_id>": [
-            stranger.get(f"/v1/receipts/{payment_id}{query}")
-            for query in ("", "?version=1", "?as_of=2030-01-01T00:00:00Z")
-        ],
-        "GET /v1/orders/<any_text:order_id>": [stranger.get(f"/v1/orders/{order_id}")],
-        **of_events(merchant, stranger),
-    }
-
-    # The asynchronous family says so in words of its own: tests/api/test_async_family.py walks it.
-    every = {f"{each.method} {each.path}" for each in ROUTES if each not in async_family.ROUTES}
-    assert {each for each in every if not OF_A_RICHER_BANK.match(each)} == {
-        *answers,
-        *OF_NO_OBJECT,
-    }
-    for response in (one for several in answers.values() for one in several):
-        assert brief(error_of(response, 404), "type") == ("resource_missing",)
-    assert json_of(stranger.get("/v1/receipts"))["data"] == []
-    assert json_of(stranger.get("/v1/refunds"))["data"] == []
-    assert json_of(stranger.get(f"/v1/receipts?order_id={order_id}"))["data"] == []
-
-
-def people_of(merchant: Caller) -> tuple[str, str, str]:
-    """The ids of a customer, of a payment method of theirs, and of an intent."""
+    payment = captured["payment_id"]
     card = {"type": "card", "card": GOOD_CARD}
     customer = json_of(merchant.post("/v1/customers", {"name": "Mallory"}))["id"]
     method = json_of(merchant.post("/v1/payment_methods", card))["id"]
     merchant.post(f"/v1/payment_methods/{method}/attach", {"customer": customer})
-    return customer, method, json_of(merchant.post("/v1/payment_intents", an_intent()))["id"]
-
-
-def of_people(merchant: Caller, stranger: Caller, charge: str) -> dict[str, list[TestResponse]]:
-    """What a stranger is told of a customer, their payment method, and an intent."""
-    customer, method, intent = people_of(merchant)
-    mine, theirs = f"/v1/customers/{customer}", f"/v1/payment_methods/{method}"
-    wanted = f"/v1/payment_intents/{intent}"
+    waiting = {"customer_id": "cus_123", "payment_method_id": "pm_fake_visa"}
     return {
-        "GET /v1/customers": [stranger.get(f"/v1/customers?starting_after={customer}")],
-        "GET /v1/customers/<customer_id>": [stranger.get(mine)],
-        "POST /v1/customers/<customer_id>": [stranger.post(mine, {"name": "Eve"})],
-        "PATCH /v1/customers/<customer_id>": [
-            stranger.request("PATCH", mine, json={"name": "Eve"})
-        ],
-        "DELETE /v1/customers/<customer_id>": [stranger.request("DELETE", mine)],
-        "GET /v1/customers/<customer_id>/payment_methods": [
-            stranger.get(f"{mine}/payment_methods")
-        ],
-        "GET /v1/customers/<customer_id>/payment_methods/<method_id>": [
-            stranger.get(f"{mine}/payment_methods/{method}")
-        ],
-        "GET /v1/payment_methods": [
-            stranger.get(f"/v1/payment_methods?customer={customer}"),
-            stranger.get(f"/v1/payment_methods?ending_before={method}"),
-        ],
-        "GET /v1/payment_methods/<method_id>": [stranger.get(theirs)],
-        "POST /v1/payment_methods/<method_id>": [stranger.post(theirs, {"metadata": {"a": "b"}})],
-        "POST /v1/payment_methods/<method_id>/attach": [
-            stranger.post(f"{theirs}/attach", {"customer": customer})
-        ],
-        "POST /v1/payment_methods/<method_id>/detach": [stranger.post(f"{theirs}/detach", {})],
-        **of_intents(stranger, wanted, customer, method),
-        **of_charges(stranger, intent, charge),
+        "payment": payment,
+        "order": captured["order_id"],
+        "charge": payment.replace("pay_", "ch_"),
+        "refund": shaped(RefundOut, merchant.refund(payment), 201)["id"],
+        "customer": customer,
+        "method": method,
+        "intent": json_of(merchant.post("/v1/payment_intents", an_intent()))["id"],
+        "waiting": json_of(merchant.post("/payment_intents", an_intent(**waiting)))["id"],
+        "event": first_of(merchant, "/v1/events"),
+        "movement": first_of(merchant, "/v1/balance_transactions"),
     }
 
 
-def of_intents(
-    stranger: Caller, wanted: str, customer: str, method: str
-) -> dict[str, list[TestResponse]]:
-    """What a stranger is told of an intent, which is `wanted`."""
-    intent = wanted.rpartition("/")[2]
+def first_of(merchant: Caller, path: str) -> str:
+    return str(json_of(merchant.get(f"{path}?limit=1"))["data"][0]["id"])
+
+
+def of_payments(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """What names a payment, a refund, a charge or an event."""
+    payment, charge, refund = ids["payment"], ids["charge"], ids["refund"]
+    named, movements = {"payment_id": payment}, "/v1/balance_transactions"
     return {
-        "POST /v1/payment_intents": [
-            stranger.post("/v1/payment_intents", an_intent(customer=customer)),
-            stranger.post("/v1/payment_intents", an_intent(payment_method=method)),
+        "POST /v1/captures": [("/v1/captures", named)],
+        "POST /v1/voids": [("/v1/voids", named)],
+        "POST /v1/refunds": [("/v1/refunds", named), ("/v1/refunds", {"charge": charge})],
+        "GET /v1/refunds": [
+            (f"/v1/refunds?payment_id={payment}", None),
+            (f"/v1/refunds?charge={charge}", None),
+            (f"/v1/refunds?starting_after={refund}", None),
         ],
-        "GET /v1/payment_intents": [stranger.get(f"/v1/payment_intents?starting_after={intent}")],
-        "GET /v1/payment_intents/<intent_id>": [stranger.get(wanted)],
-        "POST /v1/payment_intents/<intent_id>": [stranger.post(wanted, {"amount": 100})],
-        "POST /v1/payment_intents/<intent_id>/confirm": [
-            stranger.post(f"{wanted}/confirm", {"payment_method": "pm_card_visa"})
+        "GET /v1/refunds/{refund_id}": [(f"/v1/refunds/{refund}", None)],
+        "POST /v1/refunds/{refund_id}": [(f"/v1/refunds/{refund}", {"metadata": {"a": "b"}})],
+        f"GET {movements}": [(f"{movements}?ending_before={ids['movement']}", None)],
+        f"GET {movements}/{{transaction_id}}": [(f"{movements}/{ids['movement']}", None)],
+        "GET /v1/receipts": [(f"/v1/receipts?ending_before={payment}", None)],
+        "GET /v1/receipts/{payment_id}": [
+            (f"/v1/receipts/{payment}{query}", None)
+            for query in ("", "?version=1", "?as_of=2030-01-01T00:00:00Z")
         ],
-        "POST /v1/payment_intents/<intent_id>/capture": [stranger.post(f"{wanted}/capture", {})],
-        "POST /v1/payment_intents/<intent_id>/cancel": [stranger.post(f"{wanted}/cancel", {})],
-    }
-
-
-def of_events(merchant: Caller, stranger: Caller) -> dict[str, list[TestResponse]]:
-    """What a stranger is told of an event."""
-    (event, *_) = json_of(merchant.get("/v1/events?limit=1"))["data"]
-    return {
-        "GET /v1/events": [stranger.get(f"/v1/events?starting_after={event['id']}")],
-        "GET /v1/events/<event_id>": [stranger.get(f"/v1/events/{event['id']}")],
-    }
-
-
-def of_charges(stranger: Caller, intent: str, charge: str) -> dict[str, list[TestResponse]]:
-    """What a stranger is told of a charge."""
-    return {
+        "GET /v1/orders/{order_id}": [(f"/v1/orders/{ids['order']}", None)],
         "GET /v1/charges": [
-            stranger.get(f"/v1/charges?payment_intent={intent}"),
-            stranger.get(f"/v1/charges?starting_after={charge}"),
+            (f"/v1/charges?payment_intent={ids['intent']}", None),
+            (f"/v1/charges?starting_after={charge}", None),
         ],
-        "GET /v1/charges/<charge_id>": [stranger.get(f"/v1/charges/{charge}")],
+        "GET /v1/charges/{charge_id}": [(f"/v1/charges/{charge}", None)],
+        "GET /v1/events": [(f"/v1/events?starting_after={ids['event']}", None)],
+        "GET /v1/events/{event_id}": [(f"/v1/events/{ids['event']}", None)],
+    }
+
+
+def of_people(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """What names a customer or a payment method."""
+    customer, method = ids["customer"], ids["method"]
+    whose, which = f"/v1/customers/{customer}", f"/v1/payment_methods/{method}"
+    one, card = "/v1/customers/{customer_id}", "/v1/payment_methods/{method_id}"
+    return {
+        "GET /v1/customers": [(f"/v1/customers?starting_after={customer}", None)],
+        f"GET {one}": [(whose, None)],
+        f"POST {one}": [(whose, {"name": "Eve"})],
+        f"PATCH {one}": [(whose, {"name": "Eve"})],
+        f"DELETE {one}": [(whose, None)],
+        f"GET {one}/payment_methods": [(f"{whose}/payment_methods", None)],
+        f"GET {one}/payment_methods/{{method_id}}": [(f"{whose}/payment_methods/{method}", None)],
+        "GET /v1/payment_methods": [
+            (f"/v1/payment_methods?customer={customer}", None),
+            (f"/v1/payment_methods?ending_before={method}", None),
+        ],
+        f"GET {card}": [(which, None)],
+        f"POST {card}": [(which, {"metadata": {"a": "b"}})],
+        f"POST {card}/attach": [(f"{which}/attach", {"customer": customer})],
+        f"POST {card}/detach": [(f"{which}/detach", {})],
+    }
+
+
+def of_intents(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """What names an intent, or what it is of."""
+    all_of_them, one = "/v1/payment_intents", "/v1/payment_intents/{intent_id}"
+    wanted = f"{all_of_them}/{ids['intent']}"
+    return {
+        f"POST {all_of_them}": [
+            (all_of_them, an_intent(customer=ids["customer"])),
+            (all_of_them, an_intent(payment_method=ids["method"])),
+        ],
+        f"GET {all_of_them}": [(f"{all_of_them}?starting_after={ids['intent']}", None)],
+        f"GET {one}": [(wanted, None)],
+        f"POST {one}": [(wanted, {"amount": 100})],
+        f"POST {one}/confirm": [(f"{wanted}/confirm", {"payment_method": "pm_card_visa"})],
+        f"POST {one}/capture": [(f"{wanted}/capture", {})],
+        f"POST {one}/cancel": [(f"{wanted}/cancel", {})],
+    }
+
+
+def of_the_asynchronous(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """What names something there."""
+    waiting = ids["waiting"]
+    paid_with = an_intent(customer_id="cus_123", payment_method_id=ids["method"])
+    return {
+        "POST /payment_intents": [("/payment_intents", paid_with)],
+        "GET /payment_intents/{intent_id}": [(f"/payment_intents/{waiting}", None)],
+        "PATCH /payment_intents/{intent_id}/confirm": [(f"/payment_intents/{waiting}/confirm", {})],
+        "GET /payments/{intent_id}": [(f"/payments/{waiting}", None)],
+        "POST /refunds": [("/refunds", {"payment_id": ids["payment"], "amount": 1})],
     }
 
 

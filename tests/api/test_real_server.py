@@ -2,13 +2,16 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.api.a_server import Received, Server
+from tests.api.a_server import PATIENCE_SECONDS, Received, Server
 from tests.api.an_api import Api, an_authorization, fresh
 from tests.infrastructure.bank_simulator.a_bank import Bank
 
@@ -202,3 +205,46 @@ def test_a_line_without_a_key_has_the_level_of_its_status(
 
     assert (line["level"], line["status_code"], line["api_key_prefix"]) == (level, status, None)
     assert line["user_agent"] is None
+
+
+# --- two processes ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_processes(server: tuple[Server, Api], tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    """Servers of one database."""
+    one, api = server
+    assert api.services.settings.database_url is not None
+    other = Server(tmp_path, api.services.settings.database_url)
+    yield one, other
+    other.stop()
+
+
+def seconds_until(status: int, server: Server, key: str) -> float:
+    """Until the key is answered so, asked without a pause."""
+    began = time.monotonic()
+    while server.request("GET", "/v1/orders/x", headers=headers_of(key)).status != status:
+        assert time.monotonic() - began < PATIENCE_SECONDS
+    return time.monotonic() - began
+
+
+def test_within_a_second_every_process_knows_of_a_revocation_and_of_a_suspension(
+    server: tuple[Server, Api], two_processes: tuple[Server, Server]
+) -> None:
+    keys = server[1].services.api_keys
+    revoked, suspended = server[1].merchant(), server[1].merchant()
+    for asked in two_processes:
+        for each in (revoked, suspended):
+            assert seconds_until(404, asked, each.key or "") < PATIENCE_SECONDS
+
+    assert revoked.record is not None
+    keys.revoke(revoked.record.key_id)
+    keys.suspend(suspended.merchant)
+
+    with ThreadPoolExecutor(4) as threads:
+        waits = [
+            threads.submit(seconds_until, status, asked, each.key or "")
+            for asked in two_processes
+            for status, each in ((401, revoked), (403, suspended))
+        ]
+        assert max(each.result() for each in waits) < 1

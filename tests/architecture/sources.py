@@ -10,6 +10,7 @@ from typing import Final
 PROJECT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("api", "domain", "infrastructure", "projections", "scripts")
 FOLDERS: Final = (*PACKAGES, "tests", "docs", "sdk", ".ci")
+MADE: Final = {"__pycache__", "node_modules"}
 TEXTS: Final = (
     ".py",
     ".sql",
@@ -53,7 +54,7 @@ def texts() -> Iterator[tuple[str, str]]:
             yield named(file), file.read_text("utf-8")
     for folder in FOLDERS:
         for file in sorted((PROJECT / folder).rglob("*")):
-            if file.is_file() and file.suffix in TEXTS and "__pycache__" not in file.parts:
+            if file.is_file() and file.suffix in TEXTS and MADE.isdisjoint(file.parts):
                 yield named(file), file.read_text("utf-8")
 
 

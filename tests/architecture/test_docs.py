@@ -4,14 +4,18 @@ import inspect
 from pathlib import Path
 
 from domain.payment import Payment
-from scripts.diagram import page
+from scripts import diagram, sdk_flows
 
 ROOT = Path(__file__).parents[2]
 LONGEST_TRADEOFFS_WORDS = 1000
 
 
 def test_the_table_of_commands_is_printed_from_the_code() -> None:
-    assert (ROOT / "docs" / "payments.md").read_text("utf-8") == page()
+    assert (ROOT / "docs" / "payments.md").read_text("utf-8") == diagram.page()
+
+
+def test_the_table_of_flows_is_printed_from_the_flows() -> None:
+    assert (ROOT / "docs" / "sdk-flows.md").read_text("utf-8") == sdk_flows.page()
 
 
 def test_every_topic_is_documented_with_its_fields() -> None:

@@ -5,7 +5,15 @@ from datetime import timedelta
 
 import pytest
 
-from domain.bank import ActionRequired, Approved, BankRequest, Declined, Operation, Unknown
+from domain.bank import (
+    ActionRequired,
+    AlreadyDone,
+    Approved,
+    BankRequest,
+    Declined,
+    Operation,
+    Unknown,
+)
 from domain.bank_records import BankRecord
 from tests.builders import ANY_AMOUNT, a_bank_request, a_challenged_card, dollars
 from tests.contracts.banks import ChallengingPartner
@@ -151,3 +159,35 @@ def test_a_hold_lasts_from_the_approval(challenging: ChallengingPartner) -> None
     expiries = [hold.expires_at for hold in holds if isinstance(hold, Approved) and hold.expires_at]
     assert len(expiries) == 2
     assert abs(expiries[1] - expiries[0]) < timedelta(minutes=1)
+
+
+def test_what_is_given_up_before_the_shopper_approves_can_never_be_held(
+    challenging: ChallengingPartner,
+) -> None:
+    request = a_challenged_request()
+    waiting = asked(challenging, request)
+    give_up = a_bank_request(Operation.VOID, bank_id=waiting.bank_id)
+
+    gone = challenging.bank.perform(give_up)
+    challenging.shopper_decides(waiting, approves=True)  # too late
+    again = challenging.bank.perform(replace(give_up, key=f"{give_up.key}-again"))
+
+    assert isinstance(gone, Approved)
+    assert challenging.done_under(request.key) == 0
+    assert isinstance(challenging.bank.perform(later(request, waiting)), Declined)
+    assert isinstance(again, AlreadyDone)
+
+
+@pytest.mark.parametrize("approves", [True, False])
+def test_what_is_given_up_after_the_shopper_decided_is_held_no_more(
+    challenging: ChallengingPartner, approves: bool
+) -> None:
+    request = a_challenged_request()
+    waiting = asked(challenging, request)
+    challenging.shopper_decides(waiting, approves=approves)
+
+    answer = challenging.bank.perform(a_bank_request(Operation.VOID, bank_id=waiting.bank_id))
+
+    assert isinstance(answer, Approved if approves else AlreadyDone)
+    capture = a_bank_request(Operation.CAPTURE, bank_id=waiting.bank_id)
+    assert not isinstance(challenging.bank.perform(capture), Approved)

@@ -35,6 +35,30 @@ OVERLAPPING: LiteralString = """
     CREATE TABLE events_overlapping PARTITION OF events
     FOR VALUES FROM (least_id_at('2031-12-31Z')) TO (least_id_at('2032-01-02Z'))
 """
+# What 0010 found: the tables as they were, with a customer who was deleted and an answer about another.
+BEFORE_0010: LiteralString = """
+    DELETE FROM schema_migrations WHERE name LIKE '0010%';
+    DROP TABLE erasures, rate_limits;
+    DROP INDEX receipts_by_status, refunds_by_status;
+    ALTER TABLE idempotency_keys DROP COLUMN tells_of_people;
+    CREATE UNLOGGED TABLE rate_limit_windows (
+        name text NOT NULL PRIMARY KEY, hits bigint NOT NULL, expires_at timestamptz NOT NULL
+    );
+    INSERT INTO customer_records (
+        shard, id, merchant_id, mode, is_listed, created_at, version, document
+    )
+    SELECT 1, gen_random_uuid(), 'mer_1', 'test', NOT gone, now(), 2,
+           jsonb_build_object('is_deleted', gone)
+    FROM unnest(ARRAY[true, false]) AS gone;
+    INSERT INTO idempotency_keys (
+        merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at, status, body
+    ) VALUES ('mer_1', 'test', 'a key', '', 'req_1', gen_random_uuid(), now(), 201, '{}')
+"""
+ERASURES: LiteralString = """
+    SELECT e.merchant_id, d.document ->> 'is_deleted' FROM erasures AS e
+    JOIN customer_records AS d ON d.shard = e.shard AND d.id = e.customer_id
+"""
+TELLING: LiteralString = "SELECT tells_of_people FROM idempotency_keys"
 EDIT: LiteralString = "UPDATE schema_migrations SET checksum = 'of another text'"
 
 
@@ -142,6 +166,17 @@ def test_a_former_text_that_did_the_same_is_not_applied_again(database_url: str)
             )
 
     assert migrate(database_url) == []
+
+
+def test_who_was_deleted_before_is_erased_as_who_is_from_now_on(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(BEFORE_0010)
+
+    applied = migrate(database_url)
+
+    assert applied == ["0010_erasure_and_limits.sql"]
+    assert query(database_url, ERASURES) == [("mer_1", "true")]
+    assert query(database_url, TELLING) == [(True,)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from domain.ledger import Pending
 from domain.payment import Payment, Status
 from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.worker import Worker
-from tests.api.an_api import Api, an_api
+from tests.api.an_api import Api, Caller, an_api, fresh, json_of
 from tests.builders import a_challenged_card, a_new_tenant, authorize
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank, eventually
 
@@ -24,6 +24,15 @@ PASS_TIME: LiteralString = """
     UPDATE bank_calls SET since = since - make_interval(secs => %(seconds)s),
                           due_at = due_at - make_interval(secs => %(seconds)s)
 """
+INTENTS = "/v1/payment_intents"
+ROUNDS = 6
+AMOUNT = 2000
+CHALLENGED = {
+    "amount": AMOUNT,
+    "currency": "usd",
+    "payment_method": "pm_card_threeDSecure2Required",
+    "confirm": True,
+}
 CARDS: LiteralString = "SELECT count(sealed_card) AS cards FROM bank_calls"
 
 
@@ -157,3 +166,43 @@ def test_a_bank_that_fails_while_the_shopper_is_at_it_is_asked_again(
     payment = worked_until(api, payment_id, tenant, Status.AUTHORIZED)
 
     assert payment.reviews == {}
+
+
+@pytest.mark.parametrize("decision", ["approve", "refuse"])
+def test_who_gives_up_at_the_moment_of_the_decision_ends_with_nothing_held_or_everything_paid(
+    api: Api, bank: Bank, decision: str
+) -> None:
+    merchant, worker = api.merchant(), Worker(api.services)
+    ended = set()
+    for _ in range(ROUNDS):
+        intent = json_of(merchant.post(INTENTS, CHALLENGED, key=fresh("confirm")))
+        page = urlsplit(intent["next_action"]["redirect_to_url"]["url"]).path
+        one = f"{INTENTS}/{intent['id']}"
+        pass_time(api, 10)
+        with ThreadPoolExecutor(4) as executor:
+            executor.submit(bank.request, "POST", page, f"decision={decision}".encode())
+            executor.submit(worker.take_up, executor).result()
+            refused = executor.submit(merchant.post, f"{one}/cancel", {}).result()
+
+        def is_over(url: str = one) -> bool:
+            pass_time(api, 60)
+            with ThreadPoolExecutor(4) as executor:
+                worker.take_up(executor)
+            return json_of(merchant.get(url))["status"] not in {"processing", "requires_action"}
+
+        eventually(is_over)
+        status = json_of(merchant.get(one))["status"]
+        ended.add((status, refused.status_code))
+        assert held_at(bank) == (AMOUNT * _count_paid(merchant))
+    assert ended <= {("canceled", 200), ("succeeded", 409), ("requires_payment_method", 409)}
+
+
+def _count_paid(merchant: Caller) -> int:
+    found = json_of(merchant.get(f"{INTENTS}?limit=100"))["data"]
+    return sum(each["status"] == "succeeded" for each in found)
+
+
+def held_at(bank: Bank) -> int:
+    """What the bank holds of its cards, or has taken."""
+    accounts = bank.ledger()["accounts"]
+    return sum(each["deposited"] - each["available_balance"] for each in accounts)

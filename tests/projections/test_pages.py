@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import cycle
 from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from domain.commands import Mode, Tenant
 from domain.ids import Prefix, decode, encode
@@ -198,3 +201,38 @@ def test_refunds_are_listed_alike(pool: Pool, tenant: Tenant) -> None:
     assert listed(limit=9, filters={"status": "pending"}) == (refund_ids[2:], False)
     assert listed(limit=9, filters={"payment_id": story.payment.id})[0] == newest_first(refund_ids)
     assert listed(limit=9, filters={"payment_id": an_id()}) == ([], False)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    before=st.integers(1, 6),
+    limits=st.lists(st.integers(1, 3), min_size=1),
+    added=st.lists(st.integers(0, 2), min_size=1),
+)
+def test_however_many_are_added_between_pages_each_is_seen_once(
+    pool: Pool, before: int, limits: list[int], added: list[int]
+) -> None:
+    """Back from the newest of what was there: all of that, and nothing twice; then from there to what was
+    added: all of that, in order, and nothing twice."""
+    tenant = Tenant(f"mer_{an_id()}", Mode.TEST)
+    there = some(pool, tenant, before)
+    later: list[UUID] = []
+    limit, additions = cycle(limits), cycle(added)
+
+    def walked_back(seen: list[UUID], *, has_more: bool) -> list[UUID]:
+        while has_more:
+            later.extend(some(pool, tenant, next(additions)))
+            more, has_more = page(pool, tenant, next(limit), after=seen[-1])
+            seen += more
+        return seen
+
+    first, has_more = page(pool, tenant, next(limit))
+    assert walked_back(first, has_more=has_more) == newest_first(there)
+    newer: list[UUID] = []
+    has_more = True
+    while has_more:
+        more, has_more = page(pool, tenant, next(limit), before=(newer or [there[-1]])[-1])
+        newer += newest_first(more)
+    assert newer == later

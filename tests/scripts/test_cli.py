@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -44,6 +44,7 @@ EVERY_COMMAND: tuple[list[str], ...] = (
     ["merchants", "resume"],
     ["keygen", "vault"],
     ["keygen", "checkpoint"],
+    ["vault", "rotate"],
     ["stuck"],
     ["resolve"],
     ["reconcile"],
@@ -177,6 +178,49 @@ def test_a_revoked_key_is_good_no_more(served: tuple[Api, Caller], database_url:
     assert merchant.get("/v1/receipts").status_code == 401
     (listed,) = json.loads(done(run("keys", "list", "--json", DATABASE_URL=database_url)))
     assert listed["revoked"] is not None
+
+
+def test_a_rotated_key_is_good_beside_the_new_one_for_the_time_that_is_given(
+    served: tuple[Api, Caller], database_url: str
+) -> None:
+    _, merchant = served
+    assert merchant.record is not None
+    before = merchant.record
+
+    rotate = ["keys", "rotate", before.key_id, "--json"]
+    made = json.loads(done(run(*rotate, "--expires-in", "3600", DATABASE_URL=database_url)))
+
+    rows = json.loads(done(run("keys", "list", "--json", DATABASE_URL=database_url)))
+    old, new = sorted(rows, key=lambda row: row["id"] != before.key_id)
+    left = datetime.fromisoformat(old["expires"]) - datetime.now(UTC)
+    assert timedelta(minutes=59) < left <= timedelta(hours=1)
+    assert new["id"] == made["id"]
+    alike = ("merchant", "mode", "type", "scopes", "expires")
+    assert {name: made[name] for name in alike} == {
+        "merchant": before.merchant,
+        "mode": "test",
+        "type": "secret",
+        "scopes": sorted(before.scopes),
+        "expires": None,
+    }
+    anew = Caller(merchant.app, made["key"], None, merchant.merchant)
+    for caller in (merchant, anew):
+        assert caller.get("/v1/receipts").status_code == 200
+
+
+def test_a_key_that_is_rotated_without_overlap_is_good_no_more_and_not_rotated_again(
+    served: tuple[Api, Caller], database_url: str
+) -> None:
+    _, merchant = served
+    assert merchant.record is not None
+    rotate = ["keys", "rotate", merchant.record.key_id, "--expires-in", "0"]
+
+    key = done(run(*rotate, DATABASE_URL=database_url)).strip()
+
+    assert merchant.get("/v1/receipts").status_code == 401
+    anew = Caller(merchant.app, key, None, merchant.merchant)
+    assert anew.get("/v1/receipts").status_code == 200
+    assert_refused(run(*rotate, DATABASE_URL=database_url), 1, merchant.record.key_id)
 
 
 def test_a_key_that_is_not_there_is_not_revoked(database_url: str) -> None:

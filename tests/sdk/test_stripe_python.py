@@ -2,6 +2,7 @@
 
 import pytest
 
+from scripts.sdk_flows import STRIPE_PYTHON, flows_in_python
 from tests.sdk.a_shop import ApiKeys
 from tests.sdk.stripe_flows import FLOWS, Flow, Shop
 
@@ -9,3 +10,9 @@ from tests.sdk.stripe_flows import FLOWS, Flow, Shop
 @pytest.mark.parametrize("flow", FLOWS.values())
 def test_stripes_own_package_works(flow: Flow, keys: ApiKeys, api_base: str) -> None:
     flow(Shop.of(keys, api_base))
+
+
+def test_every_flow_is_in_the_table() -> None:
+    named = {flow.name: flow.broken is None for flow in flows_in_python(STRIPE_PYTHON)}
+
+    assert named == {name: not param.marks for name, param in FLOWS.items()}

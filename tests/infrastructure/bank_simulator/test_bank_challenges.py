@@ -88,12 +88,25 @@ def test_what_was_approved_is_captured_and_refunded_as_any_other(bank: Bank) -> 
     assert bank.post("refunds", refund).json["status"] == "refunded"
 
 
-def test_what_nobody_approved_cannot_be_captured_or_voided(bank: Bank) -> None:
+def test_what_nobody_approved_cannot_be_captured(bank: Bank) -> None:
     hold = {"authorization_id": asked(bank)["authorization_id"], "amount": 5_000}
 
-    answers = [bank.post(operation, hold).json["error"] for operation in ("captures", "voids")]
+    assert bank.post("captures", hold).json["error"] == "authorization_not_found"
 
-    assert answers == ["authorization_not_found"] * 2
+
+def test_what_was_voided_before_it_was_approved_never_is(bank: Bank) -> None:
+    challenge = asked(bank, "given-up")
+    void = {"authorization_id": challenge["authorization_id"]}
+
+    voided = bank.post("voids", void).json
+    left = decide(bank, challenge, "approve")
+    again = bank.post("voids", void).json
+
+    assert (voided["status"], again["error"]) == ("voided", "authorization_already_used")
+    assert (left.status, left.headers["location"]) == (303, SHOP)
+    now = found(bank, challenge)
+    assert (now["status"], now["code"]) == ("declined", "authorization_withdrawn")
+    assert bank.entries("given-up") == []
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ class BillingDesk:
             now = rfc3339(clock.target_time)
             rows = self._rows(NEXT_BY_CLOCK, clock_id=public_id, now=now, waiting=waiting)
             if not rows:
-                self._clocks.reach(clock.id, clock.target_time)
+                self._clocks.arrive(clock)
                 return taken
             due_at = datetime.fromisoformat(rows[0]["due_at"])
             self._clocks.reach(clock.id, due_at)

@@ -83,13 +83,12 @@ def build_services(
 ) -> Services:
     """Wires a process. `answers` writes what settled commands are answered."""
     assert settings.database_url is not None, "the caller starts the private database"
-    if settings.fault_point is not None:
-        fault_points.die_at(*settings.fault_point)
+    _die_where_told_to(settings)
     clock, ids = SystemClock(), RandomIds()
     pool = open_pool(settings.database_url, size=connections)
+    bank_client = BankClient(settings.bank_url, connections=bank_connections)
     vault_keys = settings.vault_keys or keys_kept_in(settings.data_dir)
     vault = FernetVault(vault_keys)
-    bank_client = BankClient(settings.bank_url, connections=bank_connections)
     ledger = PostgresPaymentLedger(
         pool,
         bank=_driver(settings, clock, bank_client),
@@ -119,6 +118,11 @@ def build_services(
     ledger.follow = services.billing.follow
     answers.read_from(services)
     return services
+
+
+def _die_where_told_to(settings: Settings) -> None:
+    if settings.fault_point is not None:
+        fault_points.die_at(*settings.fault_point)
 
 
 def _windows(settings: Settings, pool: Pool) -> Windows:

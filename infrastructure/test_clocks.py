@@ -20,7 +20,8 @@ INSERT: Final[LiteralString] = """
     VALUES (%(id)s, %(merchant_id)s, %(mode)s, %(name)s, %(at)s, %(at)s)
 """
 COLUMNS: Final[LiteralString] = """
-    SELECT id, merchant_id, mode, name, frozen_time, target_time, created_at FROM test_clocks
+    SELECT id, merchant_id, mode, name, frozen_time, target_time, advancing, created_at
+    FROM test_clocks
 """
 BY_ID: Final[LiteralString] = (
     COLUMNS
@@ -29,12 +30,17 @@ BY_ID: Final[LiteralString] = (
 """
 )
 ADVANCING: Final[LiteralString] = (
-    COLUMNS + "WHERE target_time > frozen_time AND deleted_at IS NULL ORDER BY id LIMIT %(limit)s"
+    COLUMNS + "WHERE advancing AND deleted_at IS NULL ORDER BY id LIMIT %(limit)s"
 )
 ADVANCE: Final[LiteralString] = """
-    UPDATE test_clocks SET target_time = %(to)s
-    WHERE id = %(id)s AND deleted_at IS NULL AND target_time = frozen_time AND frozen_time < %(to)s
+    UPDATE test_clocks SET target_time = %(to)s, advancing = true
+    WHERE id = %(id)s AND deleted_at IS NULL AND NOT advancing AND frozen_time < %(to)s
     RETURNING id
+"""
+# Whoever comes late is not to end the next way that it was sent on.
+ARRIVE: Final[LiteralString] = """
+    UPDATE test_clocks SET frozen_time = target_time, advancing = false
+    WHERE id = %(id)s AND advancing AND target_time = %(target)s
 """
 REACH: Final[LiteralString] = """
     UPDATE test_clocks SET frozen_time = least(target_time, greatest(frozen_time, %(at)s))
@@ -74,7 +80,7 @@ PAGE: Final = PageOf(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestClock:
     """A clock. `frozen_time`: what it says; `target_time`: what it will say once all is done that falls
-    due until then."""
+    due until then, which is when it `is_ready`."""
 
     __test__ = False  # not a test, whatever pytest reads into the name
 
@@ -83,12 +89,8 @@ class TestClock:
     name: str | None
     frozen_time: datetime
     target_time: datetime
+    is_ready: bool
     created_at: datetime
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it stands still."""
-        return self.frozen_time == self.target_time
 
 
 class TestClocks:
@@ -126,6 +128,10 @@ class TestClocks:
         """The clock says that much at least."""
         self._execute(REACH, id=clock_id, at=at)
 
+    def arrive(self, clock: TestClock) -> None:
+        """Nothing is left to do until its target."""
+        self._execute(ARRIVE, id=clock.id, target=clock.target_time)
+
     def delete(self, clock_id: UUID) -> None:
         """It is there no more."""
         self._execute(DELETE, id=clock_id)
@@ -162,5 +168,6 @@ def _clock(row: dict[str, Any]) -> TestClock:
         name=row["name"],
         frozen_time=row["frozen_time"],
         target_time=row["target_time"],
+        is_ready=not row["advancing"],
         created_at=row["created_at"],
     )

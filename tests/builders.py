@@ -66,6 +66,7 @@ ANY_AMOUNT: Final = BankCapabilities(
     cvc_optional=True,
     three_d_secure=True,
     bank_transfers=True,
+    disputes=True,
 )
 
 VISA: Final = "4111111111111111"

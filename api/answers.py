@@ -7,7 +7,7 @@ from typing import Final
 from api.async_family import outputs as async_family
 from api.async_family import routes as async_routes
 from api.gateway import outputs as gateway
-from api.payments import intents, refunds, subscriptions
+from api.payments import intents, payments, refunds, subscriptions
 from api.payments.reading import Reader
 from domain.bank import Operation
 from domain.payment import Payment
@@ -28,7 +28,9 @@ class FamilyAnswers:
         """Where to read what an answer tells beyond a payment's history."""
         self._services = services
 
-    def settled(self, history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
+    def settled(  # noqa: PLR0911 - one return a family
+        self, history: Sequence[Payment.Event], call: BankCall
+    ) -> StoredAnswer:
         """The answer in the words of the family and the dialect that asked."""
         match call.audience.family:
             # A refund of the gateway's was asked for before refunds had a family of their own.
@@ -41,6 +43,8 @@ class FamilyAnswers:
             case subscriptions.CREATED | subscriptions.PAID:
                 assert self._services is not None, "a process has told where to read"
                 return subscriptions.settled(self._services, history, call)
+            case payments.FAMILY:
+                return payments.settled(history, call)
             case async_routes.FAMILY:
                 return async_family.settled(history, call)
             case family if family == WORKER_FAMILY:

@@ -29,8 +29,19 @@ CARD_ERRORS: Final[Mapping[str, tuple[str, str]]] = {
     "invalid_cvv": ("incorrect_cvc", "The card's security code is incorrect."),
     "card_expired": ("expired_card", "The card has expired."),
     "invalid_card": ("incorrect_number", "The card number is incorrect."),
+    "authentication_required": (
+        "authentication_required",
+        "The shopper did not approve the payment.",
+    ),
     "processing_error": ("processing_error", "The bank could not process the card."),
 }
+# The same of a transfer, in the bank's own word.
+TRANSFER_ERRORS: Final[Mapping[str, str]] = {
+    "insufficient_funds": "The account has insufficient funds.",
+    "debit_not_authorized": "The account's holder did not authorize the debit.",
+    "invalid_account": "There is no such account.",
+}
+TRANSFER_FAILED: Final = "The transfer failed."
 DECLINED: Final = ("card_declined", "The card was declined.")
 
 

@@ -80,6 +80,13 @@ def _digits(low: int, high: int, what: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _sort_code(value: Any) -> Any:
+    """Six digits, however they are grouped."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{2}([- ]?[0-9]{2}){2}", value):
+        raise PydanticCustomError("sort_code", "must be 6 digits, as in 12-34-56")
+    return value.replace("-", "").replace(" ", "")
+
+
 def metadata(value: Any) -> Any:
     """Metadata, checked: up to 50 keys, texts and exact numbers."""
     if value == "":
@@ -139,6 +146,14 @@ CardNumber = Annotated[
 ]
 CardCvc = Annotated[
     str, _digits(3, 4, "3 or 4 digits"), Field(pattern=r"^[0-9]{3,4}$", examples=["123"])
+]
+AccountNumber = Annotated[
+    str, _digits(8, 8, "8 digits"), Field(pattern=r"^[0-9]{8}$", examples=["12345678"])
+]
+SortCode = Annotated[
+    str,
+    BeforeValidator(_sort_code, json_schema_input_type=str),
+    Field(description="6 digits, with or without hyphens.", examples=["12-34-56"]),
 ]
 Month = Annotated[WholeNumber, Field(ge=1, le=12, examples=[12])]
 Year = Annotated[WholeNumber, Field(ge=2000, le=2099, examples=[2030])]

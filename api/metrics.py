@@ -48,7 +48,8 @@ class Unresolved(Collector):
     CALLS: LiteralString = """
         SELECT count(*) AS calls,
                coalesce(extract(epoch FROM clock_timestamp() - min(since) FILTER (
-                   WHERE NOT waits_for_shopper OR since <= clock_timestamp() - interval '1 hour'
+                   WHERE NOT waits_for_shopper OR since <= clock_timestamp()
+                       - CASE operation WHEN 'transfer' THEN interval '7 days' ELSE interval '1 hour' END
                )), 0)::float AS oldest
         FROM bank_calls
     """

@@ -114,8 +114,15 @@ def _page(status: int, title: str, **shown: Any) -> Answer:
     )
 
 
+def _paid_with(receipt: Document) -> str:
+    card = receipt["card"]
+    if card is None:
+        return f"Bank account ending in {receipt['account']['last4']}"
+    return f"{card['brand'].capitalize()} card ending in {card['last4']}"
+
+
 def _shown(receipt: Document, refunds: Sequence[Document]) -> Document:
-    currency, card = receipt["currency"], receipt["card"]
+    currency = receipt["currency"]
     captured, given_back = receipt["amount_captured"], receipt["amount_refunded"]
     return {
         "payment_id": receipt["payment_id"],
@@ -124,7 +131,7 @@ def _shown(receipt: Document, refunds: Sequence[Document]) -> Document:
         "amount": in_words(captured or receipt["amount"], currency),
         "status": STATUSES[Status(receipt["status"])],
         "date": _date(receipt["created_at"]),
-        "paid_with": f"{card['brand'].capitalize()} card ending in {card['last4']}",
+        "paid_with": _paid_with(receipt),
         "refunds": [
             {
                 "date": _date(each["created_at"]),

@@ -45,7 +45,7 @@ class ReviewOut(Out):
 class FailureOut(Out):
     """The last operation that the bank refused."""
 
-    operation: Literal["authorization", "capture", "void", "refund"]
+    operation: Literal["authorization", "capture", "void", "refund", "transfer"]
     code: str
     message: str
 
@@ -69,9 +69,9 @@ class ReceiptOut(Out):
     status: Status
     amount_captured: Minor
     amount_refunded: Minor
-    card: CardOut
+    card: CardOut | None
     bank: BankIdsOut
-    pending_operation: Literal["authorization", "capture", "void", "refund"] | None
+    pending_operation: Literal["authorization", "capture", "void", "refund", "transfer"] | None
     needs_review: ReviewOut | None
     failure: FailureOut | None
     authorization_expires_at: Moment | None

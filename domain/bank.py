@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from domain.accounts import BankAccount
 from domain.cards import Card
 from domain.money import Money
 
@@ -20,6 +21,7 @@ class Operation(StrEnum):
     CAPTURE = "capture"
     VOID = "void"
     REFUND = "refund"
+    TRANSFER = "transfer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,15 @@ class ActionRequired:
 
     bank_id: str
     url: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnderWay:
+    """A transfer was begun, and another bank is at it. `bank_id`: under which the bank says later what
+    became of it. `replayed`: the bank answered from memory."""
+
+    bank_id: str
     replayed: bool = False
 
 
@@ -94,14 +105,14 @@ class Unknown:
 
 
 Outcome = Approved | Declined | AlreadyDone | Rejected | Contradicted
-Answer = Outcome | ActionRequired | Unknown
+Answer = Outcome | ActionRequired | UnderWay | Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankCapabilities:
     """What the bank in use can do. `currencies` None: any. `three_d_secure`: it has shoppers approve
-    some payments. `bank_transfers`: it takes money from accounts at other banks. `disputes`: it tells of
-    payments that cardholders dispute."""
+    some payments. `bank_transfers`: it takes money from accounts at other banks, once under a key, for ever.
+    `disputes`: it tells of payments that cardholders dispute."""
 
     currencies: frozenset[str] | None
     partial_amounts: bool
@@ -121,7 +132,8 @@ class BankRequest:
 
     `bank_id`: the authorization to capture or void, or the capture to refund. To authorize: None, or
     the authorization that waits for its shopper; then nothing is done but to look what became of it.
-    `card`: only to authorize, and not to look. `return_url`: where a shopper who has to approve goes
+    To transfer: the same, of a transfer that is under way.
+    `card`: only to authorize, and `account`: only to transfer, and not to look. `return_url`: where a shopper who has to approve goes
     after that. `ask_first`: an earlier attempt went unanswered, so the bank is asked
     whether it remembers the key before the request is sent again.
     `ask_only`: so long ago that the bank may have forgotten the key, and would do again what it may
@@ -134,6 +146,7 @@ class BankRequest:
     money: Money
     bank_id: str | None = None
     card: Card | None = None
+    account: BankAccount | None = None
     return_url: str | None = None
     ask_first: bool = False
     ask_only: bool = False

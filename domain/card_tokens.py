@@ -1,4 +1,4 @@
-"""Test tokens: names that stand for cards in test mode, so that no card number need be sent.
+"""Test tokens: names that stand for cards, or accounts, in test mode, so that no number need be sent.
 
 None is a real card. In the partner's own profile only its four cards exist, so every token of a
 decline stands for the one that it declines.
@@ -7,6 +7,7 @@ decline stands for the one that it declines.
 from collections.abc import Mapping
 from typing import Final
 
+from domain.accounts import BankAccount
 from domain.cards import Card
 
 
@@ -51,3 +52,19 @@ def card_of_test_token(token: str, *, extended: bool) -> Card | None:
         if number is not None:
             return _card(number, 12, 2034, "123") if extended else DECLINED_BY_FICMART
     return None
+
+
+# Accounts from which a transfer comes, and from which none does, and why.
+_ACCOUNTS: Final[Mapping[str, str]] = {
+    "pm_bacsDebit_success": "00012345",
+    "pm_bacsDebit_insufficientFunds": "22222227",
+    "pm_bacsDebit_debitNotAuthorized": "33333335",
+}
+
+
+def account_of_test_token(token: str) -> BankAccount | None:
+    """The account that `token` stands for, or None."""
+    number = _ACCOUNTS.get(token)
+    if number is None:
+        return None
+    return BankAccount(number=number, sort_code="108800", holder_name="Jenny Rosen")

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from domain.accounts import Means
 from domain.cards import Card
 from domain.money import Money
 
@@ -75,24 +76,41 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizePayment(Command):
-    """Reserve `money` on `card` for an order, which may have one live payment. `return_url`: where the
-    shopper goes after approving, if the bank asks for that."""
+    """Reserve `money` on `card` for an order, which may have one live payment. `method_id` and
+    `fingerprint`: of the payment method that the card is of. `return_url`: where the shopper goes after
+    approving, if the bank asks for that."""
 
     order_id: str
     customer_id: str
     money: Money
     card: Card
     metadata: Metadata = field(default_factory=dict)
+    method_id: str | None = None
+    fingerprint: str | None = None
     return_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakePayment(Command):
+    """Take `money` at once: of a card, which is held and captured by one request, or by a transfer from
+    an account, which a worker sees through. `method_id`: a token, where it was given by one."""
+
+    customer_id: str | None
+    money: Money
+    means: Means
+    method_id: str | None = None
+    fingerprint: str
+    description: str | None = None
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instrument:
     """What an attempt is paid with. `method_id`: the payment method's public id, or a test token's
-    name; `fingerprint`: a keyed hash of the card's number."""
+    name; `fingerprint`: a keyed hash of the card's or the account's number."""
 
     method_id: str
-    card: Card
+    means: Means
     fingerprint: str
 
 

@@ -147,6 +147,30 @@ class PaymentMethodNotFound(NotFound):
     code = "payment_method_not_found"
 
 
+class TokenNotFound(NotFound):
+    """There is no such token for this merchant in this mode."""
+
+    code = "token_not_found"
+
+
+class TokenAlreadyUsed(DomainError):
+    """A token is good for one use."""
+
+    code = "token_already_used"
+
+
+class TokenExpired(DomainError):
+    """The token was not used in time, and its card is not kept any longer."""
+
+    code = "token_expired"
+
+
+class SourceTypeUnsupported(DomainError):
+    """The bank in use does not take money in this way."""
+
+    code = "source_type_unsupported"
+
+
 class BankUnavailable(DomainError):
     """The bank is down, so that nothing new is begun with it."""
 

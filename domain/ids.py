@@ -29,6 +29,7 @@ class Prefix(StrEnum):
     MERCHANT = "mer_"
     CUSTOMER = "cus_"
     PAYMENT_METHOD = "pm_"
+    TOKEN = "tok_"  # noqa: S105 - a prefix
     INTENT = "pi_"
     EVENT = "evt_"
     DISPUTE = "dp_"

@@ -4,38 +4,45 @@ begins on both in one transaction, since they are in one shard. The rest is the 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.domain import Aggregate
 
+from domain.accounts import BankAccount, Means
+from domain.cards import Card
 from domain.commands import (
     CancelIntent,
     CaptureIntent,
-    Cause,
-    Claim,
     Command,
     ConfirmIntent,
     Tenant,
 )
 from domain.errors import (
-    BankUnavailable,
     ConcurrentChange,
-    CurrencyUnsupported,
     IntentNotFound,
     IntentStateConflict,
+    SourceTypeUnsupported,
 )
 from domain.ids import Prefix, beside, encode
-from domain.ledger import DECIDE_ATTEMPTS, PaymentLedger, Pending, Reply
-from domain.payment import Origin, Payment
+from domain.ledger import (
+    DECIDE_ATTEMPTS,
+    PaymentLedger,
+    Pending,
+    Reply,
+    Settled,
+    order_id_in,
+    requested,
+)
+from domain.payment import CaptureMethod, Origin, Payment
 from domain.payment_intent import Attempt, PaymentIntent
-from domain.records import BankCall, ClaimKey, Record, StoredAnswer
-
-ORDER_ID: Final = "order_id"
-LONGEST_ORDER_ID: Final = 255
+from domain.payment_method import ACCOUNT, CARD
+from domain.records import BankCall, Record, StoredAnswer, claimed_by
 
 Done = TypeVar("Done")
+# What is recorded beside an attempt, by the intent and the payment that it is.
+Beside = Callable[[PaymentIntent, Payment], Sequence[Record]]
 
 
 class PaymentIntents:
@@ -81,26 +88,47 @@ class PaymentIntents:
     ) -> Reply:
         """Makes an attempt. `intent`: a new one, which is recorded with it, or as it was read a moment
         ago. `records` are beside it, as is what was `made` on the way, in the same shard. Raises
-        IntentNotFound, IntentStateConflict, CurrencyUnsupported, CardRefused, BankUnavailable."""
-        ledger, card = self._ledger, command.instrument.card
-        card.check(ledger.clock.now())
-        if not ledger.bank.admits():
-            raise BankUnavailable("The bank is down, and nothing was begun. Ask again in a moment.")
-        try:
-            payment, call = self._begun_on(command, intent, records, made)
-        except Exception:
-            ledger.bank.was_not_begun()
-            raise
+        IntentNotFound, IntentStateConflict, CurrencyUnsupported, CardRefused, SourceTypeUnsupported,
+        BankUnavailable."""
+        ledger, means = self._ledger, command.instrument.means
+        if isinstance(means, Card):
+            means.check(ledger.clock.now())
+        payment, call = ledger.begun_if_admitted(
+            lambda: self._begun_on(command, intent, lambda *_: records, made)
+        )
         if command.starts_in_seconds is not None:
             ledger.bank.was_not_begun()
             return Pending(call=call, history=payment.history)
-        return ledger.finish(payment, call, command, card=card)
+        return ledger.finish(payment, call, command, means=means)
+
+    def confirm_transfer(
+        self,
+        command: ConfirmIntent,
+        intent: PaymentIntent | None,
+        *records: Record,
+        made: Sequence[Aggregate],
+        answer: Callable[[PaymentIntent, Payment], StoredAnswer],
+    ) -> Settled:
+        """The same by an account at another bank, for which nobody waits: the command has its answer at
+        once, which is what `answer` gives, and a worker makes the attempt."""
+        told: list[StoredAnswer] = []
+
+        def beside(intent: PaymentIntent, payment: Payment) -> Sequence[Record]:
+            told.append(answer(intent, payment))
+            return [*claimed_by(command.claim, command.cause, intent.id, told[-1]), *records]
+
+        later = replace(command, claim=None, starts_in_seconds=0.0)
+        payment, _ = self._ledger.begun_if_admitted(
+            lambda: self._begun_on(later, intent, beside, made)
+        )
+        self._ledger.bank.was_not_begun()  # by this request
+        return Settled(answer=told[-1], history=payment.history)
 
     def _begun_on(
         self,
         command: ConfirmIntent,
         known: PaymentIntent | None,
-        records: Sequence[Record],
+        records: Beside,
         made: Sequence[Aggregate],
     ) -> tuple[Payment, BankCall]:
         """Begins on the intent that is known; on one that changed meanwhile as on one that is not."""
@@ -121,30 +149,28 @@ class PaymentIntents:
         self,
         command: ConfirmIntent,
         intent: PaymentIntent,
-        records: Sequence[Record],
+        records: Beside,
         made: Sequence[Aggregate],
     ) -> tuple[Payment, BankCall]:
-        if not self._ledger.bank.capabilities.takes(intent.terms.money.currency):
-            raise CurrencyUnsupported(
-                f"The bank does not take {intent.terms.money.currency}.", param="currency"
-            )
+        instrument = command.instrument
+        self._ledger.refuse_unless_taken(intent.terms.money, instrument.means)
         last = self.last_payment(intent)
         before = None if last is None else Attempt.of(last)
         if command.once_only:
             _refuse_confirmed(intent, before)
         at = self._ledger.clock.now()
         payment_id = beside(self._ledger.ids.new(), intent.id)
-        instrument = command.instrument
         if command.capture_method is not None:
             terms = replace(intent.terms, capture_method=command.capture_method)
             intent.update(terms, before, at=at)
+        _refuse_unless_fit(intent, instrument.means)
         intent.begin_attempt(payment_id, instrument.method_id, before, at=at)
         payment = _attempted(command, intent, payment_id, at)
         call = self._ledger.begin(
             payment,
             command,
-            *records,
-            card=instrument.card,
+            *records(intent, payment),
+            means=instrument.means,
             others=(intent, *made),
             starts_in_seconds=command.starts_in_seconds,
         )
@@ -214,18 +240,34 @@ def _refuse_confirmed(intent: PaymentIntent, last: Attempt | None) -> None:
         )
 
 
+def _refuse_unless_fit(intent: PaymentIntent, means: Means) -> None:
+    """Raises SourceTypeUnsupported for what is not to be paid with, and for money that comes all at once
+    and is to be held."""
+    kind = ACCOUNT if isinstance(means, BankAccount) else CARD
+    if kind not in intent.terms.payment_method_types:
+        raise SourceTypeUnsupported(
+            f"The payment intent is not to be paid with {kind}: its payment_method_types say so.",
+            param="payment_method",
+            code="payment_method_type_unsupported",
+        )
+    if isinstance(means, BankAccount) and intent.terms.capture_method is CaptureMethod.MANUAL:
+        raise SourceTypeUnsupported(
+            "A bank transfer cannot be held: use capture_method automatic.", param="capture_method"
+        )
+
+
 def _attempted(
     command: ConfirmIntent, intent: PaymentIntent, payment_id: UUID, at: datetime
 ) -> Payment:
     """The payment that an attempt is."""
     terms, instrument = intent.terms, command.instrument
-    return Payment.request_authorization(
+    return requested(
+        instrument.means,
         payment_id=payment_id,
         tenant=command.tenant,
-        order_id=_order_id(intent),
+        order_id=order_id_in(terms.metadata),
         customer_id=terms.customer_id,
         money=terms.money,
-        card=instrument.card.face(),
         metadata=terms.metadata,
         at=at,
         origin=Origin(
@@ -239,14 +281,6 @@ def _attempted(
     )
 
 
-def claimed_by(claim: Claim | None, cause: Cause, made: UUID, answer: StoredAnswer) -> list[Record]:
-    """The idempotency key of a command that has its answer at once. `made`: what it was about."""
-    if claim is None:
-        return []
-    assert cause.request_id is not None
-    return [ClaimKey(claim=claim, payment_id=made, request_id=cause.request_id, answer=answer)]
-
-
 def _decided(attempt: Callable[[], Done]) -> Done:
     """Decides on things as they are; decides again if they changed meanwhile."""
     for _ in range(DECIDE_ATTEMPTS - 1):
@@ -255,9 +289,3 @@ def _decided(attempt: Callable[[], Done]) -> Done:
         except ConcurrentChange:
             continue
     return attempt()
-
-
-def _order_id(intent: PaymentIntent) -> str | None:
-    """The order that the merchant says it is for."""
-    order_id = intent.terms.metadata.get(ORDER_ID)
-    return str(order_id)[:LONGEST_ORDER_ID] if order_id not in (None, "") else None

@@ -10,12 +10,13 @@ request that asked runs it, and so does the worker.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.domain import Aggregate
 
+from domain.accounts import BankAccount, Means
 from domain.bank import (
     ActionRequired,
     Answer,
@@ -25,6 +26,7 @@ from domain.bank import (
     Declined,
     Operation,
     Outcome,
+    UnderWay,
     Unknown,
 )
 from domain.cards import Card
@@ -34,6 +36,8 @@ from domain.commands import (
     Cause,
     Command,
     ExpireAuthorization,
+    MakePayment,
+    Metadata,
     RefundPayment,
     ResolvePayment,
     Tenant,
@@ -46,15 +50,25 @@ from domain.errors import (
     LeaseLost,
     OperationInProgress,
     PaymentNotFound,
+    SourceTypeUnsupported,
     StoreUnavailable,
 )
 from domain.ids import MalformedId, Prefix, decode, encode
 from domain.money import Money
-from domain.payment import LIVE, Difference, Payment, RunningOperation, bank_key
+from domain.payment import (
+    LIVE,
+    CaptureMethod,
+    Difference,
+    Origin,
+    Payment,
+    RunningOperation,
+    bank_key,
+)
 from domain.ports import Answers, BankCalls, Clock, Ids, Vault
 from domain.records import (
     AnswerKey,
     AwaitShopper,
+    AwaitTransfer,
     BankCall,
     BeginCall,
     ClaimKey,
@@ -65,6 +79,7 @@ from domain.records import (
     Record,
     StoredAnswer,
     TakeOrderSlot,
+    claimed_by,
 )
 from domain.resolution import resolve
 
@@ -89,6 +104,10 @@ CONTRADICTIONS_HEARD_OUT: Final = 6
 # The bank remembers keys for 24 hours. Well before that, what it would do a second time is not put to
 # it again by machine.
 REPEATED_FOR_SECONDS: Final = 20 * 3600.0
+
+# Which order a payment is for, in its metadata, where it was not asked for by one.
+ORDER_ID: Final = "order_id"
+LONGEST_ORDER_ID: Final = 255
 
 # How long a shopper is waited for. The bank closes its page before that, and then says so itself.
 SHOPPER_AWAITED_SECONDS: Final = 24 * 3600.0
@@ -117,6 +136,9 @@ class Pending:
 Reply = Settled | Pending
 # What changes with a payment that has its outcome, of the same shard, to be recorded with it.
 Follow = Callable[[Payment], Sequence[Aggregate]]
+
+
+Begun = TypeVar("Begun")
 
 
 class PaymentLedger(Application[UUID]):
@@ -151,14 +173,7 @@ class PaymentLedger(Application[UUID]):
     def authorize(self, command: AuthorizePayment) -> Reply:
         """Holds the money. Raises CurrencyUnsupported, CardRefused, BankUnavailable,
         OrderAlreadyPaid."""
-        if not self.bank.capabilities.takes(command.money.currency):
-            raise CurrencyUnsupported(
-                f"The bank does not take {command.money.currency}.", param="currency"
-            )
-        at = self.clock.now()
-        command.card.check(at)
-        if not self.bank.admits():
-            raise BankUnavailable("The bank is down, and nothing was begun. Ask again in a moment.")
+        self.refuse_unless_taken(command.money, command.card)
         payment = Payment.request_authorization(
             payment_id=self.ids.new(),
             tenant=command.tenant,
@@ -167,17 +182,48 @@ class PaymentLedger(Application[UUID]):
             money=command.money,
             card=command.card.face(),
             metadata=command.metadata,
-            at=at,
+            at=self.clock.now(),
+            origin=Origin(
+                payment_method_id=command.method_id, card_fingerprint=command.fingerprint
+            ),
         )
         slot = TakeOrderSlot(
             tenant=command.tenant, order_id=command.order_id, payment_id=payment.id
         )
-        try:
-            call = self.begin(payment, command, slot, card=command.card)
-        except Exception:
-            self.bank.was_not_begun()
-            raise
-        return self.finish(payment, call, command, card=command.card)
+        call = self.begun_if_admitted(
+            lambda: self.begin(payment, command, slot, means=command.card)
+        )
+        return self.finish(payment, call, command, means=command.card)
+
+    def pay(self, command: MakePayment, *records: Record) -> Reply:
+        """Takes the money of a card: the capture follows the hold by itself. Raises
+        CurrencyUnsupported, CardRefused, BankUnavailable, and what `records` say that they raise."""
+        payment = self._payment_of(command)
+        call = self.begun_if_admitted(
+            lambda: self.begin(payment, command, *records, means=command.means)
+        )
+        return self.finish(payment, call, command, means=command.means)
+
+    def transfer(
+        self, command: MakePayment, answer: Callable[[Payment], StoredAnswer]
+    ) -> StoredAnswer:
+        """Asks for the money of an account, which a worker sees through. The command has its answer at
+        once, which is what `answer` gives. Raises CurrencyUnsupported, SourceTypeUnsupported,
+        BankUnavailable."""
+        payment = self._payment_of(command)
+        told = answer(payment)
+        claims = claimed_by(command.claim, command.cause, payment.id, told)
+        self.begun_if_admitted(
+            lambda: self.begin(
+                payment,
+                replace(command, claim=None),
+                *claims,
+                means=command.means,
+                starts_in_seconds=0.0,
+            )
+        )
+        self.bank.was_not_begun()  # by this request
+        return told
 
     def capture(self, command: CapturePayment) -> Reply:
         """Takes the money. Raises PaymentNotFound and what `Payment.request_capture` raises."""
@@ -255,6 +301,47 @@ class PaymentLedger(Application[UUID]):
         elif self.payment(payment.id, payment.tenant).version != payment.version:
             raise ConcurrentChange(str(payment.id))
 
+    def refuse_unless_taken(self, money: Money, means: Means) -> None:
+        """Raises CurrencyUnsupported, CardRefused, SourceTypeUnsupported: what is no good can be told
+        before any effect."""
+        bank = self.bank.capabilities
+        if not bank.takes(money.currency):
+            raise CurrencyUnsupported(f"The bank does not take {money.currency}.", param="currency")
+        if isinstance(means, Card):
+            means.check(self.clock.now())
+        elif not bank.bank_transfers:
+            raise SourceTypeUnsupported("The bank takes no bank transfers.", param="type")
+
+    def begun_if_admitted(self, begin: Callable[[], Begun]) -> Begun:
+        """What `begin` gives, unless the bank is down. Raises BankUnavailable, and what `begin`
+        raises."""
+        if not self.bank.admits():
+            raise BankUnavailable("The bank is down, and nothing was begun. Ask again in a moment.")
+        try:
+            return begin()
+        except Exception:
+            self.bank.was_not_begun()
+            raise
+
+    def _payment_of(self, command: MakePayment) -> Payment:
+        self.refuse_unless_taken(command.money, command.means)
+        return requested(
+            command.means,
+            payment_id=self.ids.new(),
+            tenant=command.tenant,
+            order_id=order_id_in(command.metadata),
+            customer_id=command.customer_id,
+            money=command.money,
+            metadata=command.metadata,
+            at=self.clock.now(),
+            origin=Origin(
+                payment_method_id=command.method_id,
+                card_fingerprint=command.fingerprint,
+                capture_method=CaptureMethod.AUTOMATIC,
+                description=command.description,
+            ),
+        )
+
     # --- reading -------------------------------------------------------------------------------
 
     def payment(self, payment_id: UUID, tenant: Tenant, *, version: int | None = None) -> Payment:
@@ -272,17 +359,19 @@ class PaymentLedger(Application[UUID]):
     # --- finishing what was begun --------------------------------------------------------------
 
     def complete(
-        self, payment: Payment, call: BankCall, *, deadline: float, card: Card | None = None
+        self, payment: Payment, call: BankCall, *, deadline: float, means: Means | None = None
     ) -> Reply:
         """Puts the outstanding `call` to the bank and records what came of it.
 
-        `deadline`: monotonic seconds. `card`: where the caller has it at hand; else it is unsealed.
+        `deadline`: monotonic seconds. `means`: where the caller has it at hand; else it is unsealed.
         Raises LeaseLost when another took the call over, and nothing was changed.
         """
         while True:
-            answer = self._answer(payment, call, deadline, card)
+            answer = self._answer(payment, call, deadline, means)
             if isinstance(answer, ActionRequired):
                 return self._await_shopper(payment, call, answer)
+            if isinstance(answer, UnderWay):
+                return self._await_transfer(payment, call, answer)
             if isinstance(answer, Unknown):
                 if not answer.contradicts or call.contradictions < CONTRADICTIONS_HEARD_OUT:
                     self.bank_calls.park(call, answer)
@@ -291,7 +380,7 @@ class PaymentLedger(Application[UUID]):
             ended = self._end(payment, call, answer)
             if isinstance(ended, Settled):
                 return ended
-            call, card = ended, None
+            call, means = ended, None
 
     def resume(self, call: BankCall, *, deadline: float) -> Reply:
         """Takes up a call that its own request did not finish. Raises LeaseLost where another did."""
@@ -317,13 +406,13 @@ class PaymentLedger(Application[UUID]):
         return self.finish(payment, call, command)
 
     def finish(
-        self, payment: Payment, call: BankCall, command: Command, card: Card | None = None
+        self, payment: Payment, call: BankCall, command: Command, means: Means | None = None
     ) -> Reply:
         """Completes what was begun. A store that cannot be reached any more leaves it to the worker,
         who has it already where the lease was lost."""
         certain = tuple(payment.history)
         try:
-            return self.complete(payment, call, deadline=command.deadline, card=card)
+            return self.complete(payment, call, deadline=command.deadline, means=means)
         except StoreUnavailable:
             return Pending(call=call, history=certain)
         except LeaseLost:
@@ -349,18 +438,30 @@ class PaymentLedger(Application[UUID]):
             return self._record_outcome(payment, call, was_live=True)
         return Pending(call=call, history=payment.history, action_url=payment.action_url)
 
+    def _await_transfer(self, payment: Payment, call: BankCall, answer: UnderWay) -> Reply:
+        """Says once that the bank is at it, and leaves the call to a worker, which looks again for as
+        long as it takes."""
+        if payment.awaited_transfer_id is None:
+            payment.accept_transfer(answer.bank_id, at=self.clock.now())
+            self._record_payment(
+                payment, call.cause, [AwaitTransfer(call=call)], tries=OUTCOME_TRIES
+            )
+        else:
+            self.bank_calls.park(call, answer)
+        return Pending(call=call, history=payment.history)
+
     def begin(
         self,
         payment: Payment,
         command: Command,
         *records: Record,
-        card: Card | None = None,
+        means: Means | None = None,
         others: Sequence[Aggregate] = (),
         starts_in_seconds: float | None = None,
     ) -> BankCall:
         """Tx 1. `others`: aggregates of the same shard, of which something is recorded with it.
         `starts_in_seconds`: a worker is to put the call to the bank, not before."""
-        call = self._bank_call(payment, command, card)
+        call = self._bank_call(payment, command, means)
         ours = starts_in_seconds is None
         if not ours:  # nobody waits for its outcome: an idempotency key has its answer already
             call = replace(call, cause=replace(call.cause, idempotency_key=None))
@@ -380,7 +481,7 @@ class PaymentLedger(Application[UUID]):
         if waiting is None:
             raise ConcurrentChange(str(payment.id))
         call = replace(
-            self._bank_call(payment, command, card=None),
+            self._bank_call(payment, command, means=None),
             fence=waiting.fence + 1,
             superseded_key=waiting.cause.idempotency_key,
         )
@@ -392,7 +493,7 @@ class PaymentLedger(Application[UUID]):
             raise ConcurrentChange(str(payment.id)) from error
         return call
 
-    def _bank_call(self, payment: Payment, command: Command, card: Card | None) -> BankCall:
+    def _bank_call(self, payment: Payment, command: Command, means: Means | None) -> BankCall:
         assert payment.running is not None
         return BankCall(
             payment_id=payment.id,
@@ -401,29 +502,31 @@ class PaymentLedger(Application[UUID]):
             bank_key=_bank_key(payment, payment.running),
             cause=command.cause,
             audience=command.audience,
-            sealed_card=None if card is None else self.vault.seal(card, payment.id),
+            sealed_card=None if means is None else self.vault.seal(means, payment.id),
             return_url=getattr(command, "return_url", None),
         )
 
     def _answer(
-        self, payment: Payment, call: BankCall, deadline: float, card: Card | None
+        self, payment: Payment, call: BankCall, deadline: float, means: Means | None
     ) -> Answer:
-        if payment.test_outcome is not None and call.operation == Operation.AUTHORIZATION:
+        begins = call.operation in (Operation.AUTHORIZATION, Operation.TRANSFER)
+        if payment.test_outcome is not None and begins:
             return Declined(code=payment.test_outcome)
-        return self.bank.perform(self._bank_request(payment, call, deadline, card))
+        return self.bank.perform(self._bank_request(payment, call, deadline, means))
 
     def _bank_request(
-        self, payment: Payment, call: BankCall, deadline: float, card: Card | None
+        self, payment: Payment, call: BankCall, deadline: float, means: Means | None
     ) -> BankRequest:
         assert payment.running is not None
-        if card is None and call.sealed_card is not None:
-            card = self.vault.unseal(call.sealed_card, payment.id)
+        if means is None and call.sealed_card is not None:
+            means = self.vault.unseal(call.sealed_card, payment.id)
         return BankRequest(
             operation=call.operation,
             key=call.bank_key,
             money=Money(payment.running.amount_minor, payment.money.currency),
             bank_id=_bank_id(payment, call.operation),
-            card=card,
+            card=means if isinstance(means, Card) else None,
+            account=means if isinstance(means, BankAccount) else None,
             return_url=call.return_url,
             ask_first=call.unanswered > 0,
             ask_only=_is_too_late_to_repeat(payment, call),
@@ -509,6 +612,21 @@ class PaymentLedger(Application[UUID]):
             raise
 
 
+def requested(means: Means, **terms: Any) -> Payment:
+    """A new payment that is about to ask the bank for what `means` can give: a hold, or a transfer."""
+    match means:
+        case Card():
+            return Payment.request_authorization(card=means.face(), **terms)
+        case BankAccount():
+            return Payment.request_transfer(account=means.face(), **terms)
+
+
+def order_id_in(metadata: Metadata) -> str | None:
+    """The order that the merchant says it is for."""
+    order_id = metadata.get(ORDER_ID)
+    return str(order_id)[:LONGEST_ORDER_ID] if order_id not in (None, "") else None
+
+
 def replayed(payment: Payment | None, history: Iterable[Payment.Event]) -> Payment | None:
     """The payment after `history`. As the library's own projector, which asks of every event whether
     it is one, at twice the price of all the rest."""
@@ -526,6 +644,8 @@ def _bank_id(payment: Payment, operation: Operation) -> str | None:
     match operation:
         case Operation.AUTHORIZATION:
             return payment.awaited_authorization_id
+        case Operation.TRANSFER:
+            return payment.awaited_transfer_id
         case Operation.CAPTURE | Operation.VOID:
             return payment.authorization_id or payment.awaited_authorization_id
         case Operation.REFUND:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from eventsourcing.domain import Aggregate, AggregateCreated, AggregateEvent
 
+from domain.accounts import AccountFace
 from domain.bank import (
     AlreadyDone,
     Approved,
@@ -76,6 +77,7 @@ class DifferenceKind(StrEnum):
     UNKNOWN_CAPTURE = "unknown_capture"  # or did it under an id that we do not have
     UNKNOWN_VOID = "unknown_void"
     UNKNOWN_REFUND = "unknown_refund"
+    UNKNOWN_TRANSFER = "unknown_transfer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,7 @@ class Origin:
     """What a payment is an attempt of, and how it goes on by itself.
 
     `intent_id` and `payment_method_id`: public ids. `card_fingerprint`: a keyed hash, the same for the
-    same card. `test_outcome`: `failure` to be declined without asking the bank, in test mode.
+    same card, or account. `test_outcome`: `failure` to be declined without asking the bank, in test mode.
     """
 
     intent_id: str | None = None
@@ -169,6 +171,28 @@ class RunningOperation:
         return cls(operation=Operation.AUTHORIZATION, amount_minor=amount_minor, number=FIRST)
 
 
+class Begun(AggregateCreated):
+    """What every first event says: whose payment it is, of how much, and of what."""
+
+    merchant_id: str
+    mode: str
+    order_id: str | None
+    customer_id: str | None
+    amount_minor: int
+    currency: str
+    metadata: Metadata
+    intent_id: str | None
+    payment_method_id: str | None
+    description: str | None
+    test_outcome: str | None
+
+    def mutate(self, aggregate: Any) -> Any:
+        payment = super().mutate(aggregate)
+        assert isinstance(payment, Payment)
+        payment.history.append(self)  # type: ignore[arg-type]  # an Event of theirs, all the same
+        return payment
+
+
 class Payment(Aggregate):
     """One attempt to be paid: one hold, at most one capture, refunds up to what was captured."""
 
@@ -185,13 +209,12 @@ class Payment(Aggregate):
         currency: str,
         intent_id: str | None,
         payment_method_id: str | None,
-        capture_method: str,
         test_outcome: str | None,
+        capture_method: str = CaptureMethod.AUTOMATIC.value,
     ) -> None:
         """The state after the first event, whose fields these are."""
         self.tenant = Tenant(merchant_id, Mode(mode))
-        self.order_id = order_id
-        self.customer_id = customer_id
+        self.order_id, self.customer_id = order_id, customer_id
         self.money = Money(amount_minor, currency)
         self.intent_id = intent_id
         self.payment_method_id = payment_method_id
@@ -202,6 +225,7 @@ class Payment(Aggregate):
         self.action_url: str | None = None
         self.awaited_authorization_id: str | None = None
         self.is_given_up = False  # while its shopper was waited for
+        self.awaited_transfer_id: str | None = None
         self.authorization_id: str | None = None
         self.authorization_expires_at: str | None = None
         self.capture_id: str | None = None
@@ -228,28 +252,17 @@ class Payment(Aggregate):
             payment.history.append(self)
             return payment
 
-    class AuthorizationRequested(Event, AggregateCreated):
+    class AuthorizationRequested(Begun, Event):
         """The bank is about to be asked for a hold. The card's number is not here, nor its CVC."""
 
         TOPIC = "payment.authorization_requested"
         class_version = 2
-        merchant_id: str
-        mode: str
-        order_id: str | None
-        customer_id: str | None
-        amount_minor: int
-        currency: str
         card_brand: str
         card_last4: str
         card_exp_month: int
         card_exp_year: int
-        metadata: Metadata
-        intent_id: str | None
-        payment_method_id: str | None
         card_fingerprint: str | None
         capture_method: str
-        description: str | None
-        test_outcome: str | None
 
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
@@ -263,11 +276,52 @@ class Payment(Aggregate):
                 test_outcome=None,
             )
 
+    class TransferRequested(Begun, Event):
+        """The bank is about to be asked for money from an account at another bank. The account's number
+        is not here, nor its holder's name."""
+
+        TOPIC = "payment.transfer_requested"
+        account_last4: str
+        account_sort_code: str
+        account_fingerprint: str
+
         def mutate(self, aggregate: Any) -> Any:
-            payment = AggregateCreated.mutate(self, aggregate)
-            assert isinstance(payment, Payment)
-            payment.history.append(self)
+            payment = super().mutate(aggregate)
+            payment.running = RunningOperation(
+                operation=Operation.TRANSFER, amount_minor=self.amount_minor, number=FIRST
+            )
             return payment
+
+    class TransferAccepted(Event):
+        """The bank has asked the other one, and will say under this id what becomes of it."""
+
+        TOPIC = "payment.transfer_accepted"
+        bank_transfer_id: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.awaited_transfer_id = self.bank_transfer_id
+
+    class Transferred(Event):
+        """The money is there. It can be given back under the same id."""
+
+        TOPIC = "payment.transferred"
+        bank_transfer_id: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = Status.CAPTURED
+            aggregate.capture_id = self.bank_transfer_id
+            aggregate.captured_minor = aggregate.money.amount_minor
+            aggregate.running = None
+
+    class TransferDeclined(Event):
+        """No money comes. `code`: the bank's word, or `bank_protocol_error`."""
+
+        TOPIC = "payment.transfer_declined"
+        code: str
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.status = Status.DECLINED
+            aggregate.running = None
 
     class ActionRequired(Event):
         """The bank holds nothing until the shopper approves at `url`, a page of the bank's, under the
@@ -474,7 +528,7 @@ class Payment(Aggregate):
             match Operation(self.operation):
                 case Operation.AUTHORIZATION:
                     aggregate.authorization_id = self.bank_id
-                case Operation.CAPTURE:
+                case Operation.CAPTURE | Operation.TRANSFER:
                     aggregate.capture_id = self.bank_id
                 case Operation.VOID:
                     aggregate.void_id = self.bank_id
@@ -590,6 +644,42 @@ class Payment(Aggregate):
             payment_method_id=origin.payment_method_id,
             card_fingerprint=origin.card_fingerprint,
             capture_method=origin.capture_method.value,
+            description=origin.description,
+            test_outcome=origin.test_outcome,
+        )
+
+    @classmethod
+    def request_transfer(
+        cls,
+        *,
+        payment_id: UUID,
+        tenant: Tenant,
+        order_id: str | None,
+        customer_id: str | None,
+        money: Money,
+        account: AccountFace,
+        metadata: Metadata,
+        at: datetime,
+        origin: Origin,
+    ) -> Self:
+        """A new payment that is about to ask the bank for a transfer of `money`."""
+        assert origin.card_fingerprint is not None, "an account has one as a card has"
+        return cls._create(
+            cls.TransferRequested,
+            id=payment_id,
+            timestamp=at,
+            merchant_id=tenant.merchant_id,
+            mode=tenant.mode.value,
+            order_id=order_id,
+            customer_id=customer_id,
+            amount_minor=money.amount_minor,
+            currency=money.currency,
+            account_last4=account.last4,
+            account_sort_code=account.sort_code,
+            account_fingerprint=origin.card_fingerprint,
+            metadata=dict(metadata),
+            intent_id=origin.intent_id,
+            payment_method_id=origin.payment_method_id,
             description=origin.description,
             test_outcome=origin.test_outcome,
         )
@@ -738,6 +828,10 @@ class Payment(Aggregate):
         self.trigger_event(self.AuthorizationDeclined, code=AUTHENTICATION_REQUIRED, timestamp=at)
         self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
 
+    def accept_transfer(self, bank_id: str, *, at: datetime) -> None:
+        """Records that the bank has begun the transfer, under its id."""
+        self.trigger_event(self.TransferAccepted, bank_transfer_id=bank_id, timestamp=at)
+
     def settle(
         self, answer: Outcome, *, attempts_before: int, unanswered_before: int, at: datetime
     ) -> None:
@@ -766,6 +860,8 @@ class Payment(Aggregate):
                     answer, running, unanswered_before, maybe_ours=maybe_ours, at=at
                 )
                 self._doubt_a_partial_refund(answer, running, unanswered_before, at)
+            case Operation.TRANSFER:
+                self._settle_transfer(answer, unanswered_before, at=at)
 
     def _settle_authorization(
         self, answer: Outcome, *, unanswered_before: int, at: datetime
@@ -788,6 +884,17 @@ class Payment(Aggregate):
             self._need_review(ReviewReason.POSSIBLE_ORPHAN_HOLD, at)
         if isinstance(answer, Contradicted):
             self._need_review(ReviewReason.BANK_DISAGREES, at)
+
+    def _settle_transfer(self, answer: Outcome, unanswered_before: int, *, at: datetime) -> None:
+        match answer:
+            case Approved(bank_id=bank_id):
+                self.trigger_event(self.Transferred, bank_transfer_id=bank_id, timestamp=at)
+            case _:
+                self.trigger_event(self.TransferDeclined, code=_code_of(answer), timestamp=at)
+                # Before the bank has said under which id, a no may not be about what nobody answered.
+                is_open = unanswered_before > 0 and self.awaited_transfer_id is None
+                if is_open or isinstance(answer, AlreadyDone | Contradicted):
+                    self._need_review(ReviewReason.BANK_DISAGREES, at)
 
     def _settle_capture(
         self, answer: Outcome, unanswered_before: int, *, maybe_ours: bool, at: datetime

@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from domain.bank import ActionRequired, Unknown
-from domain.cards import Card
+from domain.accounts import Means
+from domain.bank import ActionRequired, UnderWay, Unknown
 from domain.records import BankCall, StoredAnswer
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ class Ids(Protocol):
 
 
 class Vault(Protocol):
-    """Keeps a card, encrypted, for as long as its authorization is not settled."""
+    """Keeps what is paid with, encrypted, for as long as the bank may have to be told of it."""
 
-    def seal(self, card: Card, payment_id: UUID) -> bytes:
-        """The card, encrypted and bound to the payment."""
+    def seal(self, means: Means, payment_id: UUID) -> bytes:
+        """The card or the account, encrypted and bound to the payment."""
 
-    def unseal(self, sealed: bytes, payment_id: UUID) -> Card:
-        """The card again."""
+    def unseal(self, sealed: bytes, payment_id: UUID) -> Means:
+        """The same again."""
 
 
 class Answers(Protocol):
@@ -50,9 +50,9 @@ class Answers(Protocol):
 class BankCalls(Protocol):
     """The calls without an outcome, and who is at work on each."""
 
-    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
+    def park(self, call: BankCall, answer: Unknown | ActionRequired | UnderWay) -> None:
         """Gives the call up for now, to be taken up again by a worker when it may be: soon, where a
-        shopper is waited for.
+        shopper or another bank is waited for.
 
         Raises LeaseLost when it was not ours any more.
         """

@@ -17,20 +17,22 @@ from domain.payment import Difference, DifferenceKind, Payment, Status, bank_key
 # How long the bank remembers the key of what it did.
 REMEMBERED_FOR: Final = timedelta(hours=24)
 NOT_FOUND: Final = "not_found"
-# What the bank remembers of an authorization that had to wait for its shopper, whatever became of it.
-WAITED: Final = "requires_action"
+# What the bank remembers of what had to wait for a shopper or for another bank, whatever became of it.
+WAITED: Final = frozenset({"requires_action", "pending"})
 
 DONE: Final[Mapping[Operation, str]] = {
     Operation.AUTHORIZATION: "approved",
     Operation.CAPTURE: "captured",
     Operation.VOID: "voided",
     Operation.REFUND: "refunded",
+    Operation.TRANSFER: "settled",
 }
 UNKNOWN: Final[Mapping[Operation, DifferenceKind]] = {
     Operation.AUTHORIZATION: DifferenceKind.UNKNOWN_AUTHORIZATION,
     Operation.CAPTURE: DifferenceKind.UNKNOWN_CAPTURE,
     Operation.VOID: DifferenceKind.UNKNOWN_VOID,
     Operation.REFUND: DifferenceKind.UNKNOWN_REFUND,
+    Operation.TRANSFER: DifferenceKind.UNKNOWN_TRANSFER,
 }
 
 
@@ -105,7 +107,7 @@ def _by_our_key(payment: Payment, asked: Asked, records: BankRecords) -> Iterato
     if asked.operation is Operation.VOID and payment.status in (Status.VOIDED, Status.EXPIRED):
         return  # released is released; the id is of no use
     record = _told(records.remembered(asked.operation, asked.key))
-    if record is not None and record.status == WAITED:
+    if record is not None and record.status in WAITED:
         record = _held_after_all(asked, record.bank_id, records)
     if record is not None and record.bank_id not in _known_ids(payment):
         ours = f"{asked.operation} without an id" if asked.is_done else f"no {asked.operation}"
@@ -113,7 +115,7 @@ def _by_our_key(payment: Payment, asked: Asked, records: BankRecords) -> Iterato
 
 
 def _held_after_all(asked: Asked, bank_id: str, records: BankRecords) -> BankRecord | None:
-    """The record of what waited for its shopper, if that one approved."""
+    """The record of what had to wait, if it came to something."""
     record = _told(records.look_up(asked.operation, bank_id))
     approved = record is not None and record.status == DONE[asked.operation]
     return record if approved else None
@@ -132,7 +134,7 @@ def _told(told: Told) -> BankRecord | None:
 def _about(payment: Payment, operation: Operation) -> str | None:
     """What the operation was on, by the bank's id."""
     match operation:
-        case Operation.AUTHORIZATION:
+        case Operation.AUTHORIZATION | Operation.TRANSFER:
             return None
         case Operation.CAPTURE | Operation.VOID:
             return payment.authorization_id
@@ -167,6 +169,7 @@ def operations(payment: Payment) -> Sequence[Asked]:
 OF_AUTHORIZATION: Final = (Payment.Authorized, Payment.AuthorizationDeclined)
 ASKS: Final = (
     Payment.AuthorizationRequested,
+    Payment.TransferRequested,
     Payment.CaptureRequested,
     Payment.VoidRequested,
     Payment.RefundRequested,
@@ -177,6 +180,7 @@ DONE_BY: Final = (
     Payment.Voided,
     Payment.Expired,
     Payment.Refunded,
+    Payment.Transferred,
 )
 OUTCOMES: Final = (
     *DONE_BY,
@@ -184,6 +188,7 @@ OUTCOMES: Final = (
     Payment.CaptureDeclined,
     Payment.VoidDeclined,
     Payment.RefundDeclined,
+    Payment.TransferDeclined,
 )
 
 
@@ -206,6 +211,8 @@ def _terms(payment: Payment, ask: Payment.Event) -> tuple[Operation, int, str | 
     match ask:
         case Payment.AuthorizationRequested(amount_minor=amount):
             return Operation.AUTHORIZATION, amount, payment.authorization_id
+        case Payment.TransferRequested(amount_minor=amount):
+            return Operation.TRANSFER, amount, payment.capture_id
         case Payment.CaptureRequested(amount_minor=amount):
             return Operation.CAPTURE, amount, payment.capture_id
         case Payment.VoidRequested():

@@ -70,10 +70,10 @@ class BankCall:
     reached the bank and got no answer. `contradictions`: how many of the last ones got an answer
     that cannot be, one after the other. `reached`: one of them went out at all. `age_seconds`: since
     it was first put. `fence`: who holds the lease; it grows each time the call is taken up, so that
-    one who lost it changes nothing. `sealed_card`: encrypted, and gone when the bank needs it no more:
-    with the row when the authorization is settled, and before that once it waits for a shopper.
-    `superseded_key`: the idempotency key of the command that this one took the call over from, which
-    has the same outcome.
+    one who lost it changes nothing. `sealed_card`: a card or an account, encrypted, and gone when the
+    bank needs it no more: with the row when the call has its outcome, and before that once it waits for
+    a shopper or for another bank. `superseded_key`: the idempotency key of the command that this one
+    took the call over from, which has the same outcome.
     """
 
     payment_id: UUID
@@ -119,12 +119,29 @@ class AwaitShopper:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitTransfer:
+    """The same of a transfer that is under way: the account is not kept any longer either."""
+
+    call: BankCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeepCard:
-    """A payment method's card is in the vault, its CVC for a while only."""
+    """A payment method's or a token's card, or a method's account, is in the vault; its CVC for a while
+    only. `is_for_once`: all of it is."""
 
     method_id: UUID
     sealed_number: bytes
     sealed_cvc: bytes | None
+    is_for_once: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseToken:
+    """The token is used up, and its card is in the vault no more; raises TokenAlreadyUsed when it
+    was."""
+
+    token_id: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,11 +205,21 @@ Record = (
     | BeginCall
     | ContinueCall
     | AwaitShopper
+    | AwaitTransfer
     | EndCall
     | KeepCard
     | ForgetCard
+    | UseToken
     | KeepPersonalData
     | ForgetPersonalData
     | RespondToDispute
     | EraseLater
 )
+
+
+def claimed_by(claim: Claim | None, cause: Cause, made: UUID, answer: StoredAnswer) -> list[Record]:
+    """The idempotency key of a command that has its answer at once. `made`: what it was about."""
+    if claim is None:
+        return []
+    assert cause.request_id is not None
+    return [ClaimKey(claim=claim, payment_id=made, request_id=cause.request_id, answer=answer)]

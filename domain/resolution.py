@@ -29,6 +29,7 @@ class Kind(StrEnum):
     CAPTURE = "cap"
     VOID = "void"
     REFUND = "ref"
+    TRANSFER = "trf"
 
 
 BANK_ID: Final = re.compile(rf"({'|'.join(Kind)})_[0-9A-Za-z-]{{1,64}}")
@@ -37,7 +38,7 @@ BANK_ID: Final = re.compile(rf"({'|'.join(Kind)})_[0-9A-Za-z-]{{1,64}}")
 IDS_OF: Final[Mapping[Status, tuple[Kind, ...]]] = {
     Status.AUTHORIZED: (Kind.HOLD,),
     Status.DECLINED: (),
-    Status.CAPTURED: (Kind.CAPTURE, Kind.REFUND),
+    Status.CAPTURED: (Kind.CAPTURE, Kind.REFUND, Kind.TRANSFER),
     Status.REFUNDED: (Kind.REFUND, Kind.CAPTURE),
     Status.VOIDED: (Kind.VOID,),
     Status.EXPIRED: (Kind.VOID,),
@@ -104,6 +105,8 @@ class _Resolution:
                 self._settle_void()
             case Operation.REFUND:
                 self._settle_refund(running)
+            case Operation.TRANSFER:
+                self._settle_transfer()
 
     def _settle_authorization(self) -> None:
         match self._found.status:
@@ -120,6 +123,18 @@ class _Resolution:
                 raise ResolutionRefused(
                     "An authorization without an outcome became authorized or declined; only then "
                     f"can it have become {other}."
+                )
+
+    def _settle_transfer(self) -> None:
+        match self._found.status:
+            case Status.CAPTURED:
+                self._record(Payment.Transferred, bank_transfer_id=self._needed(Kind.TRANSFER))
+            case Status.DECLINED:
+                self._not_done(Payment.TransferDeclined)
+            case other:
+                raise ResolutionRefused(
+                    "A transfer without an outcome became captured or declined; only then can it "
+                    f"have become {other}."
                 )
 
     def _settle_capture(self, running: RunningOperation) -> None:
@@ -222,7 +237,7 @@ class _Resolution:
         match _kind(bank_id):
             case Kind.HOLD:
                 self._fill_in(Operation.AUTHORIZATION, payment.authorization_id)
-            case Kind.CAPTURE:
+            case Kind.CAPTURE | Kind.TRANSFER:
                 self._fill_in(Operation.CAPTURE, payment.capture_id)
             case Kind.VOID:
                 self._fill_in(Operation.VOID, payment.void_id)

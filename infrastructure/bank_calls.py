@@ -8,10 +8,17 @@ from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from domain.bank import ActionRequired, Operation, Unknown
+from domain.bank import ActionRequired, Operation, UnderWay, Unknown
 from domain.commands import Audience, Cause, Mode, Tenant
 from domain.errors import LeaseLost
-from domain.records import AwaitShopper, BankCall, BeginCall, ContinueCall, EndCall
+from domain.records import (
+    AwaitShopper,
+    AwaitTransfer,
+    BankCall,
+    BeginCall,
+    ContinueCall,
+    EndCall,
+)
 from infrastructure.database import Pool, unavailability_named
 from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
@@ -25,8 +32,10 @@ LONGEST_PAUSE_SECONDS: Final = 30.0
 # Enough to get there; after a thousand, a number is no float any more.
 MOST_DOUBLINGS: Final = 5
 # A shopper is looked for every two seconds at first, and less and less often up to the longest pause.
-SHORTEST_SHOPPER_PAUSE_SECONDS: Final = 2.0
-SHOPPER_PAUSE_SHARE: Final = 1 / 30
+SHORTEST_AWAITING_PAUSE_SECONDS: Final = 2.0
+AWAITING_PAUSE_SHARE: Final = 1 / 30
+# So is a transfer, which may take days.
+LONGEST_TRANSFER_PAUSE_SECONDS: Final = 600.0
 
 BEGIN: Final[LiteralString] = """
     INSERT INTO bank_calls (
@@ -69,8 +78,9 @@ PARK: Final[LiteralString] = """
     WHERE shard = %(shard)s AND payment_id = %(payment_id)s AND bank_key = %(bank_key)s
       AND fence = %(fence)s
 """
-# The bank has what it needs: the card is not kept for as long as the shopper takes.
-AWAIT_SHOPPER: Final[LiteralString] = """
+# The bank has what it needs: the card, or the account, is not kept for as long as it takes the shopper,
+# or the other bank.
+AWAIT: Final[LiteralString] = """
     UPDATE bank_calls
     SET waits_for_shopper = true, parked = true, in_flight = false, reached = true,
         contradictions = 0, sealed_card = NULL, reason = %(reason)s,
@@ -80,6 +90,7 @@ AWAIT_SHOPPER: Final[LiteralString] = """
     RETURNING fence
 """
 WAITS: Final = "the shopper has not approved yet"
+UNDER_WAY: Final = "the transfer is under way"
 TAKE_DUE: Final[LiteralString] = """
     UPDATE bank_calls
     SET unanswered = unanswered + in_flight::int, in_flight = true, attempts = attempts + 1,
@@ -116,7 +127,8 @@ STUCK: Final[LiteralString] = """
            extract(epoch FROM clock_timestamp() - since)::float AS age_seconds
     FROM bank_calls
     WHERE (parked OR due_at <= clock_timestamp())
-      AND NOT (waits_for_shopper AND since > clock_timestamp() - interval '1 hour')
+      AND NOT (waits_for_shopper AND since > clock_timestamp() - CASE operation
+          WHEN 'transfer' THEN interval '7 days' ELSE interval '1 hour' END)
     ORDER BY since
 """
 
@@ -162,11 +174,11 @@ def go_on(record: ContinueCall) -> Part:
     )
 
 
-def leave(record: EndCall | AwaitShopper) -> Part:
+def leave(record: EndCall | AwaitShopper | AwaitTransfer) -> Part:
     """Returns one row, or none when the call is not ours."""
     if isinstance(record, EndCall):
         return Part("leased", END, _identity(record.call))
-    return Part("leased", AWAIT_SHOPPER, _awaiting(record.call))
+    return Part("leased", AWAIT, _awaiting(record.call))
 
 
 class PostgresBankCalls:
@@ -176,12 +188,12 @@ class PostgresBankCalls:
         self._pool = pool
         self._quiet_seconds = quiet_seconds
 
-    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
+    def park(self, call: BankCall, answer: Unknown | ActionRequired | UnderWay) -> None:
         """Leaves the call to a worker, not before it makes sense. Raises LeaseLost."""
         if isinstance(answer, Unknown):
             statement, parameters = PARK, self._parking(call, answer)
         else:
-            statement, parameters = AWAIT_SHOPPER, _awaiting(call)
+            statement, parameters = AWAIT, _awaiting(call)
         reached("park.begun")
         with unavailability_named(), self._pool.connection() as connection:
             if connection.execute(statement, parameters).rowcount != 1:
@@ -252,13 +264,16 @@ def _asked_by(call: BankCall) -> dict[str, Any]:
 
 
 def _awaiting(call: BankCall) -> dict[str, Any]:
-    return _identity(call) | {"reason": WAITS, "pause": shopper_pause(call)}
+    reason = UNDER_WAY if call.operation is Operation.TRANSFER else WAITS
+    return _identity(call) | {"reason": reason, "pause": awaiting_pause(call)}
 
 
-def shopper_pause(call: BankCall) -> float:
-    """Seconds until it is looked again what the shopper decided."""
-    pause = call.age_seconds * SHOPPER_PAUSE_SHARE
-    return min(max(pause, SHORTEST_SHOPPER_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+def awaiting_pause(call: BankCall) -> float:
+    """Seconds until it is looked again what the shopper decided, or what became of the transfer."""
+    pause = call.age_seconds * AWAITING_PAUSE_SHARE
+    is_transfer = call.operation is Operation.TRANSFER
+    longest = LONGEST_TRANSFER_PAUSE_SECONDS if is_transfer else LONGEST_PAUSE_SECONDS
+    return min(max(pause, SHORTEST_AWAITING_PAUSE_SECONDS), longest)
 
 
 def _call(row: dict[str, Any]) -> BankCall:

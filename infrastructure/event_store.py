@@ -45,12 +45,14 @@ from domain.errors import (
     LeaseLost,
     OrderAlreadyPaid,
     StoreUnavailable,
+    TokenAlreadyUsed,
 )
 from domain.ledger import PaymentLedger
 from domain.payment import Payment, rfc3339
 from domain.records import (
     AnswerKey,
     AwaitShopper,
+    AwaitTransfer,
     BeginCall,
     ClaimKey,
     ContinueCall,
@@ -64,6 +66,7 @@ from domain.records import (
     Record,
     RespondToDispute,
     TakeOrderSlot,
+    UseToken,
 )
 from infrastructure import (
     bank_calls,
@@ -486,8 +489,10 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
     ContinueCall: bank_calls.go_on,
     EndCall: bank_calls.leave,
     AwaitShopper: bank_calls.leave,
+    AwaitTransfer: bank_calls.leave,
     KeepCard: stored_cards.keep,
     ForgetCard: stored_cards.forget,
+    UseToken: stored_cards.use_up,
     KeepPersonalData: personal_data.keep,
     ForgetPersonalData: personal_data.forget,
     RespondToDispute: dispute_responses.respond,
@@ -516,6 +521,8 @@ def _broken_rules_named() -> Iterator[None]:
             raise OrderAlreadyPaid(
                 "The order has a payment that is pending, authorized or captured.", param="order_id"
             ) from error
+        if constraint == "used_tokens_pkey":
+            raise TokenAlreadyUsed("The token was used before. Make another.") from error
         if EVENTS_PKEY.fullmatch(constraint):
             raise ConcurrentChange(constraint) from error
         if constraint in BROKEN_CONSTRAINTS:

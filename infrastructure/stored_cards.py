@@ -1,5 +1,5 @@
-"""Cards of payment methods, encrypted: the number until the method is detached, the CVC until it was
-used or an hour has passed.
+"""Cards of payment methods, and accounts, encrypted: the number until the method is detached, the CVC
+until it was used or an hour has passed. Cards of tokens: all of it until then.
 
 A card's fingerprint is a hash of its number under a secret that was made once for the whole store, and
 is itself kept encrypted, so that equal cards have equal fingerprints whatever keys come and go.
@@ -8,8 +8,9 @@ is itself kept encrypted, so that equal cards have equal fingerprints whatever k
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
+from domain.accounts import BankAccount
 from domain.cards import Card
-from domain.records import ForgetCard, KeepCard
+from domain.records import ForgetCard, KeepCard, UseToken
 from infrastructure.database import Pool
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part
@@ -21,14 +22,16 @@ FINGERPRINT_LENGTH: Final = 16
 FINGERPRINTS: Final[LiteralString] = "card fingerprints"
 
 KEEP: Final[LiteralString] = """
-    INSERT INTO stored_cards (shard, method_id, sealed_number, sealed_cvc, cvc_until)
+    INSERT INTO stored_cards (shard, method_id, sealed_number, sealed_cvc, cvc_until, kept_until)
     VALUES (
         %(shard)s, %(method_id)s, %(sealed_number)s, %(sealed_cvc)s,
-        clock_timestamp() + make_interval(secs => %(cvc_seconds)s)
+        clock_timestamp() + make_interval(secs => %(cvc_seconds)s),
+        CASE WHEN %(is_for_once)s
+            THEN clock_timestamp() + make_interval(secs => %(cvc_seconds)s) END
     )
     ON CONFLICT (shard, method_id) DO UPDATE SET
         sealed_number = excluded.sealed_number, sealed_cvc = excluded.sealed_cvc,
-        cvc_until = excluded.cvc_until
+        cvc_until = excluded.cvc_until, kept_until = excluded.kept_until
 """
 FORGET: Final[LiteralString] = """
     DELETE FROM stored_cards WHERE shard = %(shard)s AND method_id = %(method_id)s
@@ -41,10 +44,22 @@ FORGET_OLD_CVCS: Final[LiteralString] = """
     UPDATE stored_cards SET sealed_cvc = NULL, cvc_until = NULL
     WHERE sealed_cvc IS NOT NULL AND cvc_until < clock_timestamp()
 """
+FORGET_OLD_TOKENS: Final[LiteralString] = """
+    WITH used AS (
+        DELETE FROM used_tokens
+        WHERE used_at < clock_timestamp() - make_interval(secs => 2 * %(seconds)s)
+    )
+    DELETE FROM stored_cards WHERE kept_until < clock_timestamp()
+"""
+USE_UP: Final[LiteralString] = """
+    INSERT INTO used_tokens (shard, token_id, used_at)
+    VALUES (%(shard)s, %(method_id)s, clock_timestamp())
+"""
 FIND: Final[LiteralString] = """
     SELECT sealed_number,
            CASE WHEN cvc_until >= clock_timestamp() THEN sealed_cvc END AS sealed_cvc
     FROM stored_cards WHERE shard = %(shard)s AND method_id = %(method_id)s
+      AND (kept_until IS NULL OR kept_until >= clock_timestamp())
 """
 
 
@@ -58,6 +73,7 @@ def keep(record: KeepCard) -> Part:
             "sealed_number": record.sealed_number,
             "sealed_cvc": record.sealed_cvc,
             "cvc_seconds": CVC_SECONDS,
+            "is_for_once": record.is_for_once,
         },
     )
 
@@ -68,6 +84,11 @@ def forget(record: ForgetCard) -> Part:
     return Part("uncarded", sql, _identity(record.method_id))
 
 
+def use_up(record: UseToken) -> Part:
+    """Breaks `used_tokens_pkey` when it was used. Its card goes with a `ForgetCard`."""
+    return Part("used_up", USE_UP, _identity(record.token_id))
+
+
 class StoredCards:
     """The vault's side of payment methods."""
 
@@ -76,16 +97,23 @@ class StoredCards:
         self._vault = vault
         self._secrets = store_secrets
 
-    def sealed(self, method_id: UUID, card: Card) -> KeepCard:
-        """The record that keeps the card."""
+    def sealed(self, method_id: UUID, card: Card, *, is_for_once: bool = False) -> KeepCard:
+        """The record that keeps the card. `is_for_once`: a token's, for an hour."""
         return KeepCard(
             method_id=method_id,
             sealed_number=self._vault.seal_text(card.number, method_id),
             sealed_cvc=None if card.cvc is None else self._vault.seal_text(card.cvc, method_id),
+            is_for_once=is_for_once,
         )
 
+    def sealed_account(self, method_id: UUID, account: BankAccount) -> KeepCard:
+        """The record that keeps the account's number."""
+        sealed = self._vault.seal_text(account.number, method_id)
+        return KeepCard(method_id=method_id, sealed_number=sealed, sealed_cvc=None)
+
     def find(self, method_id: UUID) -> tuple[str, str | None] | None:
-        """The number, and the CVC while it is kept. None: the card was erased, or there is none."""
+        """The number, of a card or of an account, and the CVC while it is kept. None: it was erased, or
+        there is none."""
         with self._pool.connection() as connection:
             row = connection.execute(FIND, _identity(method_id)).fetchone()
         if row is None:
@@ -104,6 +132,11 @@ class StoredCards:
         """Erases the CVCs whose hour has passed; how many."""
         with self._pool.connection() as connection:
             return connection.execute(FORGET_OLD_CVCS).rowcount
+
+    def forget_old_tokens(self) -> int:
+        """Erases the cards of tokens that nobody used in time; how many."""
+        with self._pool.connection() as connection:
+            return connection.execute(FORGET_OLD_TOKENS, {"seconds": CVC_SECONDS}).rowcount
 
 
 def _identity(method_id: UUID) -> dict[str, Any]:

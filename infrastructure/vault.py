@@ -1,4 +1,4 @@
-"""The vault: encrypts cards, for as long as their authorization is not settled.
+"""The vault: encrypts cards and accounts, for as long as the bank may have to be told of them.
 
 Fernet is authenticated encryption (AES-128-CBC and HMAC-SHA256). The first key encrypts, all keys
 decrypt, so that keys can be changed while cards wait.
@@ -7,12 +7,14 @@ decrypt, so that keys can be changed while cards wait.
 import hashlib
 import hmac
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from domain.accounts import BankAccount, Means
 from domain.cards import Card
 
 FINGERPRINT_PURPOSE: Final = b"counterfoil idempotency fingerprint"
@@ -56,26 +58,20 @@ class FernetVault:
                 "VAULT_KEYS must be keys made by `counterfoil keygen vault`"
             ) from error
 
-    def seal(self, card: Card, payment_id: UUID) -> bytes:
-        """The card, encrypted, together with the payment that it is for."""
-        content = {
-            "payment_id": str(payment_id),
-            "number": card.number,
-            "exp_month": card.exp_month,
-            "exp_year": card.exp_year,
-            "cvc": card.cvc,
-        }
+    def seal(self, means: Means, payment_id: UUID) -> bytes:
+        """The card or the account, encrypted, together with the payment that it is for."""
+        content = {"payment_id": str(payment_id), **asdict(means)}
         return self._fernet.encrypt(json.dumps(content).encode())
 
-    def unseal(self, sealed: bytes, payment_id: UUID) -> Card:
-        """The card again. Raises VaultKeyUnusable when it cannot be read, or is another payment's."""
+    def unseal(self, sealed: bytes, payment_id: UUID) -> Means:
+        """The same again. Raises VaultKeyUnusable when it cannot be read, or is another payment's."""
         try:
             content = json.loads(self._fernet.decrypt(sealed))
         except InvalidToken as error:
             raise VaultKeyUnusable("a sealed card opens with none of VAULT_KEYS") from error
         if content.pop("payment_id") != str(payment_id):
             raise VaultKeyUnusable("a sealed card belongs to another payment")
-        return Card(**content)
+        return BankAccount(**content) if "sort_code" in content else Card(**content)
 
     def seal_text(self, text: str, owner: UUID) -> bytes:
         """A text, encrypted, together with whose it is."""

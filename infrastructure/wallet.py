@@ -6,7 +6,7 @@ from typing import Any
 from eventsourcing.application import AggregateNotFoundError
 
 from domain.card_tokens import card_of_test_token
-from domain.cards import Card
+from domain.cards import Card, CardFace
 from domain.commands import Instrument, Mode, Tenant
 from domain.errors import CardsOnFileUnsupported, PaymentMethodNotFound
 from domain.ids import MalformedId, Prefix, decode
@@ -33,7 +33,7 @@ class StoredWallet:
             if card is not None:
                 return Instrument(
                     method_id=method_id,
-                    card=card,
+                    means=card,
                     fingerprint=self._cards.fingerprint(card.number),
                 )
         return self._stored(tenant, method_id, customer_id)
@@ -46,11 +46,12 @@ class StoredWallet:
         kept = self._cards.find(method.id)
         if method.customer_id != customer_id or kept is None:
             raise PaymentMethodNotFound("The payment method is not the customer's.")
+        if not isinstance(method.face, CardFace):
+            raise PaymentMethodNotFound("The payment method is no card.")
         number, cvc = kept
-        card = Card(
-            number=number, exp_month=method.card.exp_month, exp_year=method.card.exp_year, cvc=cvc
-        )
-        return Instrument(method_id=method_id, card=card, fingerprint=method.fingerprint)
+        face = method.face
+        card = Card(number=number, exp_month=face.exp_month, exp_year=face.exp_year, cvc=cvc)
+        return Instrument(method_id=method_id, means=card, fingerprint=method.fingerprint)
 
     def _method(self, tenant: Tenant, method_id: str) -> PaymentMethod | None:
         try:

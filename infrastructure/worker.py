@@ -26,6 +26,7 @@ from domain.errors import (
 )
 from domain.ids import Prefix, encode
 from domain.ledger import Reply, Settled
+from domain.payment import Payment
 from domain.records import BankCall
 from infrastructure.billing_desk import BillingDesk
 from infrastructure.database import UNAVAILABLE
@@ -50,7 +51,9 @@ EXPIRY_GRACE: Final = timedelta(seconds=5)
 
 ACTOR: Final = "worker"
 WORKER_FAMILY: Final = "worker"
-AWAITED: Final = "awaits_shopper"
+# Who is waited for.
+SHOPPER: Final = "awaits_shopper"
+OTHER_BANK: Final = "awaits_transfer"
 RECEIPTS: Final = Receipts()
 
 log = structlog.get_logger(__name__)
@@ -131,8 +134,8 @@ class Worker:
         else:
             outcome = _outcome(reply)
         RESUMED.labels(call.operation.value, outcome).inc()
-        # A shopper is looked for every few seconds: nobody wants to read that.
-        tell = log.debug if outcome == AWAITED else log.info
+        # They are looked for every few seconds: nobody wants to read that.
+        tell = log.debug if outcome in (SHOPPER, OTHER_BANK) else log.info
         tell(
             "bank call resumed",
             bank_key=call.bank_key,
@@ -236,8 +239,11 @@ class Worker:
         keys = self._services.idempotency_keys.prune()
         windows = PostgresWindows(self._services.pool).prune()
         cvcs = self._services.cards.forget_old_cvcs()
-        if keys or windows or cvcs:
-            log.info("swept", idempotency_keys=keys, rate_limit_windows=windows, cvcs=cvcs)
+        tokens = self._services.cards.forget_old_tokens()
+        if keys or windows or cvcs or tokens:
+            log.info(
+                "swept", idempotency_keys=keys, rate_limit_windows=windows, cvcs=cvcs, tokens=tokens
+            )
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """The worker outlives whatever happens to one piece of its work."""
@@ -253,4 +259,6 @@ def _outcome(reply: Reply) -> str:
     """What came of taking a call up."""
     if isinstance(reply, Settled):
         return "settled"
-    return "parked" if reply.action_url is None else AWAITED
+    if reply.action_url is not None:
+        return SHOPPER
+    return OTHER_BANK if isinstance(reply.history[-1], Payment.TransferAccepted) else "parked"

@@ -16,7 +16,7 @@ from psycopg import Connection
 from domain.commands import Tenant
 from domain.customer import Customer
 from domain.invoice import Invoice
-from domain.payment import CaptureMethod, Payment
+from domain.payment import Begun, CaptureMethod, Payment
 from domain.payment_intent import PaymentIntent
 from domain.payment_method import PaymentMethod
 from domain.subscription import Subscription
@@ -101,13 +101,15 @@ def published(first: Event, event: Event) -> tuple[str, ...]:
     same aggregate."""
     if isinstance(event, Subscription.PeriodBegun):
         return () if event.number == 0 else ("customer.subscription.updated",)
-    if not isinstance(first, Payment.AuthorizationRequested):
+    if not isinstance(first, Begun):
         return OF_THINGS.get(type(event), ())
-    return _of_payment(
-        event,
-        is_attempt=first.intent_id is not None,
-        is_automatic=first.capture_method == CaptureMethod.AUTOMATIC,
+    is_automatic = (
+        not isinstance(first, Payment.AuthorizationRequested)
+        or first.capture_method == CaptureMethod.AUTOMATIC
     )
+    if first.intent_id is not None or not is_automatic:
+        return _of_payment(event, is_attempt=first.intent_id is not None, is_automatic=is_automatic)
+    return _of_payment_at_once(event)
 
 
 def _of_payment(event: Payment.Event, *, is_attempt: bool, is_automatic: bool) -> tuple[str, ...]:
@@ -115,17 +117,17 @@ def _of_payment(event: Payment.Event, *, is_attempt: bool, is_automatic: bool) -
     plain: tuple[str, ...] = ()
     of_intent: tuple[str, ...] = ()
     match event:
-        case Payment.AuthorizationRequested():
+        case Begun():
             of_intent = ("payment_intent.processing",)
         case Payment.ActionRequired():
             plain, of_intent = ("payment.requires_action",), ("payment_intent.requires_action",)
         case Payment.Authorized() if not is_automatic:
             plain = ("payment.authorized",)
             of_intent = ("charge.succeeded", "payment_intent.amount_capturable_updated")
-        case Payment.AuthorizationDeclined():
+        case Payment.AuthorizationDeclined() | Payment.TransferDeclined():
             plain = ("payment.failed",)
             of_intent = ("charge.failed", "payment_intent.payment_failed")
-        case Payment.Captured():
+        case Payment.Captured() | Payment.Transferred():
             plain = ("payment.succeeded",)
             charge = "charge.succeeded" if is_automatic else "charge.captured"
             of_intent = (charge, "payment_intent.succeeded")
@@ -136,6 +138,13 @@ def _of_payment(event: Payment.Event, *, is_attempt: bool, is_automatic: bool) -
         case _:
             plain = _of_refund(event)
     return plain + of_intent if is_attempt else plain
+
+
+def _of_payment_at_once(event: Payment.Event) -> tuple[str, ...]:
+    """Of one that was asked for as such and takes the money itself: released, it has failed."""
+    if isinstance(event, Payment.Voided | Payment.Expired):
+        return ("payment.failed",)
+    return _of_payment(event, is_attempt=False, is_automatic=True)
 
 
 def _of_refund(event: Payment.Event) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any, Final, LiteralString
 from psycopg import Connection
 
 from domain.commands import Tenant
-from domain.payment import Payment
+from domain.payment import Begun, Payment
 from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Row, Write, columns
 
 NAME: Final[LiteralString] = "balances"
@@ -53,7 +53,7 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
     for event in history:
         version, at = event.originator_version, max(at, event.timestamp)
         match event:
-            case Payment.AuthorizationRequested():
+            case Payment.AuthorizationRequested() | Payment.TransferRequested():
                 hold = event.amount_minor
             case Payment.Authorized():
                 held = hold
@@ -62,17 +62,25 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
                 asked = event.amount_minor
             case Payment.Captured():
                 yield Posting(version=version, at=at, held=-hold, captured=asked)
+            case Payment.Transferred():
+                yield Posting(version=version, at=at, captured=hold)
             case Payment.Voided() | Payment.Expired() if held:  # or else nothing was set aside
                 yield Posting(version=version, at=at, held=-hold)
             case Payment.Refunded():
                 yield Posting(version=version, at=at, refunded=-asked)
-            case Payment.DisputeOpened():
-                disputed[event.dispute_id] = event.amount_minor
-                yield Posting(version=version, at=at, disputed=-event.amount_minor)
-            case Payment.DisputeWon():
-                yield Posting(version=version, at=at, disputed=disputed[event.dispute_id])
+            case Payment.DisputeOpened() | Payment.DisputeWon():
+                moved = _disputed(event, disputed)
+                yield Posting(version=version, at=at, disputed=moved)
             case _:
                 pass
+
+
+def _disputed(event: Payment.DisputeOpened | Payment.DisputeWon, known: dict[str, int]) -> int:
+    """What is taken away, below zero, or brought back. `known`: each dispute's amount."""
+    if isinstance(event, Payment.DisputeOpened):
+        known[event.dispute_id] = event.amount_minor
+        return -event.amount_minor
+    return known[event.dispute_id]
 
 
 class Balances:
@@ -196,7 +204,7 @@ class Balances:
     def entries(self, change: Change) -> list[dict[str, Any]]:
         """The rows of `entries` that the new events of one payment make."""
         first = change.history[0]
-        assert isinstance(first, Payment.AuthorizationRequested)
+        assert isinstance(first, Begun)
         known = len(change.history) - change.new
         return [
             {

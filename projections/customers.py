@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from domain.commands import Tenant
-from domain.payment import Payment, Status
+from domain.payment import Begun, Payment, Status
 from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
 
 NAME: Final[LiteralString] = "customers"
@@ -40,15 +40,15 @@ def totals(history: Sequence[Payment.Event]) -> Totals:  # noqa: C901 - one case
     status, asked = Status.PENDING, 0
     for event in history:
         match event:
-            case Payment.AuthorizationRequested():
-                counted["payments"] = 1
+            case Begun():
+                counted["payments"], asked = 1, event.amount_minor
             case Payment.Authorized():
                 status = Status.AUTHORIZED
-            case Payment.AuthorizationDeclined():
+            case Payment.AuthorizationDeclined() | Payment.TransferDeclined():
                 status = Status.DECLINED
             case Payment.CaptureRequested() | Payment.RefundRequested():
                 asked = event.amount_minor
-            case Payment.Captured():
+            case Payment.Captured() | Payment.Transferred():
                 status = Status.CAPTURED
                 counted["amount_captured"] += asked
             case Payment.Voided():
@@ -156,7 +156,7 @@ class Customers:
         last: dict[Key, tuple[datetime, UUID]] = {}
         for change in changes:
             begun = change.history[0]
-            assert isinstance(begun, Payment.AuthorizationRequested)
+            assert isinstance(begun, Begun)
             if begun.customer_id is None:
                 continue
             key = (change.shard, begun.merchant_id, begun.mode, begun.customer_id, begun.currency)

@@ -71,6 +71,7 @@ BY_IDS: Final[LiteralString] = """
 FILTERS: Final[Mapping[str, LiteralString]] = {
     "customer_id": "customer_id = %(customer_id)s",
     "ids": "id = ANY(%(ids)s)",
+    "type": "document ->> 'type' = %(type)s",
     "created_gt": "created_at > to_timestamp(%(created_gt)s)",
     "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
     "created_lt": "created_at < to_timestamp(%(created_lt)s)",

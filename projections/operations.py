@@ -13,7 +13,7 @@ from typing import Any, Final, LiteralString
 from psycopg import Connection
 
 from domain.bank import Operation
-from domain.payment import Payment
+from domain.payment import Begun, Payment
 from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
 
 NAME: Final[LiteralString] = "operations"
@@ -30,6 +30,7 @@ NOES: Final = (
     Payment.CaptureDeclined,
     Payment.VoidDeclined,
     Payment.RefundDeclined,
+    Payment.TransferDeclined,
 )
 OF_AUTHORIZATION: Final = (Payment.Authorized, Payment.AuthorizationDeclined)
 YESES: Final = (
@@ -38,6 +39,7 @@ YESES: Final = (
     Payment.Voided,
     Payment.Expired,
     Payment.Refunded,
+    Payment.Transferred,
 )
 
 
@@ -66,6 +68,8 @@ def steps(history: Sequence[Payment.Event]) -> Iterator[Step]:
             case Payment.AuthorizationRequested():
                 amount = held = event.amount_minor
                 outcome = REQUESTED
+            case Payment.TransferRequested():
+                operation, outcome, amount = Operation.TRANSFER, REQUESTED, event.amount_minor
             case Payment.CaptureRequested() | Payment.RefundRequested():
                 captures = isinstance(event, Payment.CaptureRequested)
                 operation = Operation.CAPTURE if captures else Operation.REFUND
@@ -154,7 +158,7 @@ class Operations:
         counted: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         for change in changes:
             begun = change.history[0]
-            assert isinstance(begun, Payment.AuthorizationRequested)
+            assert isinstance(begun, Begun)
             known = len(change.history) - change.new
             of = (begun.merchant_id, begun.mode, begun.currency)
             for step in steps(change.history):

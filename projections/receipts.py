@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from domain.bank import Operation
 from domain.commands import Mode, Tenant
 from domain.ids import Prefix, encode
-from domain.payment import Payment, Status, rfc3339
+from domain.payment import Begun, CaptureMethod, Payment, Status, rfc3339
 from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
 from projections.pages import Page, PageOf, select_page
 
@@ -23,6 +23,15 @@ NAME: Final[LiteralString] = "receipts"
 VERSION: Final = 1
 
 Document = dict[str, Any]
+
+# What refunds and disputes tell of themselves.
+OF_OTHER_DOCUMENTS: Final = (
+    Payment.RefundUpdated,
+    Payment.DisputeEvidenceGiven,
+    Payment.DisputeAccepted,
+    Payment.DisputeWon,
+    Payment.DisputeLost,
+)
 
 
 def fold(history: Iterable[Payment.Event]) -> Document:
@@ -68,9 +77,34 @@ def _apply(receipt: Document, event: Payment.Event) -> None:
             receipt["failure"] = {"operation": operation, "code": event.code, "at": at}
             _go_on_without(receipt)
         case _:
-            _apply_remark(receipt, event, at)
+            apply = _apply_to_transfer if isinstance(event, OF_A_TRANSFER) else _apply_remark
+            apply(receipt, event, at)
     receipt["updated_at"] = at
     receipt["version"] = event.originator_version
+
+
+OF_A_TRANSFER: Final = (
+    Payment.TransferRequested,
+    Payment.TransferAccepted,
+    Payment.Transferred,
+    Payment.TransferDeclined,
+)
+
+
+def _apply_to_transfer(receipt: Document, event: Payment.Event, at: str) -> None:
+    match event:
+        case Payment.TransferRequested():
+            receipt.update(_first_of_transfer(event, at))
+            _enter(receipt, Status.PENDING, at)
+        case Payment.Transferred():
+            receipt["bank"]["capture_id"] = event.bank_transfer_id
+            receipt["amount_captured"] = receipt["amount"]
+            _enter(receipt, Status.CAPTURED, at)
+        case Payment.TransferDeclined():
+            receipt["failure"] = {"operation": "transfer", "code": event.code, "at": at}
+            _enter(receipt, Status.DECLINED, at)
+        case _:
+            pass  # the bank's id of it is one of money only once that has come
 
 
 def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
@@ -87,6 +121,8 @@ def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
             )
         case Payment.BankIdFound(operation=Operation.REFUND):
             receipt["bank"]["refund_ids"].append(event.bank_id)
+        case Payment.BankIdFound(operation=Operation.TRANSFER):
+            receipt["bank"]["capture_id"] = event.bank_id
         case Payment.BankIdFound():
             receipt["bank"][f"{event.operation}_id"] = event.bank_id
         case Payment.ReviewResolved():
@@ -94,20 +130,34 @@ def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
             receipt.pop("differences", None)
         case Payment.DisputeOpened():
             receipt["disputes"] = [*receipt.get("disputes", []), event.dispute_id]
-        case (
-            Payment.DisputeEvidenceGiven()
-            | Payment.DisputeAccepted()
-            | Payment.DisputeWon()
-            | Payment.DisputeLost()
-        ):
-            pass  # how a dispute stands is its own document's to say
-        case Payment.RefundUpdated():
-            pass
         case _:
-            raise AssertionError(f"an event that receipts do not know: {event}")
+            assert isinstance(event, OF_OTHER_DOCUMENTS), f"receipts do not know {event}"
 
 
 def _first(event: Payment.AuthorizationRequested, at: str) -> Document:
+    card = {
+        "brand": event.card_brand,
+        "last4": event.card_last4,
+        "exp_month": event.card_exp_month,
+        "exp_year": event.card_exp_year,
+    }
+    told = _begun(event, at, "authorization") | {"card": card}
+    if event.card_fingerprint is not None:
+        told["card_fingerprint"] = event.card_fingerprint
+    if event.intent_id is None and event.capture_method == CaptureMethod.AUTOMATIC:
+        told["is_paid_at_once"] = True
+    return told
+
+
+def _first_of_transfer(event: Payment.TransferRequested, at: str) -> Document:
+    return _begun(event, at, "transfer") | {
+        "card": None,
+        "account": {"last4": event.account_last4, "sort_code": event.account_sort_code},
+        "account_fingerprint": event.account_fingerprint,
+    }
+
+
+def _begun(event: Begun, at: str, operation: str) -> Document:
     return {
         "payment_id": encode(Prefix.PAYMENT, event.originator_id),
         "order_id": event.order_id,
@@ -116,14 +166,8 @@ def _first(event: Payment.AuthorizationRequested, at: str) -> Document:
         "currency": event.currency,
         "amount_captured": 0,
         "amount_refunded": 0,
-        "card": {
-            "brand": event.card_brand,
-            "last4": event.card_last4,
-            "exp_month": event.card_exp_month,
-            "exp_year": event.card_exp_year,
-        },
         "bank": {"authorization_id": None, "capture_id": None, "void_id": None, "refund_ids": []},
-        "pending_operation": "authorization",
+        "pending_operation": operation,
         "pending_amount": event.amount_minor,
         "reviews": [],
         "failure": None,
@@ -134,12 +178,11 @@ def _first(event: Payment.AuthorizationRequested, at: str) -> Document:
     } | {name: value for name, value in _origin(event).items() if value is not None}
 
 
-def _origin(event: Payment.AuthorizationRequested) -> Document:
+def _origin(event: Begun) -> Document:
     """What it is an attempt of; a payment that was asked for as such has none of it."""
     return {
         "intent_id": event.intent_id,
         "payment_method_id": event.payment_method_id,
-        "card_fingerprint": event.card_fingerprint,
         "description": event.description,
     }
 
@@ -177,6 +220,20 @@ def _apply_refund(receipt: Document, event: Payment.Refunded, at: str) -> None:
         _settle(receipt)
 
 
+# What a payment says of itself, by its receipt, and where that goes into a statement.
+STATUS: Final[LiteralString] = "$payment_status"
+PAYMENT_STATUS: Final[LiteralString] = """
+    CASE
+        WHEN status IN ('captured', 'refunded') THEN 'succeeded'
+        WHEN status = 'declined' THEN 'failed'
+        WHEN status IN ('voided', 'expired') THEN
+            CASE WHEN document ? 'is_paid_at_once' THEN 'failed' ELSE 'canceled' END
+        WHEN status = 'pending' AND document ? 'action_url' THEN 'requires_action'
+        ELSE status
+    END
+"""
+
+
 class Receipts:
     """The table of receipts: who writes it, and how it is asked."""
 
@@ -205,6 +262,8 @@ class Receipts:
         ) WITH (fillfactor = 70)
     """
     INDEXES: LiteralString = """
+        CREATE INDEX receipts_by_payment_status
+            ON receipts (merchant_id, mode, ($payment_status), payment_id);
         CREATE INDEX receipts_newest ON receipts (merchant_id, mode, payment_id);
         CREATE INDEX receipts_by_order ON receipts (merchant_id, mode, order_id, payment_id);
         CREATE INDEX receipts_by_customer ON receipts (merchant_id, mode, customer_id, payment_id);
@@ -212,7 +271,7 @@ class Receipts:
         CREATE INDEX receipts_expiring ON receipts (expires_at)
             WHERE status = 'authorized' AND NOT pending;
         CREATE INDEX receipts_to_review ON receipts (created_at) WHERE needs_review;
-    """
+    """.replace(STATUS, PAYMENT_STATUS)
 
     UPSERT: LiteralString = """
         INSERT INTO receipts (
@@ -291,6 +350,9 @@ class Receipts:
             "customer_id": "customer_id = %(customer_id)s",
             "payment_ids": "payment_id = ANY(%(payment_ids)s)",
             "status": "status = %(status)s",
+            "payment_status": "($payment_status) = %(payment_status)s".replace(
+                STATUS, PAYMENT_STATUS
+            ),
             "created_gt": "created_at > to_timestamp(%(created_gt)s)",
             "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
             "created_lt": "created_at < to_timestamp(%(created_lt)s)",
@@ -301,7 +363,7 @@ class Receipts:
     def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
         """The one row of a payment with this history."""
         first, receipt = history[0], fold(history)
-        assert isinstance(first, Payment.AuthorizationRequested)
+        assert isinstance(first, Begun)
         row = {
             "shard": shard,
             "payment_id": first.originator_id,

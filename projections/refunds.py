@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from domain.commands import Tenant
 from domain.ids import Prefix, decode, encode
-from domain.payment import Payment, rfc3339
+from domain.payment import Begun, Payment, rfc3339
 from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
 from projections.pages import Page, PageOf, select_page
 
@@ -28,7 +28,7 @@ def fold(history: Iterable[Payment.Event]) -> list[Document]:
     currency, intent = "", None
     for event in history:
         match event:
-            case Payment.AuthorizationRequested():
+            case Begun():
                 currency, intent = event.currency, event.intent_id
             case Payment.RefundRequested():
                 refunds[event.refund_id] = _first(event, currency)
@@ -152,7 +152,7 @@ class Refunds:
     def rows(self, shard: int, history: Sequence[Payment.Event]) -> list[dict[str, Any]]:
         """A row for each refund of a payment with this history."""
         first = history[0]
-        assert isinstance(first, Payment.AuthorizationRequested)
+        assert isinstance(first, Begun)
         return [
             {
                 "shard": shard,

@@ -1,6 +1,7 @@
-"""Prints docs/payments.md from the one table of what is allowed in which status.
+"""Prints what docs/payments.md begins with, from the one table of what is allowed in which status.
 
-Run `.venv/bin/python -m scripts.diagram > docs/payments.md`.
+Run `.venv/bin/python -m scripts.diagram`, and put it in the place of what is there; the rest is written
+by hand.
 """
 
 from domain.bank import Operation
@@ -11,6 +12,7 @@ stateDiagram-v2
     [*] --> pending
     pending --> authorized
     pending --> declined
+    pending --> captured: by a transfer
     authorized --> captured: capture
     authorized --> voided: void
     authorized --> expired: too late
@@ -19,7 +21,7 @@ stateDiagram-v2
 
 
 def page() -> str:
-    """The whole page, in Markdown."""
+    """What the page begins with, in Markdown."""
     lines = [
         "# A payment's life",
         "",

@@ -11,6 +11,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from domain import resolution
+from domain.accounts import BankAccount
 from domain.bank import (
     AlreadyDone,
     Approved,
@@ -32,6 +33,7 @@ from domain.commands import (
     Claim,
     ConfirmIntent,
     Instrument,
+    MakePayment,
     Mode,
     RefundPayment,
     ResolvePayment,
@@ -47,6 +49,7 @@ from domain.payment import (
     COMMANDS_BY_STATUS,
     Difference,
     DifferenceKind,
+    Origin,
     Payment,
     Status,
     bank_key,
@@ -74,6 +77,7 @@ SMALL_VISA: Final = "4242424242424242"
 EMPTY_MASTERCARD: Final = "5555555555554444"
 EXPIRED_MASTERCARD: Final = "5105105105105100"
 CHALLENGED_VISA: Final = "4000002500003155"
+ACCOUNT_NUMBER: Final = "12345678"
 UNKNOWN_VISA: Final = "4012888888881881"
 
 _numbers = count(1)
@@ -151,6 +155,17 @@ def authorize(key: str | None = None, **overrides: Any) -> AuthorizePayment:
     return AuthorizePayment(**(fields | overrides))
 
 
+def make_payment(key: str | None = None, **overrides: Any) -> MakePayment:
+    """By a transfer, unless other `means` are given."""
+    fields = _carried(key, overrides) | {
+        "customer_id": None,
+        "money": dollars(50),
+        "means": an_account(),
+        "fingerprint": "0f0f0f0f0f0f0f0f",
+    }
+    return MakePayment(**(fields | overrides))
+
+
 def capture(payment_id: UUID, key: str | None = None, **overrides: Any) -> CapturePayment:
     return CapturePayment(**(_carried(key, overrides) | {"payment_id": payment_id} | overrides))
 
@@ -173,7 +188,7 @@ def an_intent(intent_id: UUID, **overrides: Any) -> PaymentIntent:
 
 
 def confirm(intent_id: UUID, key: str | None = None, **overrides: Any) -> ConfirmIntent:
-    paid_with = Instrument(method_id="pm_fake", card=a_challenged_card(), fingerprint="f")
+    paid_with = Instrument(method_id="pm_fake", means=a_challenged_card(), fingerprint="f")
     fields = _carried(key, overrides) | {"intent_id": intent_id, "instrument": paid_with}
     return ConfirmIntent(**(fields | overrides))
 
@@ -204,6 +219,7 @@ def a_bank_request(operation: Operation = Operation.AUTHORIZATION, **overrides: 
         "key": f"pay-{next(_numbers)}-{operation}-1",
         "money": dollars(50),
         "card": a_card() if operation == Operation.AUTHORIZATION else None,
+        "account": an_account() if operation == Operation.TRANSFER else None,
         "seconds_left": 9.5,
     }
     return BankRequest(**(fields | overrides))
@@ -236,6 +252,32 @@ def a_payment(**overrides: Any) -> Payment:
         "at": NOON,
     }
     return Payment.request_authorization(**(fields | overrides))
+
+
+def an_account(**overrides: Any) -> BankAccount:
+    """An account from which the money comes."""
+    fields: dict[str, Any] = {
+        "number": ACCOUNT_NUMBER,
+        "sort_code": "123456",
+        "holder_name": "Ada Lovelace",
+    }
+    return BankAccount(**(fields | overrides))
+
+
+def a_transfer(**overrides: Any) -> Payment:
+    """A payment that has asked the bank for money from another one."""
+    fields: dict[str, Any] = {
+        "payment_id": an_id(),
+        "tenant": a_tenant(),
+        "order_id": None,
+        "customer_id": "cus_123",
+        "money": dollars(50),
+        "account": an_account().face(),
+        "metadata": {},
+        "at": NOON,
+        "origin": Origin(card_fingerprint="0f", description="Two books"),
+    }
+    return Payment.request_transfer(**(fields | overrides))
 
 
 def an_approval(bank_id: str = "auth_1", **overrides: Any) -> Approved:
@@ -279,6 +321,14 @@ class Story:
             answer, attempts_before=attempts, unanswered_before=unanswered, at=self._next()
         )
         return self
+
+    def accepted(self) -> Self:
+        """By the bank, which has asked the other one."""
+        self.payment.accept_transfer("trf_1", at=self._next())
+        return self
+
+    def transferred(self) -> Self:
+        return self.answered(an_approval("trf_1"))
 
     def challenged(self, *, maybe_held: bool = False) -> Self:
         """The shopper has to approve."""

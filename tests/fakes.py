@@ -8,7 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from itertools import count
@@ -28,6 +28,7 @@ from eventsourcing.persistence import (
 )
 from eventsourcing.utils import Environment
 
+from domain.accounts import BankAccount, Means
 from domain.bank import (
     ActionRequired,
     AlreadyDone,
@@ -39,17 +40,25 @@ from domain.bank import (
     Declined,
     Operation,
     Rejected,
+    UnderWay,
     Unknown,
 )
 from domain.bank_records import BankRecord, NoRecord, NotTold, Told
 from domain.cards import Card
 from domain.commands import Cause, Tenant
-from domain.errors import ConcurrentChange, KeyAlreadyClaimed, LeaseLost, OrderAlreadyPaid
+from domain.errors import (
+    ConcurrentChange,
+    KeyAlreadyClaimed,
+    LeaseLost,
+    OrderAlreadyPaid,
+    TokenAlreadyUsed,
+)
 from domain.ledger import PaymentLedger
 from domain.payment import REMARKS, Payment
 from domain.records import (
     AnswerKey,
     AwaitShopper,
+    AwaitTransfer,
     BankCall,
     BeginCall,
     ClaimKey,
@@ -65,8 +74,9 @@ from domain.records import (
     RespondToDispute,
     StoredAnswer,
     TakeOrderSlot,
+    UseToken,
 )
-from infrastructure.bank_calls import shopper_pause
+from infrastructure.bank_calls import awaiting_pause
 from infrastructure.event_store import FlatJSON, FlatMapper
 from infrastructure.idempotency import Claimed
 from projections import receipts as receipts_model
@@ -85,6 +95,8 @@ from tests.builders import (
 TRIES: Final = 4
 HOLD_LASTS: Final = timedelta(days=7)
 KEYS_LAST: Final = timedelta(hours=24)
+SETTLES_AFTER: Final = timedelta(seconds=2)
+FAILING_ACCOUNTS: Final = {"22222227": "insufficient_funds", "33333335": "debit_not_authorized"}
 CHALLENGES_LAST: Final = timedelta(hours=23)
 NOT_APPROVED: Final = "authentication_required"
 WITHDRAWN: Final = "authorization_withdrawn"
@@ -124,15 +136,13 @@ class SequentialIds:
 class PlainVault:
     """Hides nothing, but binds what it seals to the payment all the same."""
 
-    def seal(self, card: Card, payment_id: UUID) -> bytes:
-        return json.dumps(
-            [str(payment_id), card.number, card.exp_month, card.exp_year, card.cvc]
-        ).encode()
+    def seal(self, means: Means, payment_id: UUID) -> bytes:
+        return json.dumps([str(payment_id), asdict(means)]).encode()
 
-    def unseal(self, sealed: bytes, payment_id: UUID) -> Card:
-        owner, number, exp_month, exp_year, cvc = json.loads(sealed)
+    def unseal(self, sealed: bytes, payment_id: UUID) -> Means:
+        owner, content = json.loads(sealed)
         assert owner == str(payment_id), "a sealed card belongs to another payment"
-        return Card(number=number, exp_month=exp_month, exp_year=exp_year, cvc=cvc)
+        return BankAccount(**content) if "sort_code" in content else Card(**content)
 
 
 class PlainAnswers:
@@ -202,6 +212,17 @@ class Challenge:
     decision: Approved | Declined | None = None
 
 
+@dataclass(slots=True, kw_only=True)
+class Transfer:
+    """Money from another bank, which is there or is not after a while."""
+
+    bank_id: str
+    account_number: str
+    taken: Taken
+    currency: str
+    asked_at: datetime
+
+
 class FakeBank:
     """The port `Bank`: a little bank with holds, or whatever `will_answer` scripts before it."""
 
@@ -213,6 +234,7 @@ class FakeBank:
         self.holds: dict[str, Hold] = {}
         self.captures: dict[str, Taken] = {}
         self.challenges: dict[str, Challenge] = {}
+        self.transfers: dict[str, Transfer] = {}  # by key: one under each
         self.done: Counter[str] = Counter()
         self.accounts = {
             VISA: Account(cvc="123", expires=(2030, 12), balance_minor=1_000_000),
@@ -227,8 +249,10 @@ class FakeBank:
         self._clock = clock
         self._scripted: deque[Answer] = deque()
         self._misfortunes: deque[Misfortune] = deque()
+        self._scripted_for: dict[Operation, Answer] = {}
+        self._suffered_at: dict[Operation, Misfortune] = {}
         self._remembered: dict[
-            tuple[Operation, str], tuple[Approved | ActionRequired, datetime]
+            tuple[Operation, str], tuple[Approved | ActionRequired | UnderWay, datetime]
         ] = {}
         self._successes_wanted = 0
         self.not_begun = 0
@@ -241,6 +265,18 @@ class FakeBank:
     def will_suffer(self, *misfortunes: Misfortune) -> None:
         """What befalls the next attempts, one each; declines and refusals use up silence too."""
         self._misfortunes.extend(misfortunes)
+
+    def will_answer_to(self, operation: Operation, answer: Answer) -> None:
+        """The next answer to that operation; nothing is done for it."""
+        self._scripted_for[operation] = answer
+
+    def will_suffer_at(self, operation: Operation, misfortune: Misfortune) -> None:
+        """What befalls the next attempt of that operation."""
+        self._suffered_at[operation] = misfortune
+
+    def time_passes(self, seconds: float) -> None:
+        """At the bank."""
+        self._clock.advance(seconds)
 
     def has_recovered(self) -> None:
         """No more misfortunes."""
@@ -277,7 +313,9 @@ class FakeBank:
 
     def perform(self, request: BankRequest) -> Answer:
         self.requests.append(request)
-        answer = self._scripted.popleft() if self._scripted else self._answer(request)
+        answer = self._scripted_for.pop(request.operation, None)
+        if answer is None:
+            answer = self._scripted.popleft() if self._scripted else self._answer(request)
         if not isinstance(answer, Unknown):
             self._successes_wanted = max(0, self._successes_wanted - 1)
         return answer
@@ -313,13 +351,44 @@ class FakeBank:
         return Unknown(reason="not seen", unanswered=False)
 
     def _as_decided(self, bank_id: str) -> Answer:
+        transfer = self.transfer_of(bank_id)
+        if transfer is not None:
+            return self.standing(transfer)
         challenge = self.challenges.get(bank_id)
         if challenge is None:
             return _contradiction("not_found")
         return self.decision(challenge) or _question(bank_id)
 
+    def _transfer(self, request: BankRequest) -> Answer:
+        """The one under the key, which is made where there is none."""
+        assert request.account is not None, "a transfer needs the account"
+        if request.key not in self.transfers:
+            self.transfers[request.key] = Transfer(
+                bank_id=f"trf_{next(self._numbers)}",
+                account_number=request.account.number,
+                taken=Taken(
+                    amount_minor=request.money.amount_minor, hold_id=request.key, status="settled"
+                ),
+                currency=request.money.currency,
+                asked_at=self._clock.now(),
+            )
+        return self.standing(self.transfers[request.key])
+
+    def standing(self, transfer: Transfer) -> Answer:
+        """How it stands now."""
+        if self._clock.now() < transfer.asked_at + SETTLES_AFTER:
+            return UnderWay(bank_id=transfer.bank_id)
+        code = FAILING_ACCOUNTS.get(transfer.account_number)
+        return Approved(bank_id=transfer.bank_id) if code is None else Declined(code=code)
+
+    def transfer_of(self, bank_id: str | None) -> Transfer | None:
+        """The one of that id."""
+        found = [each for each in self.transfers.values() if each.bank_id == bank_id]
+        return found[0] if found else None
+
     def _answer(self, request: BankRequest) -> Answer:
-        if request.operation == Operation.AUTHORIZATION and request.bank_id is not None:
+        begins = request.operation in (Operation.AUTHORIZATION, Operation.TRANSFER)
+        if begins and request.bank_id is not None:
             return self._look(request.bank_id)
         if request.ask_only:
             return self._replay(request) or Contradicted(reason="the key is too old to tell")
@@ -338,7 +407,9 @@ class FakeBank:
         replay = self._replay(request)
         if replay is not None:
             return replay
-        misfortune = self._misfortunes.popleft() if self._misfortunes else None
+        misfortune = self._suffered_at.pop(request.operation, None)
+        if misfortune is None and self._misfortunes:
+            misfortune = self._misfortunes.popleft()
         if misfortune is Misfortune.FAILS:
             return None
         if misfortune is Misfortune.SILENT_BEFORE:
@@ -346,20 +417,22 @@ class FakeBank:
         answer = self._carry_out(request, attempt)
         self.done[request.key] += isinstance(answer, Approved)
         is_remembered = misfortune is not Misfortune.FORGETS
-        if is_remembered and isinstance(answer, Approved | ActionRequired):
+        if is_remembered and isinstance(answer, Approved | ActionRequired | UnderWay):
             self._remembered[request.operation, request.key] = answer, self._clock.now()
         if misfortune is not None:
             return Unknown(reason="no answer", unanswered=True)
         return answer
 
-    def remembers(self, operation: Operation, key: str) -> Approved | ActionRequired | None:
+    def remembers(
+        self, operation: Operation, key: str
+    ) -> Approved | ActionRequired | UnderWay | None:
         """What it answered under the key, for as long as it keeps keys."""
         remembered = self._remembered.get((operation, key))
         if remembered is None or remembered[1] + KEYS_LAST < self._clock.now():
             return None
         return remembered[0]
 
-    def _replay(self, request: BankRequest) -> Approved | ActionRequired | None:
+    def _replay(self, request: BankRequest) -> Approved | ActionRequired | UnderWay | None:
         remembered = self.remembers(request.operation, request.key)
         return None if remembered is None else replace(remembered, replayed=True)
 
@@ -373,6 +446,8 @@ class FakeBank:
                 return self._release(request, attempt)
             case Operation.REFUND:
                 return self._give_back(request, attempt)
+            case Operation.TRANSFER:
+                return self._transfer(request)
 
     def _hold(self, request: BankRequest) -> Answer:
         assert request.card is not None, "an authorization needs the card"
@@ -445,7 +520,9 @@ class FakeBank:
 
     def _give_back(self, request: BankRequest, attempt: int) -> Answer:
         assert request.bank_id is not None
-        taken, amount = self.captures.get(request.bank_id), request.money.amount_minor
+        transfer, amount = self.transfer_of(request.bank_id), request.money.amount_minor
+        settled = transfer and isinstance(self.standing(transfer), Approved)
+        taken = transfer.taken if transfer and settled else self.captures.get(request.bank_id)
         if taken is None:
             return _contradiction("capture_not_found")
         given_back = sum(taken.given_back.values())
@@ -455,7 +532,8 @@ class FakeBank:
             return Declined(code="refund_exceeds_capture")
         if not self._is_whole(amount, taken.amount_minor):
             return Rejected(reason="amount_mismatch")
-        self.deposit(self.holds[taken.hold_id].card_number, amount)
+        if taken.hold_id in self.holds:
+            self.deposit(self.holds[taken.hold_id].card_number, amount)
         bank_id = f"ref_{next(self._numbers)}"
         taken.given_back[bank_id] = amount
         return Approved(bank_id=bank_id)
@@ -501,8 +579,9 @@ class FakeRecords:
             return NotTold(reason="the bank is not well", bank_is_well=False)
         answer = self.bank.remembers(operation, key)
         record = answer and self._record(operation, answer.bank_id)
-        if record and isinstance(answer, ActionRequired):
-            return replace(record, status="requires_action")  # as it was said at first
+        if record and isinstance(answer, ActionRequired | UnderWay):  # as it was said at first
+            waits = "requires_action" if isinstance(answer, ActionRequired) else "pending"
+            return replace(record, status=waits)
         return record or NoRecord()
 
     def _looked(self, asked: str) -> None:
@@ -519,6 +598,21 @@ class FakeRecords:
                 return self._void(bank_id)
             case Operation.REFUND:
                 return self._refund(bank_id)
+            case Operation.TRANSFER:
+                return self._transfer(bank_id)
+
+    def _transfer(self, bank_id: str) -> BankRecord | None:
+        transfer = self.bank.transfer_of(bank_id)
+        if transfer is None:
+            return None
+        words = {UnderWay: "pending", Approved: "settled", Declined: "failed"}
+        return BankRecord(
+            operation=Operation.TRANSFER,
+            bank_id=bank_id,
+            status=words[type(self.bank.standing(transfer))],
+            amount_minor=transfer.taken.amount_minor,
+            currency=transfer.currency,
+        )
 
     def _hold(self, bank_id: str) -> BankRecord | None:
         hold, status = self.bank.holds.get(bank_id), None
@@ -564,14 +658,17 @@ class FakeRecords:
         )
 
     def _refund(self, bank_id: str) -> BankRecord | None:
-        for capture_id, taken in self.bank.captures.items():
+        transfers = {each.bank_id: each for each in self.bank.transfers.values()}
+        currencies = {each: transfers[each].currency for each in transfers}
+        every = self.bank.captures | {each: transfers[each].taken for each in transfers}
+        for capture_id, taken in every.items():
             if bank_id in taken.given_back:
                 return BankRecord(
                     operation=Operation.REFUND,
                     bank_id=bank_id,
                     status="refunded",
                     amount_minor=taken.given_back[bank_id],
-                    currency=self.bank.holds[taken.hold_id].currency,
+                    currency=currencies.get(capture_id) or self.bank.holds[taken.hold_id].currency,
                     about=capture_id,
                 )
         return None
@@ -590,10 +687,10 @@ class Outstanding:
     in_flight: bool = True
     parked: bool = False
 
-    def await_shopper(self, now: float) -> None:
+    def wait_for_another(self, now: float) -> None:
         """Nobody is at it, and the card is gone."""
         self.parked, self.in_flight = True, False
-        self.due_at = now + shopper_pause(self.call)
+        self.due_at = now + awaiting_pause(self.call)
         self.call = replace(self.call, sealed_card=None, reached=True, contradictions=0)
 
 
@@ -610,6 +707,7 @@ class Tables:
     receipts: dict[UUID, receipts_model.Document] = field(default_factory=dict)
     refunds: dict[UUID, list[refunds_model.Document]] = field(default_factory=dict)
     cards: dict[UUID, KeepCard] = field(default_factory=dict)
+    used_tokens: set[UUID] = field(default_factory=set)
     personal: dict[UUID, KeepPersonalData] = field(default_factory=dict)
     responses: list[RespondToDispute] = field(default_factory=list)
     erasures: set[UUID] = field(default_factory=set)
@@ -626,6 +724,7 @@ class Tables:
             receipts=dict(self.receipts),
             refunds=dict(self.refunds),
             cards=dict(self.cards),
+            used_tokens=set(self.used_tokens),
             personal=dict(self.personal),
             responses=list(self.responses),
             erasures=set(self.erasures),
@@ -669,7 +768,7 @@ class InMemoryStore:
 
     def _write(self, draft: Tables, record: Record) -> None:
         match record:
-            case ClaimKey() | TakeOrderSlot():
+            case ClaimKey() | TakeOrderSlot() | UseToken():
                 _take_name(draft, record)
             case AnswerKey(tenant=tenant, key=key, answer=answer):
                 draft.answers[tenant, key] = answer
@@ -692,9 +791,9 @@ class InMemoryStore:
             case EndCall(call=call):
                 held_by(draft, call)
                 del draft.calls[call.payment_id]
-            case AwaitShopper(call=call):
+            case AwaitShopper(call=call) | AwaitTransfer(call=call):
                 waiting = replace(held_by(draft, call))
-                waiting.await_shopper(self.clock.monotonic())
+                waiting.wait_for_another(self.clock.monotonic())
                 draft.calls[call.payment_id] = waiting
             case _:
                 _keep_or_forget(draft, record)
@@ -728,8 +827,8 @@ def _keep_or_forget(
             draft.erasures.add(customer_id)
 
 
-def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot) -> None:
-    """A key or an order, which only one can have."""
+def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot | UseToken) -> None:
+    """A key, an order or a token, which only one can have."""
     match record:
         case ClaimKey(claim=claim):
             if (claim.tenant, claim.key) in draft.claims:
@@ -737,6 +836,10 @@ def _take_name(draft: Tables, record: ClaimKey | TakeOrderSlot) -> None:
             draft.claims[claim.tenant, claim.key] = record
             if record.answer is not None:
                 draft.answers[claim.tenant, claim.key] = record.answer
+        case UseToken(token_id=token_id):
+            if token_id in draft.used_tokens:
+                raise TokenAlreadyUsed("The token was used before.")
+            draft.used_tokens.add(token_id)
         case TakeOrderSlot(tenant=tenant, order_id=order_id, payment_id=payment_id):
             if (tenant, order_id) in draft.slots:
                 raise OrderAlreadyPaid("The order has a live payment.", param="order_id")
@@ -771,11 +874,11 @@ class InMemoryBankCalls:
         self._store = store
         self._quiet_seconds = quiet_seconds
 
-    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
+    def park(self, call: BankCall, answer: Unknown | ActionRequired | UnderWay) -> None:
         with self._store.lock:
             outstanding = held_by(self._store.tables, call)
-            if isinstance(answer, ActionRequired):
-                outstanding.await_shopper(self._store.clock.monotonic())
+            if isinstance(answer, ActionRequired | UnderWay):
+                outstanding.wait_for_another(self._store.clock.monotonic())
                 return
             unknown = answer
             quiet = unknown.unanswered or call.unanswered

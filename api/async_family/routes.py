@@ -28,11 +28,12 @@ from api.unguessable import client_secret, receipt_url
 from domain.commands import ConfirmIntent, Instrument, Mode, RefundPayment
 from domain.errors import IntentNotFound, PaymentNotFound
 from domain.ids import Prefix, decode
-from domain.intents import PaymentIntents, claimed_by
+from domain.intents import PaymentIntents
 from domain.ledger import Reply, Settled
 from domain.money import Money
 from domain.payment import CaptureMethod
 from domain.payment_intent import PaymentIntent, Terms
+from domain.records import claimed_by
 from infrastructure.api_keys import Scope
 from infrastructure.clock import between
 from infrastructure.shards import shard_of

@@ -6,7 +6,6 @@ from uuid import UUID
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.errors import invalid
 from api.fields import (
     Amount,
     CardCvc,
@@ -20,10 +19,8 @@ from api.fields import (
     Year,
 )
 from api.lists import PageQuery
-from domain.card_tokens import card_of_test_token
 from domain.cards import Card
-from domain.commands import Mode
-from domain.errors import PaymentMethodNotFound, PaymentNotFound
+from domain.errors import PaymentNotFound
 from domain.ids import MalformedId, Prefix, decode
 from domain.payment import Status
 
@@ -54,22 +51,14 @@ class AuthorizationInput(Strict):
     payment_method: Annotated[str, Field(max_length=255, examples=["pm_card_visa"])] | None = None
     metadata: MetadataMap = Field(default_factory=dict)
 
-    def whole_card(self, mode: Mode, *, extended: bool) -> Card:
-        """The card, whichever way it was given. Raises ApiError, PaymentMethodNotFound."""
-        if self.card is not None and self.payment_method is not None:
-            raise invalid(
-                "invalid_param", "Give card or payment_method, not both.", "payment_method"
-            )
-        if self.card is not None:
-            return self.card.card()
-        if self.payment_method is None:
-            raise invalid("missing_param", "card is required.", "card")
-        card = None
-        if mode is Mode.TEST:
-            card = card_of_test_token(self.payment_method, extended=extended)
-        if card is None:
-            raise PaymentMethodNotFound("There is no such payment method.", param="payment_method")
-        return card
+    cvc: CardCvc | None = None
+
+    @model_validator(mode="after")
+    def fresh_cvc_of_a_method(self) -> "AuthorizationInput":
+        """A card has its own."""
+        if self.cvc is not None and self.payment_method is None:
+            raise PydanticCustomError("cvc", "takes cvc with payment_method only")
+        return self
 
 
 class _OfPayment(Strict):

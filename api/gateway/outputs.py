@@ -43,7 +43,7 @@ def receipt(document: Document) -> Document:
         "status": document["status"],
         "amount_captured": document["amount_captured"],
         "amount_refunded": document["amount_refunded"],
-        "card": _in_order(document["card"], CARD_FIELDS),
+        "card": _in_order(document["card"], CARD_FIELDS) if document["card"] else None,
         "bank": _in_order(document["bank"], BANK_FIELDS),
         "pending_operation": document["pending_operation"],
         "needs_review": _in_order(reviews[0], REVIEW_FIELDS) if reviews else None,

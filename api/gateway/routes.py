@@ -4,6 +4,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from api.bodies import FORBIDDEN
+from api.errors import invalid
 from api.gateway import outputs
 from api.gateway.inputs import (
     AuthorizationInput,
@@ -14,9 +15,11 @@ from api.gateway.inputs import (
     payment_uuid,
 )
 from api.http import Answer, Call, Route, json_answer
+from api.instruments import instrument
 from api.lists import asked_page, told_page
 from api.moments import moment
 from api.schemas import OrderOut, ReceiptList, ReceiptOut
+from domain.cards import Card
 from domain.commands import AuthorizePayment, CapturePayment, VoidPayment
 from domain.errors import OrderNotFound, PaymentNotFound
 from domain.ledger import Reply
@@ -39,17 +42,35 @@ RECEIPTS: Final = Receipts()
 
 def authorize(call: Call, body: AuthorizationInput) -> Reply:
     """Reserves the money of an order."""
-    ledger = call.services.ledger
-    extended = ledger.bank.capabilities.cvc_optional
+    card, method_id, print_of = _paid_with(call, body)
     command = AuthorizePayment(
         **call.command_fields(FAMILY),
         order_id=body.order_id,
         customer_id=body.customer_id,
         money=Money(body.amount, body.currency),
-        card=body.whole_card(call.tenant.mode, extended=extended),
+        card=card,
+        method_id=method_id,
+        fingerprint=print_of,
         metadata=body.metadata,
     )
-    return ledger.authorize(command)
+    return call.services.ledger.authorize(command)
+
+
+def _paid_with(call: Call, body: AuthorizationInput) -> tuple[Card, str | None, str | None]:
+    """The card, whichever way it was given, and the payment method that it is of, with its fingerprint. Raises ApiError,
+    PaymentMethodNotFound, PaymentMethodStateConflict."""
+    if body.card is not None and body.payment_method is not None:
+        raise invalid("invalid_param", "Give card or payment_method, not both.", "payment_method")
+    if body.card is not None:
+        return body.card.card(), None, None
+    if body.payment_method is None:
+        raise invalid("missing_param", "card is required.", "card")
+    method = instrument(call, body.payment_method, body.cvc, whose=body.customer_id)
+    if not isinstance(method.means, Card):
+        raise invalid(
+            "payment_method_type_unsupported", "Only a card can be authorized.", "payment_method"
+        )
+    return method.means, method.method_id, method.fingerprint
 
 
 def capture(call: Call, body: CaptureInput) -> Reply:

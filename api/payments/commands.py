@@ -12,12 +12,11 @@ from api.fields import MAX_METADATA_KEYS
 from api.http import Answer, Call, json_answer
 from api.payments.expand import expanded
 from api.payments.inputs import missing, uuid_of
-from api.payments.reading import Reader
+from api.payments.reading import CUSTOMERS, Reader
 from domain.commands import Metadata
 from domain.ids import Prefix
-from domain.intents import claimed_by
 from domain.ledger import Settled
-from domain.records import Record, StoredAnswer
+from domain.records import Record, StoredAnswer, claimed_by
 
 Kind = TypeVar("Kind", bound=Aggregate)
 
@@ -37,6 +36,13 @@ def none_if_deleted(call: Call, kind: type[Kind], prefix: Prefix, public_id: str
     if found is None or getattr(found, "is_deleted", False):
         raise missing(prefix)
     return found
+
+
+def existing_customer(call: Call, public_id: str, param: str) -> None:
+    """Raises CustomerNotFound where there is none, or none any more."""
+    record = Reader(call.services, call.tenant).record(CUSTOMERS, Prefix.CUSTOMER, public_id, param)
+    if record["is_deleted"]:
+        raise missing(Prefix.CUSTOMER, param)
 
 
 def done(

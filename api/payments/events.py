@@ -16,7 +16,7 @@ from api.payments.reading import CUSTOMERS, INTENTS, INVOICES, METHODS, SUBSCRIP
 from api.payments.schemas import EventList, EventOut
 from domain.commands import Mode
 from domain.ids import Prefix, decode, encode
-from domain.payment import Payment
+from domain.payment import Begun, Payment
 from domain.payment_intent import PaymentIntent
 from infrastructure import histories, personal_data
 from infrastructure.api_keys import Scope
@@ -107,7 +107,7 @@ def _beside(row: Document, known: Histories) -> list[UUID]:
 
 def _intent_id(first: Payment.Event | PaymentIntent.Event) -> UUID:
     """Of the intent that this is the first event of, or of an attempt of."""
-    if isinstance(first, Payment.AuthorizationRequested):
+    if isinstance(first, Begun):
         assert first.intent_id is not None, "the event of an intent is of one"
         return decode(Prefix.INTENT, first.intent_id)
     found: UUID = first.originator_id

@@ -5,11 +5,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from api.errors import invalid
 from api.fields import (
+    AccountNumber,
     Amount,
     CardCvc,
     CardNumber,
@@ -17,6 +25,7 @@ from api.fields import (
     MetadataMap,
     Month,
     Reference,
+    SortCode,
     Strict,
     WholeNumber,
     Year,
@@ -37,6 +46,7 @@ from domain.errors import (
     RefundNotFound,
     SubscriptionNotFound,
     TestClockNotFound,
+    TokenNotFound,
 )
 from domain.ids import MalformedId, Prefix, decode
 from projections.api_events import TYPES
@@ -192,14 +202,42 @@ class BillingInput(Strict):
     phone: TextOrNone = None
 
 
-class MethodInput(Expandable):
-    """A payment method."""
+class AccountInput(Strict):
+    """An account at a British bank. Its number is never shown again."""
 
-    type: Literal["card"]
-    card: CardInput
+    account_number: AccountNumber
+    sort_code: SortCode
+
+
+class MethodData(Strict):
+    """A payment method that is made on the way: a card, or an account with its holder's name in
+    `billing_details`."""
+
+    type: Literal["card", "bacs_debit"]
+    card: CardInput | None = None
+    bacs_debit: AccountInput | None = None
     billing_details: BillingInput | None = None
     metadata: MetadataMap = Field(default_factory=dict)
     allow_redisplay: Anything = None
+
+
+class MethodInput(MethodData, Expandable):
+    """A payment method."""
+
+
+class TokensCardInput(Strict):
+    """A card as the shopper typed it. Never shown again."""
+
+    number: CardNumber
+    exp_month: Month
+    exp_year: Year
+    cvc: CardCvc | None = None
+
+
+class TokenInput(Expandable):
+    """A card, to be used once."""
+
+    card: TokensCardInput
 
 
 class CardChange(Strict):
@@ -232,20 +270,76 @@ class MethodsQuery(ListQuery):
     """Which payment methods."""
 
     customer: Text | None = None
-    type: Literal["card"] | None = None
+    type: Literal["card", "bacs_debit"] | None = None
+
+
+# --- payments -----------------------------------------------------------------------------------
+
+LEAST_PAYMENT_MINOR: Final = 50
+
+
+def _enough(amount: int) -> int:
+    if amount < LEAST_PAYMENT_MINOR:
+        raise PydanticCustomError(
+            "amount_too_small", f"must be at least {LEAST_PAYMENT_MINOR} (minor units)"
+        )
+    return amount
+
+
+class HeldAccountInput(AccountInput):
+    """An account, and whose it is."""
+
+    account_holder_name: Reference
+
+
+class SourceInput(Strict):
+    """What is paid with: a card by `token` or by `number`, `exp_month`, `exp_year` and `cvc`; an account
+    at another bank by `bank_account`; a wallet by `token`."""
+
+    type: Literal["card", "bank_transfer", "apple_pay"]
+    token: Reference | None = None
+    number: CardNumber | None = None
+    exp_month: Month | None = None
+    exp_year: Year | None = None
+    cvc: CardCvc | None = None
+    bank_account: HeldAccountInput | None = None
+
+    @property
+    def given(self) -> set[str]:
+        """Which fields there are, besides the type."""
+        return {name for name in self.model_fields_set if getattr(self, name) is not None} - {
+            "type"
+        }
+
+
+class PaymentInput(Strict):
+    """Take money at once."""
+
+    amount: Annotated[Amount, AfterValidator(_enough)]
+    currency: Currency
+    source: SourceInput
+    customer_id: Reference | None = None
+    description: TextOrNone = None
+    metadata: MetadataMap = Field(default_factory=dict)
+
+
+class ConfirmPaymentInput(Strict):
+    """Where the shopper returns to who has to approve."""
+
+    return_url: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class PaymentsQuery(PageQuery):
+    """Which payments."""
+
+    customer_id: Reference | None = None
+    status: (
+        Literal["succeeded", "pending", "requires_action", "failed", "authorized", "canceled"]
+        | None
+    ) = None
 
 
 # --- payment intents ----------------------------------------------------------------------------
-
-
-class MethodData(Strict):
-    """A payment method that is made on the way."""
-
-    type: Literal["card"]
-    card: CardInput
-    billing_details: BillingInput | None = None
-    metadata: MetadataMap = Field(default_factory=dict)
-    allow_redisplay: Anything = None
 
 
 class _CardOptions(Strict):
@@ -562,6 +656,7 @@ NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
     Prefix.INTENT: (IntentNotFound, "There is no such payment intent."),
     Prefix.PAYMENT: (PaymentNotFound, "There is no such payment."),
     Prefix.CHARGE: (PaymentNotFound, "There is no such charge."),
+    Prefix.TOKEN: (TokenNotFound, "There is no such token."),
     Prefix.EVENT: (EventNotFound, "There is no such event."),
     Prefix.DISPUTE: (DisputeNotFound, "There is no such dispute."),
     Prefix.SUBSCRIPTION: (SubscriptionNotFound, "There is no such subscription."),

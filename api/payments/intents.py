@@ -4,14 +4,13 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 from api.errors import from_refusal, invalid
 from api.http import Answer, Call, Route, error_answer, json_answer
 from api.instruments import instrument, paid_by
 from api.lists import asked_page, told_page
-from api.payments.commands import recorded, set_in
+from api.payments.commands import existing_customer, recorded, set_in
 from api.payments.errors import declined_error
 from api.payments.expand import check, expanded
 from api.payments.inputs import (
@@ -27,23 +26,20 @@ from api.payments.inputs import (
     missing,
     uuid_of,
 )
-from api.payments.methods import made_of, whole_card
-from api.payments.reading import CUSTOMERS, INTENTS, Reader
+from api.payments.methods import made_of, means_of
+from api.payments.reading import INTENTS, Reader
 from api.payments.schemas import IntentList, IntentOut
+from api.return_urls import returning_to
+from domain.cards import Card
 from domain.commands import CancelIntent, CaptureIntent, ConfirmIntent, Instrument, Mode
-from domain.errors import (
-    AmountTooLarge,
-    AmountTooSmall,
-    CustomerNotFound,
-    PartialAmountUnsupported,
-)
+from domain.errors import AmountTooLarge, AmountTooSmall, PartialAmountUnsupported
 from domain.ids import Prefix, beside, encode
 from domain.intents import PaymentIntents
 from domain.ledger import Reply, Settled
 from domain.money import Money
 from domain.payment import CaptureMethod, Payment
 from domain.payment_intent import Attempt, PaymentIntent, Terms
-from domain.payment_method import PaymentMethod
+from domain.payment_method import ACCOUNT, CARD, PaymentMethod
 from domain.records import BankCall, KeepPersonalData, Record, StoredAnswer
 from infrastructure.api_keys import KeyType, Scope
 from projections import receipts as receipts_model
@@ -54,7 +50,6 @@ CREATED: Final = "payment_intents created"  # the answer is the new intent's fir
 PERSONAL: Final = ("receipt_email", "shipping")
 RETURN_URL: Final = "return_url"
 CREATED_STATUS: Final = 201
-CARD: Final = "card"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +137,7 @@ def confirm(call: Call, body: ConfirmInput, *, intent_id: str) -> Reply:
     intent = _asked(call, intent_id, body.client_secret)
     whose = intent.terms.customer_id
     if body.payment_method_types is not None:
-        _types(body.payment_method_types)
+        _types(call, body.payment_method_types)
     paid_with = _paid_with(call, body, intent.id, whose)
     if paid_with is None and intent.terms.payment_method_id is not None:
         kept = instrument(call, intent.terms.payment_method_id, body.fresh_cvc, whose=whose)
@@ -167,27 +162,21 @@ def _attempt(
         **call.command_fields(CREATED if is_new else FAMILY),
         intent_id=intent.id,
         instrument=paid_with.instrument,
-        return_url=_returning(body.return_url, intent.id),
+        return_url=body.return_url
+        and returning_to(body.return_url, KIND, encode(Prefix.INTENT, intent.id)),
         capture_method=_capture_method(body.capture_method),
     )
     told = merged(body, personal, (*PERSONAL, RETURN_URL))
     kept = KeepPersonalData(owner=intent.id, tenant=call.tenant, document=told)
     records = [*([] if told == personal else [kept]), *paid_with.records]
-    return PaymentIntents(call.services.ledger).confirm(
-        command, intent, *records, made=paid_with.made
-    )
+    intents = PaymentIntents(call.services.ledger)
+    if isinstance(paid_with.instrument.means, Card):
+        return intents.confirm(command, intent, *records, made=paid_with.made)
 
+    def answer(intent: PaymentIntent, payment: Payment) -> StoredAnswer:
+        return call.at_once(_answer(call, intent, payment, told, status=201 if is_new else 200))
 
-def _returning(return_url: str | None, intent_id: UUID) -> str | None:
-    """Where the shopper returns to, with the intent's id. Raises ApiError."""
-    if return_url is None:
-        return None
-    parts = urlsplit(return_url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise invalid("invalid_param", "return_url must be an http or https URL.", "return_url")
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    query.append(("payment_intent", encode(Prefix.INTENT, intent_id)))
-    return urlunsplit(parts._replace(query=urlencode(query)))
+    return intents.confirm_transfer(command, intent, *records, made=paid_with.made, answer=answer)
 
 
 def capture(call: Call, body: CaptureIntentInput, *, intent_id: str) -> Reply:
@@ -254,12 +243,10 @@ def _answer(
     status: int,
 ) -> Answer:
     reader = Reader(call.services, call.tenant)
-    body = reader.intent_of(
-        INTENTS.fold(intent.history),
-        None if payment is None else receipts_model.fold(payment.history),
-        personal,
-    )
-    return json_answer(status, expanded(body, call.expand, reader))
+    receipt = None if payment is None else receipts_model.fold(payment.history)
+    body = reader.intent_of(INTENTS.fold(intent.history), receipt, personal)
+    charges = [] if receipt is None else reader.charges([receipt])
+    return json_answer(status, expanded(body, call.expand, reader, charges))
 
 
 def _asked(call: Call, intent_id: str, client_secret: str | None) -> PaymentIntent:
@@ -282,13 +269,14 @@ def _paid_with(
 ) -> PaidWith | None:
     """What was given to pay with. `whose`: the intent's customer. Raises ApiError, NotFound."""
     if body.payment_method_data is not None:
-        given = body.payment_method_data
-        card = whole_card(call, given.card)
-        card = replace(card, cvc=body.fresh_cvc or card.cvc)
+        given = means_of(call, body.payment_method_data)
+        means = given.means
+        if isinstance(means, Card):
+            means = replace(means, cvc=body.fresh_cvc or means.cvc)
         # Beside its intent, so that both are recorded in one append.
         method_id = beside(call.services.ids.new(), intent_id)
-        method, records = made_of(call, card, given, method_id)
-        return PaidWith(paid_by(call, method, card), (method,), tuple(records))
+        method, records = made_of(call, means, body.payment_method_data, method_id)
+        return PaidWith(paid_by(call, method, means), (method,), (*records, *given.records))
     if body.payment_method is None:
         return None
     return PaidWith(instrument(call, body.payment_method, body.fresh_cvc, whose=whose))
@@ -311,10 +299,10 @@ def _given_terms(call: Call, body: TermsInput) -> dict[str, Any]:
     if capture_method is not None:
         given["capture_method"] = capture_method
     if body.payment_method_types is not None:
-        given["payment_method_types"] = _types(body.payment_method_types)
+        given["payment_method_types"] = _types(call, body.payment_method_types)
     param, customer_id = body.whose()
     if customer_id is not None:
-        _check_customer(call, customer_id, param)
+        existing_customer(call, customer_id, param)
     if {"customer", "customer_id"} & body.model_fields_set:
         given["customer_id"] = customer_id
     return given
@@ -326,18 +314,15 @@ def _capture_method(given: str | None) -> CaptureMethod | None:
     return CaptureMethod.MANUAL if given == "manual" else CaptureMethod.AUTOMATIC
 
 
-def _types(types: Sequence[str]) -> tuple[str, ...]:
-    if CARD not in types:
-        raise invalid("payment_method_type_unsupported", "Cards are taken.", "payment_method_types")
+def _types(call: Call, types: Sequence[str]) -> tuple[str, ...]:
+    taken = {CARD, ACCOUNT} if call.services.ledger.bank.capabilities.bank_transfers else {CARD}
+    if not taken & set(types):
+        raise invalid(
+            "payment_method_type_unsupported",
+            f"What can be paid with: {', '.join(sorted(taken))}.",
+            "payment_method_types",
+        )
     return tuple(types)
-
-
-def _check_customer(call: Call, customer_id: str, param: str) -> None:
-    record = Reader(call.services, call.tenant).record(
-        CUSTOMERS, Prefix.CUSTOMER, customer_id, param
-    )
-    if record["is_deleted"]:
-        raise CustomerNotFound("There is no such customer.", param=param)
 
 
 # --- what the bank's answers make of them -------------------------------------------------------

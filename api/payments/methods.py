@@ -1,14 +1,15 @@
-"""Payment methods: cards that may be used again, and what stands for one in test mode."""
+"""Payment methods: cards and accounts that may be used again, and what stands for one in test mode."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from api.errors import invalid
 from api.http import Answer, Call, Route, json_answer
-from api.instruments import card_in_test_mode
+from api.instruments import GivenCard, card_in_test_mode, card_of_token, fingerprint
 from api.lists import asked_page, told_page
 from api.payments import objects
-from api.payments.commands import done, set_in, versioned
+from api.payments.commands import done, existing_customer, set_in, versioned
 from api.payments.expand import check, expanded
 from api.payments.inputs import (
     AttachInput,
@@ -25,10 +26,11 @@ from api.payments.inputs import (
 )
 from api.payments.reading import CUSTOMERS, METHODS, Reader
 from api.payments.schemas import PaymentMethodList, PaymentMethodOut
+from domain.accounts import BankAccount, Means
 from domain.cards import Card
 from domain.ids import Prefix
 from domain.ledger import Settled
-from domain.payment_method import PaymentMethod
+from domain.payment_method import ACCOUNT, CARD, PaymentMethod
 from domain.records import ForgetCard, ForgetPersonalData, KeepPersonalData, Record
 from infrastructure.api_keys import Scope
 
@@ -38,55 +40,84 @@ BILLING_FIELDS: Final = ("address", "email", "name", "phone")
 
 
 def create(call: Call, body: MethodInput) -> Settled:
-    """A card, to be used once or again."""
+    """A card or an account, to be used once or again."""
     check(KIND, call.expand)
-    method, records = made(call, body)
-    return done(call, method, _told(method, records), *records, status=201)
+    given = means_of(call, body)
+    method, records = made_of(call, given.means, body, call.services.ids.new())
+    return done(call, method, _told(method, records), *records, *given.records, status=201)
 
 
-def made(call: Call, body: MethodInput) -> tuple[PaymentMethod, list[Record]]:
-    """A new payment method, and what is kept beside it. Raises ApiError, CardRefused."""
-    card = whole_card(call, body.card)
-    return made_of(call, card, body, call.services.ids.new())
+@dataclass(frozen=True, slots=True)
+class GivenMeans:
+    """A whole card or account, and what has to be recorded with its use."""
+
+    means: Means
+    records: tuple[Record, ...] = ()
+
+
+def means_of(call: Call, body: MethodData) -> GivenMeans:
+    """What was given to pay with. Raises ApiError, NotFound, TokenAlreadyUsed, TokenExpired."""
+    other = {CARD: ACCOUNT, ACCOUNT: CARD}[body.type]
+    if getattr(body, other) is not None:
+        raise invalid("invalid_param", f"{other} is of another type than {body.type}.", other)
+    if getattr(body, body.type) is None:
+        raise invalid("missing_param", f"{body.type} is required.", body.type)
+    if body.card is not None:
+        card = whole_card(call, body.card)
+        return GivenMeans(card.card, card.records)
+    return GivenMeans(_whole_account(body))
+
+
+def _whole_account(body: MethodData) -> BankAccount:
+    name = body.billing_details and body.billing_details.name
+    if not (name and name.strip()):
+        param = "billing_details[name]"
+        raise invalid("missing_param", f"{param} is required: whose account it is.", param)
+    account = body.bacs_debit
+    assert account is not None
+    return BankAccount(number=account.account_number, sort_code=account.sort_code, holder_name=name)
 
 
 def made_of(
-    call: Call, card: Card, body: MethodInput | MethodData, method_id: UUID
+    call: Call, means: Means, body: MethodData, method_id: UUID
 ) -> tuple[PaymentMethod, list[Record]]:
-    """The same of a whole card, under this id. Raises CardRefused."""
+    """A new payment method under this id, and what is kept beside it. Raises CardRefused."""
     services = call.services
-    card.check(services.clock.now())
+    if isinstance(means, Card):
+        means.check(services.clock.now())
     method = PaymentMethod.create(
         method_id=method_id,
         tenant=call.tenant,
-        card=card.face(),
-        fingerprint=services.cards.fingerprint(card.number),
+        face=means.face(),
+        fingerprint=fingerprint(call, means),
         metadata=set_in({}, body.metadata),
         at=services.clock.now(),
     )
     billing = merged(body.billing_details, {}, BILLING_FIELDS) if body.billing_details else {}
+    cards = services.cards
     return method, [
-        services.cards.sealed(method.id, card),
+        cards.sealed(method.id, means)
+        if isinstance(means, Card)
+        else cards.sealed_account(method.id, means),
         KeepPersonalData(owner=method.id, tenant=call.tenant, document=billing),
     ]
 
 
-def whole_card(call: Call, given: CardInput) -> Card:
-    """The card, by its number or by a token. Raises ApiError."""
+def whole_card(call: Call, given: CardInput) -> GivenCard:
+    """The card, by its number or by a token. Raises ApiError, TokenNotFound, TokenAlreadyUsed,
+    TokenExpired."""
     if given.token is not None:
-        card = card_in_test_mode(call, given.token)
-        if card is None:
-            raise missing(Prefix.PAYMENT_METHOD, "card[token]")
-        return card
+        return card_of_token(call, given.token, param="card[token]")
     for name in ("number", "exp_month", "exp_year"):
         if getattr(given, name) is None:
             raise invalid("missing_param", f"card[{name}] is required.", f"card[{name}]")
     assert given.number is not None
     assert given.exp_month is not None
     assert given.exp_year is not None
-    return Card(
+    card = Card(
         number=given.number, exp_month=given.exp_month, exp_year=given.exp_year, cvc=given.cvc
     )
+    return GivenCard(card)
 
 
 def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:
@@ -94,13 +125,15 @@ def update(call: Call, body: MethodChange, *, method_id: str) -> Settled:
     check(KIND, call.expand)
     method = _method(call, method_id)
     card = body.card
+    if card is not None and method.type != CARD:
+        raise invalid("invalid_param", "The payment method is not a card.", "card")
     before = billing = Reader(call.services, call.tenant).personal(method.id)
     if body.billing_details is not None:
         billing = merged(body.billing_details, before, BILLING_FIELDS)
     method.update(
         metadata=set_in(method.metadata, body.metadata),
-        exp_month=(card and card.exp_month) or method.card.exp_month,
-        exp_year=(card and card.exp_year) or method.card.exp_year,
+        exp_month=card.exp_month if card else None,
+        exp_year=card.exp_year if card else None,
         at=call.services.clock.now(),
         also_personal=billing != before,
     )
@@ -112,11 +145,7 @@ def attach(call: Call, body: AttachInput, *, method_id: str) -> Settled:
     """From now on it is a customer's."""
     check(KIND, call.expand)
     method, records = _method_or_made(call, method_id)
-    customer = Reader(call.services, call.tenant).record(
-        CUSTOMERS, Prefix.CUSTOMER, body.customer, "customer"
-    )
-    if customer["is_deleted"]:
-        raise missing(Prefix.CUSTOMER, "customer")
+    existing_customer(call, body.customer, "customer")
     method.attach(body.customer, at=call.services.clock.now())
     if records:
         return done(call, method, _told(method, records), *records)
@@ -144,7 +173,8 @@ def _method_or_made(call: Call, method_id: str) -> tuple[PaymentMethod, list[Rec
     stands for in test mode. Raises PaymentMethodNotFound."""
     if card_in_test_mode(call, method_id) is None:
         return _method(call, method_id), []
-    return made(call, MethodInput(type="card", card=CardInput(token=method_id)))
+    body = MethodInput(type="card", card=CardInput(token=method_id))
+    return made_of(call, means_of(call, body).means, body, call.services.ids.new())
 
 
 def _method(call: Call, method_id: str) -> PaymentMethod:
@@ -189,7 +219,7 @@ def _listed(call: Call, query: MethodsQuery, customer_id: str | None, param: str
         reader.record(METHODS, Prefix.PAYMENT_METHOD, text, param)
         return uuid_of(Prefix.PAYMENT_METHOD, text, param)
 
-    page = asked_page(query, {"customer_id": customer_id}, cursor)
+    page = asked_page(query, {"customer_id": customer_id, "type": query.type}, cursor)
     records, has_more = reader.page(METHODS, page)
     body = told_page(
         reader.payment_methods(records),

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from api.errors import CARD_ERRORS, DECLINED
+from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, TRANSFER_ERRORS, TRANSFER_FAILED
+from domain.bank import Operation
 from domain.commands import Mode
 from domain.ids import Prefix, encode
-from domain.payment import Status
+from domain.payment import BANK_PROTOCOL_ERROR, ReviewReason, Status
 from domain.payment_intent import Attempt, IntentStatus, status_of
+from domain.payment_method import ACCOUNT, CARD
 
 Document = dict[str, Any]
 
@@ -22,6 +24,9 @@ INTENT_DECLINES: Final[Mapping[str, tuple[str, str | None]]] = {
     "card_declined": ("card_declined", "generic_decline"),
     "authentication_required": ("authentication_required", "authentication_required"),
 }
+
+
+ATTEMPT_FAILED: Final = "payment_intent_payment_attempt_failed"
 
 
 # What Stripe's clients expect to be there, and we have nothing to say of.
@@ -73,6 +78,9 @@ STORED_TERMS: Final = (
     "payment_method_types",
     "statement_descriptor",
     "statement_descriptor_suffix",
+)
+TOKENS_CARD: Final = frozenset(
+    {"brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4"}
 )
 NO_BILLING_DETAILS: Final = {
     "address": dict.fromkeys(ADDRESS_FIELDS),
@@ -137,12 +145,47 @@ def payment_method(record: Document, billing: Mapping[str, Any]) -> Document:
             "phone": billing.get("phone"),
             "tax_id": None,
         },
-        "card": card(record["card"]),
         "created": unix_seconds(record["created_at"]),
         "customer": record["customer_id"],
         "livemode": record["mode"] == Mode.LIVE,
         "metadata": record["metadata"],
-        "type": record["type"],
+    } | (of_card(record["card"]) if "card" in record else of_account(record["account"]))
+
+
+def of_card(face: Document) -> Document:
+    """A card, as methods and charges tell of it."""
+    return {"type": CARD, CARD: card(face)}
+
+
+def of_account(face: Document) -> Document:
+    """The same of an account, whose number is nowhere either."""
+    told = {name: face.get(name) for name in ("fingerprint", "last4", "sort_code")}
+    return {"type": ACCOUNT, ACCOUNT: told}
+
+
+def _means(receipt: Document) -> Document:
+    """What a payment was paid with."""
+    if receipt["card"] is None:
+        return of_account(receipt["account"] | {"fingerprint": receipt["account_fingerprint"]})
+    return of_card(receipt["card"] | {"fingerprint": receipt.get("card_fingerprint")})
+
+
+def token(record: Document) -> Document:
+    """A token. `record`: `id`, `mode`, `created_at`, `card`, as payment methods have them."""
+    public_id = record["id"]
+    return {
+        "id": public_id,
+        "object": "token",
+        "card": {
+            "id": "card_" + public_id.removeprefix(Prefix.TOKEN),
+            "object": "card",
+            **{name: value for name, value in card(record["card"]).items() if name in TOKENS_CARD},
+        },
+        "client_ip": None,
+        "created": unix_seconds(record["created_at"]),
+        "livemode": record["mode"] == Mode.LIVE,
+        "type": CARD,
+        "used": False,
     }
 
 
@@ -172,9 +215,10 @@ def card(face: Document) -> Document:
 
 def decline(failure: Mapping[str, Any]) -> tuple[str, str | None, str]:
     """The code, the decline code and the message of a bank's no, in the intents' words."""
+    if failure["operation"] == Operation.TRANSFER:
+        reason = failure["code"]
+        return ATTEMPT_FAILED, reason, TRANSFER_ERRORS.get(reason, TRANSFER_FAILED)
     code, message = CARD_ERRORS.get(failure["code"], DECLINED)
-    if failure["code"] == "authentication_required":
-        code, message = "authentication_required", "The shopper did not approve the payment."
     told, reason = INTENT_DECLINES.get(code, (code, None))
     return told, reason, message
 
@@ -194,7 +238,6 @@ def charge(receipt: Document, mode: str, receipt_url: str) -> Document:
     declined = status is Status.DECLINED
     released = status in (Status.VOIDED, Status.EXPIRED) and not _is_withdrawn(receipt)
     code, reason, message = decline(failure) if declined and failure else (None, None, None)
-    face = receipt["card"] | {"fingerprint": receipt.get("card_fingerprint")}
     told = {
         "id": charge_id(receipt["payment_id"]),
         "object": "charge",
@@ -218,13 +261,24 @@ def charge(receipt: Document, mode: str, receipt_url: str) -> Document:
         "paid": charge_status(receipt) == "succeeded",
         "payment_intent": receipt.get("intent_id"),
         "payment_method": receipt.get("payment_method_id"),
-        "payment_method_details": {"type": "card", "card": card(face)},
+        "payment_method_details": _means(receipt),
         "receipt_url": receipt_url,
         "refunded": released or status is Status.REFUNDED,
         "status": charge_status(receipt),
     }
     return told | UNUSED_OF_CHARGE
 
+
+BANK_TRANSFER: Final = "bank_transfer"
+WALLET: Final = "apple_pay"
+WALLET_PREFIX: Final = "tok_apple_"
+REQUIRES_ACTION: Final = "requires_action"
+FAILED: Final = "failed"
+PROCESSING_ERROR: Final = "processing_error"
+# No word about the card.
+UNCLEAR: Final = frozenset({BANK_PROTOCOL_ERROR, ReviewReason.BANK_DISAGREES.value})
+FACE: Final = ("brand", "last4", "exp_month", "exp_year")
+SOURCE_FACE: Final = ("last4", "brand", "exp_month", "exp_year")
 
 # What a payment says of itself, where that is not its status.
 PAYMENT_STATUSES: Final[Mapping[Status, str]] = {
@@ -237,29 +291,76 @@ PAYMENT_STATUSES: Final[Mapping[Status, str]] = {
 
 
 def payment(receipt: Document) -> Document:
-    """A payment, in its own vocabulary."""
-    status = Status(receipt["status"])
-    told = PAYMENT_STATUSES.get(status, status.value)
-    waits = status is Status.PENDING and receipt.get("action_url") is not None
-    face = receipt["card"]
-    return {
+    """A payment, in its own vocabulary. Where a shopper has to approve, it says where; where it failed,
+    why."""
+    status = payment_status(receipt)
+    told = {
         "id": receipt["payment_id"],
         "object": "payment",
         "amount": receipt["amount"],
         "currency": receipt["currency"],
-        "status": "requires_action" if waits else told,
-        "source": {
-            "type": "card",
-            "last4": face["last4"],
-            "brand": face["brand"],
-            "exp_month": face["exp_month"],
-            "exp_year": face["exp_year"],
-        },
+        "status": status,
+        "source": source(receipt),
         "customer_id": receipt["customer_id"],
         "description": receipt.get("description"),
         "amount_refunded": receipt["amount_refunded"],
         "created": unix_seconds(receipt["created_at"]),
         "metadata": receipt["metadata"],
+    }
+    if status == REQUIRES_ACTION:
+        told["next_action"] = redirect(receipt["action_url"], None)
+    if status == FAILED:
+        told |= _why(receipt)
+    return told
+
+
+def payment_status(receipt: Document) -> str:
+    """What a payment says of itself. One that was to be paid at once, and was released, has failed."""
+    status = Status(receipt["status"])
+    if status is Status.PENDING and receipt.get("action_url") is not None:
+        return REQUIRES_ACTION
+    if status in (Status.VOIDED, Status.EXPIRED) and "is_paid_at_once" in receipt:
+        return FAILED
+    return PAYMENT_STATUSES.get(status, status.value)
+
+
+def source(receipt: Document) -> Document:
+    """What a payment was paid with, in its own vocabulary."""
+    if receipt["card"] is None:
+        account = receipt["account"]
+        pairs = (account["sort_code"][place : place + 2] for place in (0, 2, 4))
+        return {
+            "type": BANK_TRANSFER,
+            "last4": account["last4"],
+            "sort_code": "-".join(pairs),
+        }
+    is_wallet = (receipt.get("payment_method_id") or "").startswith(WALLET_PREFIX)
+    face = {name: receipt["card"][name] for name in SOURCE_FACE}
+    return {"type": WALLET if is_wallet else CARD} | face
+
+
+def _why(receipt: Document) -> Document:
+    failure = receipt["failure"]
+    if failure is None:  # it was released, since the bank would not capture it
+        return {
+            "failure_code": PROCESSING_ERROR,
+            "failure_message": CARD_ERRORS[PROCESSING_ERROR][1],
+        }
+    code = failure["code"]
+    if failure["operation"] == Operation.TRANSFER:
+        message = TRANSFER_ERRORS.get(code, TRANSFER_FAILED)
+    elif code in UNCLEAR:
+        message = "The bank did not say yes to what it was asked."
+    else:
+        code, message = CARD_ERRORS.get(code, DECLINED)
+    return {"failure_code": code, "failure_message": message}
+
+
+def redirect(url: str | None, return_url: str | None) -> Document:
+    """Where the shopper has to go."""
+    return {
+        "type": "redirect_to_url",
+        "redirect_to_url": {"url": url, "return_url": return_url},
     }
 
 
@@ -408,7 +509,9 @@ def _charges(intent_id: str, last: Document | None, receipt_url: str) -> Documen
 
 def intents_charge(receipt: Document, receipt_url: str) -> Document:
     """The charge that an intent carries."""
-    face = receipt["card"]
+    means = _means(receipt)
+    if CARD in means:
+        means[CARD] = {name: receipt["card"][name] for name in FACE}
     return {
         "id": charge_id(receipt["payment_id"]),
         "object": "charge",
@@ -420,8 +523,7 @@ def intents_charge(receipt: Document, receipt_url: str) -> Document:
         "captured": receipt["amount_captured"] > 0,
         "payment_method": {
             "id": receipt.get("payment_method_id"),
-            "type": "card",
-            "card": {name: face[name] for name in ("brand", "last4", "exp_month", "exp_year")},
+            **means,
         },
         "receipt_url": receipt_url,
     }
@@ -458,7 +560,7 @@ def _last_error(record: Document, last: Document | None, status: IntentStatus) -
         return None
     code, reason, message = decline(last["failure"])
     error = {
-        "type": "card_error",
+        "type": INVALID_REQUEST if code == ATTEMPT_FAILED else "card_error",
         "code": code,
         "message": message,
         "param": "payment_method",
@@ -470,12 +572,10 @@ def _last_error(record: Document, last: Document | None, status: IntentStatus) -
 
 def method_of_attempt(receipt: Document) -> Document:
     """The payment method of an attempt, as the attempt knew it."""
-    face = receipt["card"] | {"fingerprint": receipt.get("card_fingerprint")}
     return {
         "id": receipt.get("payment_method_id"),
         "object": "payment_method",
-        "type": "card",
-        "card": card(face),
+        **_means(receipt),
         "customer": receipt["customer_id"],
         "created": unix_seconds(receipt["created_at"]),
     }
@@ -486,7 +586,4 @@ def _next_action(
 ) -> Document | None:
     if status is not IntentStatus.REQUIRES_ACTION or last is None:
         return None
-    return {
-        "type": "redirect_to_url",
-        "redirect_to_url": {"url": last.get("action_url"), "return_url": return_url},
-    }
+    return redirect(last.get("action_url"), return_url)

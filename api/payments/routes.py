@@ -13,10 +13,12 @@ from api.payments import (
     intents,
     methods,
     outputs,
+    payments,
     refunds,
     searches,
     subscriptions,
     test_clocks,
+    tokens,
 )
 from api.payments.inputs import BalanceQuery
 from api.schemas import BalanceOut
@@ -42,6 +44,8 @@ def get_balance(call: Call, query: BalanceQuery) -> Answer:
 ROUTES: Final = (
     *customers.ROUTES,
     *methods.ROUTES,
+    *tokens.ROUTES,
+    *payments.ROUTES,
     *intents.ROUTES,
     *charges.ROUTES,
     *disputes.ROUTES,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import ListOut, Minor
+from api.schemas import ListOut, Minor, PaymentId
 
 Metadata = dict[str, str | int | float | bool]
 
@@ -47,13 +47,22 @@ class CardFaceOut(StripeShaped):
     country: str
 
 
+class AccountFaceOut(StripeShaped):
+    """What may be shown of an account."""
+
+    last4: Annotated[str, Field(pattern=r"^[0-9]{4}$")]
+    sort_code: Annotated[str, Field(pattern=r"^[0-9]{6}$")]
+    fingerprint: str | None
+
+
 class PaymentMethodOut(StripeShaped):
-    """A card that may be used again."""
+    """A card or an account that may be used again."""
 
     id: Annotated[str, Field(pattern=r"^pm_[0-9a-z]{26}$")]
     object: Literal["payment_method"]
-    type: Literal["card"]
-    card: CardFaceOut
+    type: Literal["card", "bacs_debit"]
+    card: CardFaceOut | None = None
+    bacs_debit: AccountFaceOut | None = None
     customer: str | None
     created: int
     metadata: Metadata
@@ -63,6 +72,48 @@ class PaymentMethodList(ListOut):
     """A page of payment methods."""
 
     data: list[PaymentMethodOut]
+
+
+class TokenOut(StripeShaped):
+    """A card that may be used once."""
+
+    id: Annotated[str, Field(pattern=r"^tok_[0-9a-z]{26}$")]
+    object: Literal["token"]
+    card: CardFaceOut
+    created: int
+    livemode: bool
+    type: Literal["card"]
+    used: bool
+
+
+class SourceOut(StripeShaped):
+    """What a payment was paid with: a card's face, or an account's `sort_code`."""
+
+    type: Literal["card", "bank_transfer", "apple_pay"]
+    last4: Annotated[str, Field(pattern=r"^[0-9]{4}$")]
+
+
+class PaymentOut(StripeShaped):
+    """A payment. While a shopper has to approve there is a `next_action`, as an intent has it; where it
+    failed, `failure_code` and `failure_message`."""
+
+    id: PaymentId
+    object: Literal["payment"]
+    amount: Minor
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    status: Literal["succeeded", "pending", "requires_action", "failed", "authorized", "canceled"]
+    source: SourceOut
+    customer_id: str | None
+    description: str | None
+    amount_refunded: Minor
+    created: int
+    metadata: Metadata
+
+
+class PaymentList(ListOut):
+    """A page of payments."""
+
+    data: list[PaymentOut]
 
 
 class IntentOut(StripeShaped):

@@ -29,6 +29,7 @@ from domain.bank import (
     Declined,
     Operation,
     Rejected,
+    UnderWay,
     Unknown,
 )
 from domain.ports import Clock
@@ -57,29 +58,40 @@ PATHS: Final[Mapping[Operation, str]] = {
     Operation.CAPTURE: "/api/v1/captures",
     Operation.VOID: "/api/v1/voids",
     Operation.REFUND: "/api/v1/refunds",
+    Operation.TRANSFER: "/api/v1/transfers",
 }
 ID_FIELDS: Final[Mapping[Operation, str]] = {
     Operation.AUTHORIZATION: "authorization_id",
     Operation.CAPTURE: "capture_id",
     Operation.VOID: "void_id",
     Operation.REFUND: "refund_id",
+    Operation.TRANSFER: "transfer_id",
 }
 STATUSES: Final[Mapping[Operation, str]] = {
     Operation.AUTHORIZATION: "approved",
     Operation.CAPTURE: "captured",
     Operation.VOID: "voided",
     Operation.REFUND: "refunded",
+    Operation.TRANSFER: "settled",
 }
 
-# A second hold is another hold, and a part can be given back again; the rest the bank does once.
+# What is looked at under the bank's id once that is known, rather than asked for again.
+BEGINNINGS: Final = frozenset({Operation.AUTHORIZATION, Operation.TRANSFER})
+# A second hold is another hold, and a part can be given back again; the rest the bank does once: a
+# transfer, under whatever circumstances, once under its key.
 DONE_AS_OFTEN_AS_ASKED: Final = frozenset({Operation.AUTHORIZATION, Operation.REFUND})
+
+# Said of good cards and accounts, too, by a bank that is in trouble: not believed on its first word.
+INVALID_CARD: Final = "invalid_card"
+INVALID_ACCOUNT: Final = "invalid_account"
+NOT_AT_ONCE: Final = frozenset({INVALID_CARD, INVALID_ACCOUNT})
 
 # Each word by what it can be an answer to.
 DECLINES: Final[Mapping[Operation, frozenset[str]]] = {
     Operation.AUTHORIZATION: frozenset(
         {
             "insufficient_funds",
-            "invalid_card",
+            INVALID_CARD,
             "invalid_cvv",
             "card_expired",
             "card_declined",
@@ -92,6 +104,7 @@ DECLINES: Final[Mapping[Operation, frozenset[str]]] = {
     Operation.CAPTURE: frozenset({"authorization_expired"}),
     Operation.VOID: frozenset({"authorization_expired"}),
     Operation.REFUND: frozenset({"refund_exceeds_capture"}),
+    Operation.TRANSFER: frozenset({INVALID_ACCOUNT}),
 }
 # Whatever we may have done is among these; a capture that was "already voided" is nothing of ours.
 ALREADY: Final[Mapping[Operation, frozenset[str]]] = {
@@ -99,12 +112,14 @@ ALREADY: Final[Mapping[Operation, frozenset[str]]] = {
     Operation.CAPTURE: frozenset({"authorization_already_used", "already_captured"}),
     Operation.VOID: frozenset({"authorization_already_used", "already_voided"}),
     Operation.REFUND: frozenset({"already_refunded"}),
+    Operation.TRANSFER: frozenset(),
 }
 # Said of ids that the bank gave us, by a bank that is in trouble, or has lost them.
 NOT_FOUND: Final = frozenset({"authorization_not_found", "capture_not_found"})
 # Each of these is about something that is there, and not about what was asked, or not as we know it.
 CONTRADICTIONS: Final = NOT_FOUND.union(
-    *ALREADY.values(), *(DECLINES[each] for each in Operation if each != Operation.AUTHORIZATION)
+    *ALREADY.values(),
+    *(DECLINES[each] for each in (Operation.CAPTURE, Operation.VOID, Operation.REFUND)),
 )
 INTERNAL_ERROR: Final = "internal_error"
 # With a 500 the bank says that it failed, or what it says with any status. Another word is of somebody
@@ -112,7 +127,7 @@ INTERNAL_ERROR: Final = "internal_error"
 WORDS_OF_A_FAILURE: Final = CONTRADICTIONS | {INTERNAL_ERROR}
 # No proof that the bank works: what a bank says of good cards and ids when it is in trouble.
 NO_RECORD: Final = "not_found"
-SAID_IN_TROUBLE: Final = NOT_FOUND | {"invalid_card", NO_RECORD}
+SAID_IN_TROUBLE: Final = NOT_FOUND | NOT_AT_ONCE | {NO_RECORD}
 # In plain text: the request did not pass the bank's schema, or went to no route of its.
 PROTOCOL_ERRORS: Final = frozenset({400, 404})
 OUR_FAULT: Final = frozenset(
@@ -216,6 +231,14 @@ class BankDriver:
                 body = {"authorization_id": request.bank_id}
             case Operation.REFUND:
                 body = {"capture_id": request.bank_id, "amount": amount}
+            case Operation.TRANSFER:
+                assert request.account is not None, "a transfer needs the account"
+                body = {
+                    "account_number": request.account.number,
+                    "sort_code": request.account.sort_code,
+                    "account_holder_name": request.account.holder_name,
+                    "amount": amount,
+                }
         if self.capabilities.currencies is None:
             body["currency"] = request.money.currency
         if self.capabilities.three_d_secure and request.operation is Operation.AUTHORIZATION:
@@ -292,7 +315,7 @@ class _Call:
     def run(self) -> Answer:
         if self._seconds_left() <= 0:
             return Unknown(reason="no time was left to ask", unanswered=False, reached=False)
-        if self._request.operation is Operation.AUTHORIZATION and self._request.bank_id:
+        if self._request.operation in BEGINNINGS and self._request.bank_id:
             return self._retried(self._looked_once)
         if self._request.ask_only:
             return self._remembered_if_well() or Contradicted(reason="the key is too old to tell")
@@ -322,12 +345,12 @@ class _Call:
     def _with_retries(self) -> Answer:
         """Asks until the answer is one, or the tries or the time are spent."""
         answer = self._retried(self._once)
-        if isinstance(answer, Declined) and answer.code == "invalid_card":
+        if isinstance(answer, Declined) and answer.code in NOT_AT_ONCE:
             return self._second_word()
         return answer
 
     def _looked_once(self) -> Answer:
-        """What became of an authorization that waits for its shopper."""
+        """What became of an authorization that waits for its shopper, or of a transfer."""
         try:
             reply = self._driver.look(self._request, seconds_left=self._seconds_left())
         except (NotSent, NoReply) as error:
@@ -348,7 +371,7 @@ class _Call:
         return answer
 
     def _second_word(self) -> Answer:
-        """The bank calls good cards invalid too when it is in trouble: not on its first word."""
+        """The bank calls good cards and accounts invalid too when it is in trouble: not on its first word."""
         if self._seconds_left() <= MINIMUM_RETRY_SECONDS:
             return Unknown(reason="no time was left to confirm a decline", unanswered=False)
         return self._once(retry="second_word")
@@ -388,7 +411,7 @@ class _Call:
         memory can be looked at now, and may be right; but the request is not put again. It is this
         request that it remembers, and not an earlier one that nobody answered."""
         remembered = self._remembered_if_well()
-        if isinstance(remembered, Approved | ActionRequired):
+        if isinstance(remembered, Approved | ActionRequired | UnderWay):
             return replace(remembered, replayed=False)
         return doubtful
 
@@ -423,7 +446,8 @@ class _Call:
 def classify(request: BankRequest, reply: Reply, *, attempts: int) -> Answer:
     """What the bank meant. By its code: its statuses say little, and a 400 may be its own trouble."""
     if reply.status == HTTPStatus.OK:
-        return _approved(request, reply)
+        is_transfer = request.operation is Operation.TRANSFER
+        return _transferred(request, reply) if is_transfer else _approved(request, reply)
     if reply.body is None and reply.status in PROTOCOL_ERRORS:
         return Rejected(reason=f"HTTP {reply.status}, not JSON")
     code = reply.code
@@ -434,8 +458,8 @@ def classify(request: BankRequest, reply: Reply, *, attempts: int) -> Answer:
 
 
 def classify_look(request: BankRequest, reply: Reply) -> Answer:
-    """What became of an authorization that waits for its shopper. To look does nothing, so that nothing
-    that is seen leaves anything open."""
+    """What became of an authorization that waits for its shopper, or of a transfer that is under way. To
+    look does nothing, so that nothing that is seen leaves anything open."""
     body = reply.body
     if reply.status != HTTPStatus.OK or body is None:
         return Unknown(
@@ -443,6 +467,9 @@ def classify_look(request: BankRequest, reply: Reply) -> Answer:
             unanswered=False,
             contradicts=reply.code == NO_RECORD,
         )
+    if request.operation is Operation.TRANSFER:
+        answer = _transferred(request, reply)
+        return replace(answer, unanswered=False) if isinstance(answer, Unknown) else answer
     code = body.get("code")
     same = body.get("authorization_id") == request.bank_id and all(_terms(request, body).values())
     if same and body.get("status") != NOT_APPROVED:
@@ -487,6 +514,29 @@ def _approved(request: BankRequest, reply: Reply) -> Answer:
     return Approved(
         bank_id=bank_id, expires_at=rfc3339_time(body.get("expires_at")), replayed=reply.replayed
     )
+
+
+def _transferred(request: BankRequest, reply: Reply) -> Answer:
+    """How a transfer stands, if it is the one that was asked for: it may be settled when it is asked for
+    again."""
+    body = reply.body
+    if body is None:
+        return Unknown(reason="a 200 that is not JSON", unanswered=True)
+    bank_id = body.get(ID_FIELDS[Operation.TRANSFER])
+    mismatches = [name for name, ok in _terms(request, body).items() if not ok]
+    if request.bank_id not in (None, bank_id):
+        mismatches.append("transfer_id")
+    if not isinstance(bank_id, str) or not BANK_ID.fullmatch(bank_id) or mismatches:
+        return _something_else(mismatches)
+    match body:
+        case {"status": "pending"}:
+            return UnderWay(bank_id=bank_id, replayed=reply.replayed)
+        case {"status": "settled"}:
+            return Approved(bank_id=bank_id, replayed=reply.replayed)
+        case {"status": "failed", "code": str(code)} if CODE.fullmatch(code):
+            return Declined(code=code)
+        case _:
+            return _something_else(["status"])
 
 
 def _action_required(request: BankRequest, reply: Reply, bank_id: Any, url: Any) -> Answer:

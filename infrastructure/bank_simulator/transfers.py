@@ -1,7 +1,8 @@
 """Bank transfers: money from an account at another bank, which takes a while and then comes or does not.
 
 What became of one is a matter of its number and of the time: nothing has to run for it to be settled,
-and a restart changes nothing.
+and a restart changes nothing. There is one transfer under a key, for ever: asked for again, whenever that
+is, it is the same one.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS transfers (
     asked_at REAL NOT NULL,
     settles_at REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS one_transfer_under_a_key ON transfers (idempotency_key);
 """
 ASK = """
 INSERT INTO transfers
@@ -37,7 +39,9 @@ INSERT INTO transfers
 VALUES
     (:id, :account_number, :sort_code, :account_holder_name, :amount, :currency, :idempotency_key,
      :asked_at, :settles_at)
+ON CONFLICT (idempotency_key) DO NOTHING
 """
+BY_KEY = "SELECT * FROM transfers WHERE idempotency_key = :key"
 BY_ID = "SELECT * FROM transfers WHERE id = :id"
 ALL = "SELECT * FROM transfers ORDER BY asked_at"
 
@@ -89,7 +93,7 @@ class Transfers:
     def ask(
         self, request: TransferRequest, *, idempotency_key: str, settle_seconds: float, now: float
     ) -> Transfer:
-        """A new one, which is settled after `settle_seconds`."""
+        """A new one, which is settled after `settle_seconds`; or the one that there is under the key."""
         transfer = Transfer(
             id=new_id("trf"),
             account_number=request.account_number,
@@ -102,7 +106,8 @@ class Transfers:
             settles_at=now + settle_seconds,
         )
         self._database.execute(ASK, {name: getattr(transfer, name) for name in FIELDS})
-        return transfer
+        row = self._database.execute(BY_KEY, {"key": idempotency_key}).fetchone()
+        return Transfer(**dict(row))
 
     def by_id(self, identifier: str) -> Transfer | None:
         row = self._database.execute(BY_ID, {"id": identifier}).fetchone()

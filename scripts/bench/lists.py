@@ -231,7 +231,7 @@ def _document(made: Made, kind: str) -> tuple[Document, Prefix]:
             method = PaymentMethod.create(
                 method_id=own_id,
                 tenant=made.tenant,
-                card=_face(),
+                face=_face(),
                 fingerprint="0" * 16,
                 metadata={},
                 at=at,

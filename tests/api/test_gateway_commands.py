@@ -467,7 +467,9 @@ def test_neither_a_card_nor_a_method_is_too_little(merchant: Caller) -> None:
 # --- what the bank makes of it ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", list(Operation))
+@pytest.mark.parametrize(
+    "operation", [each for each in Operation if each is not Operation.TRANSFER]
+)
 def test_a_request_that_the_bank_calls_malformed_is_a_502_and_gains_no_state(
     merchant: Caller, bank: FakeBank, operation: Operation
 ) -> None:

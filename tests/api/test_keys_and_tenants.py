@@ -131,6 +131,7 @@ def test_few_routes_take_publishable_keys() -> None:
 
     assert taking == [
         "POST /v1/payment_methods",
+        "POST /v1/tokens",
         "POST /v1/payment_intents",
         "POST /v1/payment_intents/<intent_id>/confirm",
         "GET /v1/payment_intents/<intent_id>",
@@ -188,7 +189,7 @@ def concrete(path: str) -> str:
 
 # Operations that take no id of ours; what a merchant is told there is their own, and nobody else's.
 OF_NO_OBJECT: Final = {
-    "POST /v1/authorizations",
+    "POST /v1/tokens",
     "POST /v1/customers",
     "POST /v1/payment_methods",
     "GET /v1/balance",
@@ -218,7 +219,13 @@ def test_in_every_operation_anothers_object_is_a_404_and_ones_own_is_not(
     """Walks all operations of the OpenAPI document; a new one that names an object fails here until it is
     added."""
     ids = things_of(merchant)
-    walk = {**of_payments(ids), **of_people(ids), **of_intents(ids), **of_the_asynchronous(ids)}
+    walk = {
+        **of_payments(ids),
+        **of_money_at_once(ids),
+        **of_people(ids),
+        **of_intents(ids),
+        **of_the_asynchronous(ids),
+    }
     document = json_of(merchant.get("/openapi.json"))
 
     asked_of_any = {each for each in operations(document) if not OF_A_RICHER_BANK.match(each)}
@@ -292,6 +299,7 @@ def things_of(merchant: Caller) -> dict[str, str]:
         "charge": payment.replace("pay_", "ch_"),
         "refund": shaped(RefundOut, merchant.refund(payment), 201)["id"],
         "customer": customer,
+        "token": json_of(merchant.post("/v1/tokens", {"card": GOOD_CARD}))["id"],
         "method": method,
         "intent": json_of(merchant.post("/v1/payment_intents", an_intent()))["id"],
         "waiting": json_of(merchant.post("/payment_intents", an_intent(**waiting)))["id"],
@@ -334,6 +342,28 @@ def of_payments(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
         "GET /v1/charges/{charge_id}": [(f"/v1/charges/{charge}", None)],
         "GET /v1/events": [(f"/v1/events?starting_after={ids['event']}", None)],
         "GET /v1/events/{event_id}": [(f"/v1/events/{ids['event']}", None)],
+    }
+
+
+def of_money_at_once(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """What is paid with something, or for somebody; and payments in their own vocabulary."""
+    payment, customer = ids["payment"], ids["customer"]
+    held = {"order_id": fresh("ORD"), "customer_id": customer, "amount": 1000}
+    body, by_card = {"amount": 1000, "currency": "usd"}, {"type": "card", **GOOD_CARD}
+    by_token = {"type": "card", "token": ids["token"]}
+    return {
+        "POST /v1/authorizations": [
+            ("/v1/authorizations", held | {"payment_method": ids["method"]})
+        ],
+        "POST /v1/payments": [
+            ("/v1/payments", body | {"source": by_token}),
+            ("/v1/payments", body | {"source": by_card, "customer_id": customer}),
+        ],
+        "GET /v1/payments": [(f"/v1/payments?starting_after={payment}", None)],
+        "GET /v1/payments/{payment_id}": [(f"/v1/payments/{payment}", None)],
+        "POST /v1/payments/{payment_id}/confirm": [
+            (f"/v1/payments/{payment}/confirm", {"return_url": "https://shop.test"})
+        ],
     }
 
 

@@ -23,6 +23,13 @@ CARDS: Final[tuple[dict[str, Any], ...]] = tuple(
 TABLES: Final = """
     SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'public'
 """
+ACCOUNT_NUMBER: Final = "70872490"
+HOLDER: Final = "Zebedee Quartermaine"
+ACCOUNT: Final = {
+    "account_number": ACCOUNT_NUMBER,
+    "sort_code": "40-47-84",
+    "account_holder_name": HOLDER,
+}
 LONE_CVC: Final = re.compile(rf"(?<![0-9A-Za-z]){CVC}(?![0-9A-Za-z])")
 
 
@@ -47,6 +54,10 @@ def a_day(real: Server, key: str) -> Iterator[Received]:
     yield good
     yield post("/v1/captures", {"payment_id": good.json["payment_id"]})
     yield real.request("GET", good.headers["location"], headers={"Authorization": f"Bearer {key}"})
+    yield post("/v1/payments", a_payment({"type": "bank_transfer", "bank_account": ACCOUNT}))
+    yield post("/v1/payments", a_payment({"type": "card", "bank_account": ACCOUNT}))
+    yield post("/v1/payments", a_payment({"type": "bank_transfer", "number": ACCOUNT_NUMBER}))
+    yield post("/v1/payments", a_payment({"type": HOLDER, "token": ACCOUNT_NUMBER}))
     for card in CARDS:
         yield post("/v1/authorizations", an_authorization(card=card))
         yield post("/v1/authorizations", an_authorization(card=card | {"exp_month": 13}))
@@ -57,11 +68,21 @@ def a_day(real: Server, key: str) -> Iterator[Received]:
         yield post("/v1/captures", {"payment_id": card["number"]})
         yield post("/v1/voids", {"payment_id": "pay_" + card["number"], "amount": CVC})
         yield from as_what_it_is_not(real, key, an_authorization(card=card))
+        yield post("/v1/payments", a_payment({"type": "card", **card}))
+        yield post("/v1/payments", a_payment({"type": "card", "token": card["number"]}))
+        yield post("/v1/payments", a_payment({"type": card["number"], "token": CVC}))
+        yield post("/v1/tokens", {"card": card})
+        yield post("/v1/tokens", {"card": card | {"exp_month": 13}})
+        yield real.request("GET", f"/v1/payments/{card['number']}", headers=bearer(key))
         yield real.request("GET", f"/v1/receipts/{card['number']}", headers=bearer(key))
         yield real.request("GET", f"/v1/receipts?{card['number']}={CVC}", headers=bearer(key))
         yield real.request("GET", f"/v1/receipts?status={card['number']}", headers=bearer(key))
         yield real.request("GET", "/v1/receipts", headers=bearer(card["number"]))
         yield real.request("GET", "/x", headers={"User-Agent": f"card {card['number']}"})
+
+
+def a_payment(source: dict[str, Any]) -> dict[str, Any]:
+    return {"amount": 5000, "currency": "usd", "source": source}
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -91,7 +112,8 @@ def as_what_it_is_not(real: Server, key: str, body: dict[str, Any]) -> Iterator[
 
 def found_in(text: str) -> list[str]:
     numbers = [number for number in NUMBERS if number in re.sub(r"(?<=\d)[ -](?=\d)", "", text)]
-    return numbers + LONE_CVC.findall(text)
+    accounts = [secret for secret in (ACCOUNT_NUMBER, HOLDER) if secret in text]
+    return numbers + accounts + LONE_CVC.findall(text)
 
 
 def test_no_answer_tells_a_card(told: list[Received]) -> None:
@@ -164,3 +186,36 @@ def rows_of(api: Api, table: str) -> list[str]:
 
 def spelled(value: object) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def test_no_row_of_any_table_tells_an_account_or_a_tokens_card(
+    extended_api_over_the_wire: Api,
+) -> None:
+    """While it is kept it is encrypted; who holds a stored account is kept apart, in one place."""
+    api = extended_api_over_the_wire
+    merchant = api.merchant()
+    transfer = a_payment({"type": "bank_transfer", "bank_account": ACCOUNT})
+    method = {
+        "type": "bacs_debit",
+        "bacs_debit": {"account_number": ACCOUNT_NUMBER, "sort_code": "404784"},
+        "billing_details": {"name": HOLDER},
+    }
+    answers = [
+        merchant.post("/v1/payments", transfer),
+        merchant.post("/v1/payment_methods", method, key=None),  # kept answers are kept for a day
+        merchant.post("/v1/tokens", {"card": GOOD_CARD | {"cvc": CVC}}),
+    ]
+
+    waiting = {table: found_in_table(api, table) for table in tables_of(api)}
+    api.worker_has_been_at_it(merchant)
+    after = {table: found_in_table(api, table) for table in tables_of(api)}
+
+    assert [each.status_code for each in answers] == [201, 201, 201]
+    kept_apart = {"personal_data": [HOLDER]}
+    assert {table: found for table, found in waiting.items() if found} == kept_apart
+    assert {table: found for table, found in after.items() if found} == kept_apart
+    assert found_in(answers[0].text + answers[2].text) == []
+
+
+def found_in_table(api: Api, table: str) -> list[str]:
+    return [secret for row in rows_of(api, table) for secret in found_in(row)]

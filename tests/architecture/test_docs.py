@@ -11,7 +11,7 @@ LONGEST_TRADEOFFS_WORDS = 1000
 
 
 def test_the_table_of_commands_is_printed_from_the_code() -> None:
-    assert (ROOT / "docs" / "payments.md").read_text("utf-8") == diagram.page()
+    assert (ROOT / "docs" / "payments.md").read_text("utf-8").startswith(diagram.page())
 
 
 def test_the_table_of_flows_is_printed_from_the_flows() -> None:

@@ -11,16 +11,20 @@ from domain.errors import ConcurrentChange, OperationInProgress
 from domain.ledger import Reply
 from domain.payment import Difference, DifferenceKind, Payment, ReviewReason, Status, bank_key
 from domain.reconciliation import REMEMBERED_FOR, RecordNotTold, differences, operations
+from domain.records import StoredAnswer
 from tests.builders import (
     ANY_AMOUNT,
+    FAR_DEADLINE,
     a_bank_request,
     a_card,
     a_cause,
     a_tenant,
+    an_account,
     an_empty_card,
     authorize,
     capture,
     dollars,
+    make_payment,
     refund,
     resolve,
     void,
@@ -335,3 +339,61 @@ def test_operations_know_the_keys_under_which_they_went_out(ledger: InMemoryLedg
     keys = [each.key for each in operations(again(ledger, payment))]
 
     assert keys == [request.key for request in ledger.fake_bank.requests]
+
+
+# --- money from other banks ------------------------------------------------------------------------
+
+
+def transferred(ledger: InMemoryLedger, **account: str) -> Payment:
+    """Asked for, and looked at until it has its outcome."""
+    asked: list[Payment] = []
+
+    def answer(payment: Payment) -> StoredAnswer:
+        asked.append(payment)
+        return StoredAnswer(status=201, body=b"")
+
+    ledger.transfer(make_payment(means=an_account(**account)), answer)
+    while calls := ledger.bank_calls.take_due(1, 30.0):
+        ledger.resume(calls[0], deadline=FAR_DEADLINE)
+        ledger.steppable.advance(30)
+    return again(ledger, asked[0])
+
+
+def test_transfers_as_the_bank_has_them_do_not_differ(
+    ledger: InMemoryLedger, records: FakeRecords
+) -> None:
+    came, given_back = transferred(ledger), transferred(ledger)
+    ledger.refund(refund(given_back.id, amount_minor=1000))
+    failed = transferred(ledger, number="22222227")
+
+    assert (came.status, failed.status) == (Status.CAPTURED, Status.DECLINED)
+    for payment in (came, given_back, failed):
+        assert found(ledger, payment, records) == []
+    # The bank remembers of the one that failed that it was pending, and then says what it is now.
+    assert len(records.looks) == 1 + 2 + 2
+
+
+def test_a_transfer_that_came_though_we_say_that_it_did_not_is_a_difference(
+    ledger: InMemoryLedger, records: FakeRecords
+) -> None:
+    failed = transferred(ledger, number="22222227")
+    (transfer,) = ledger.fake_bank.transfers.values()
+    transfer.account_number = "12345678"
+
+    (difference,) = found(ledger, failed, records)
+
+    assert difference == Difference(
+        kind=DifferenceKind.UNKNOWN_TRANSFER, ours="no transfer", bank=transfer.bank_id
+    )
+
+
+def test_a_transfer_of_another_amount_is_a_difference(
+    ledger: InMemoryLedger, records: FakeRecords
+) -> None:
+    payment = transferred(ledger)
+    (transfer,) = ledger.fake_bank.transfers.values()
+    transfer.taken.amount_minor = 4000
+
+    (difference,) = found(ledger, payment, records)
+
+    assert difference.kind is DifferenceKind.AMOUNT

@@ -26,6 +26,7 @@ from tests.builders import (
     Story,
     a_payment_that_is,
     a_tenant,
+    a_transfer,
     authorize,
     capture,
     refund,
@@ -60,6 +61,8 @@ def asked(operation: Operation) -> Story:
             return Story().authorized().asked_to_void()
         case Operation.REFUND:
             return Story().authorized().captured().asked_to_refund()
+        case Operation.TRANSFER:
+            return Story(a_transfer())
 
 
 # --- what is outstanding --------------------------------------------------------------------------
@@ -80,6 +83,8 @@ def asked(operation: Operation) -> Story:
         (Operation.REFUND, Status.REFUNDED, "ref_7", ["Refunded"], Status.REFUNDED),
         (Operation.REFUND, Status.CAPTURED, None, ["RefundDeclined"], Status.CAPTURED),
         (Operation.REFUND, Status.CAPTURED, "cap_1", ["RefundDeclined"], Status.CAPTURED),
+        (Operation.TRANSFER, Status.CAPTURED, "trf_7", ["Transferred"], Status.CAPTURED),
+        (Operation.TRANSFER, Status.DECLINED, None, ["TransferDeclined"], Status.DECLINED),
     ],
 )  # fmt: skip
 def test_an_operators_word_is_the_outcome_of_what_is_outstanding(

@@ -58,10 +58,14 @@ DISPUTED: Final[LiteralString] = """
 WRONG_SLOTS: Final[LiteralString] = """
     SELECT payment_id FROM order_slots FULL JOIN (
         SELECT payment_id FROM receipts WHERE status IN ('pending', 'authorized', 'captured')
-          AND NOT document ? 'intent_id'
+          AND NOT document ? 'intent_id' AND NOT document ? 'is_paid_at_once'
+          AND NOT document ? 'account'
     ) AS live USING (payment_id) WHERE live.payment_id IS NULL OR order_id IS NULL
 """
 RECEIPTS: Final[LiteralString] = "SELECT document FROM receipts"
+RECEIPT: Final[LiteralString] = """
+    SELECT status, needs_review, pending, document FROM receipts WHERE payment_id = %(payment_id)s
+"""
 
 
 class Zygote:
@@ -178,6 +182,19 @@ class World:
                 return
         raise AssertionError(f"there is always something left: {self.row(OUTSTANDING)}")
 
+    def recover_once(self) -> None:
+        """Every call that is outstanding is taken up."""
+        self.time_flies()
+        with ThreadPoolExecutor(WORKERS) as executor:
+            worker = Worker(self.api.services)
+            while worker.take_up(executor):
+                pass
+
+    def rows_of(self, payment_id: str) -> list[dict[str, Any]]:
+        """The receipt of one payment."""
+        with self.api.services.pool.connection() as connection:
+            return connection.execute(RECEIPT, {"payment_id": payment_id}).fetchall()
+
     def row(self, statement: LiteralString) -> dict[str, Any]:
         (row,) = self.rows(statement)
         return row
@@ -255,15 +272,18 @@ def uuid_text(payment_id: str) -> str:
 
 
 @contextmanager
-def a_world(database_url: str, bank: Bank) -> Iterator[World]:
+def a_world(database_url: str, bank: Bank, *, profile: str = "ficmart") -> Iterator[World]:
     bank_url = f"http://127.0.0.1:{bank.port}"
-    bank_of: dict[str, Any] = {"BANK_URL": bank_url, "BANK_PROFILE": "extended"}
-    with an_api(database_url, **bank_of, BANK_TIMEOUT_SECONDS=BANK_TIMEOUT) as api:
+    banks: dict[str, Any] = {
+        "BANK_URL": bank_url,
+        "BANK_PROFILE": profile,
+        "BANK_TIMEOUT_SECONDS": BANK_TIMEOUT,
+    }
+    with an_api(database_url, **banks) as api:
         environ = {
-            **bank_of,
             "DATABASE_URL": database_url,
             "VAULT_KEYS": ",".join(api.services.settings.vault_keys),
-            "BANK_TIMEOUT_SECONDS": BANK_TIMEOUT,
+            **banks,
             "LOG_LEVEL": "ERROR",
             **NO_LIMITS,
         }

@@ -21,7 +21,7 @@ def shared_world(databases: Databases, tmp_path_factory: pytest.TempPathFactory)
         "100000000",
     )
     try:
-        with databases.clone() as url, a_world(url, bank) as world:
+        with databases.clone() as url, a_world(url, bank, profile="extended") as world:
             yield world
     finally:
         bank.kill()

@@ -63,6 +63,20 @@ def confirmed_intent(world: World, **faults: Any) -> Scene:
     return a_request(merchant, path, {"expand": ["latest_charge"]}, status=200, **faults)
 
 
+def payment(world: World, **faults: Any) -> Scene:
+    """Asked for as such: held and captured by one request."""
+    source = {"type": "card", **GOOD_CARD}
+    body = {"amount": 5000, "currency": "usd", "source": source}
+    return a_request(world.merchant(), "/v1/payments", body, **faults)
+
+
+def payment_by_token(world: World, **faults: Any) -> Scene:
+    merchant = world.merchant()
+    token = json_of(merchant.post("/v1/tokens", {"card": GOOD_CARD}))["id"]
+    body = {"amount": 5000, "currency": "usd", "source": {"type": "card", "token": token}}
+    return a_request(merchant, "/v1/payments", body, **faults)
+
+
 def canceled_intent(world: World) -> Scene:
     """Given up, with what it held."""
     merchant = world.merchant()
@@ -133,6 +147,8 @@ SCENES: Final[Mapping[str, Callable[[World], Scene]]] = {
     "intent paid by one request": paid_intent,
     "intent whose capture has no answer": lambda world: paid_intent(world, drop_after=1),
     "intent confirmed": confirmed_intent,
+    "payment at once, without an answer": lambda world: payment(world, drop_after=1),
+    "payment by a token": payment_by_token,
     "intent given up": canceled_intent,
     "dispute": dispute,
     "subscription": subscription,

@@ -25,6 +25,7 @@ from domain.payment import Payment, Status
 from domain.payment_intent import PaymentIntent, Terms
 from domain.payment_method import PaymentMethod
 from domain.subscription import INCOMPLETE_FOR, Plan, Subscription
+from domain.token import Token
 from infrastructure.event_store import FlatJSON, FlatMapper, UnknownEventVersion
 from tests.builders import (
     NOON,
@@ -32,6 +33,7 @@ from tests.builders import (
     a_card,
     a_subscription,
     a_tenant,
+    a_transfer,
     an_id,
     an_invoice,
     dollars,
@@ -41,6 +43,7 @@ AGGREGATES: Final[tuple[type[Any], ...]] = (
     Payment,
     PaymentIntent,
     PaymentMethod,
+    Token,
     Customer,
     Subscription,
     Invoice,
@@ -61,7 +64,8 @@ ADDED: Final[Mapping[str, Mapping[int, Mapping[str, object]]]] = {
             "description": None,
             "test_outcome": None,
         }
-    }
+    },
+    "payment_method.created": {2: {"account_last4": None, "account_sort_code": None}},
 }
 
 
@@ -154,6 +158,8 @@ def test_every_file_has_the_fields_that_its_event_is_stored_with_now() -> None:
         Story().authorized().expired().payment,
         Story().declined().payment,
         Story().challenged().authorized().payment,
+        Story(a_transfer()).accepted().transferred().payment,
+        Story(a_transfer()).accepted().declined().payment,
         Story().authorized().asked_to_void().declined().payment,
         Story().authorized().asked_to_capture().declined().payment,
         Story().authorized().captured().asked_to_refund().declined().payment,
@@ -185,7 +191,7 @@ def others_events() -> list[Any]:
     given_up = PaymentIntent.create(intent_id=an_id(), family="async", terms=terms, **of)
     given_up.cancel(None, None, at=NOON)
     method = PaymentMethod.create(
-        method_id=an_id(), card=a_card().face(), fingerprint="0f", metadata={}, **of
+        method_id=an_id(), face=a_card().face(), fingerprint="0f", metadata={}, **of
     )
     method.update(metadata={"a": "b"}, exp_month=1, exp_year=2035, at=NOON)
     method.attach("cus_1", at=NOON)
@@ -193,7 +199,8 @@ def others_events() -> list[Any]:
     customer = Customer.create(customer_id=an_id(), metadata={}, **of)
     customer.update(fields=["name"], metadata={}, at=NOON)
     customer.delete(at=NOON)
-    histories = (intent, given_up, method, customer, *subscribed())
+    token = Token.create(token_id=an_id(), card=a_card().face(), fingerprint="0f", **of)
+    histories = (intent, given_up, method, token, customer, *subscribed())
     return [event for each in histories for event in each.history]
 
 
@@ -228,12 +235,13 @@ def test_every_file_is_of_an_event_that_is_still_known() -> None:
 def test_topics_are_the_events_own_and_never_a_module_path() -> None:
     topics = [event_class.TOPIC for event_class in event_classes()]
 
-    assert len(topics) == len(set(topics)) == 48
+    assert len(topics) == len(set(topics)) == 53
     kinds = {topic.partition(".")[0] for topic in topics}
     assert kinds == {
         "payment",
         "payment_intent",
         "payment_method",
+        "token",
         "customer",
         "subscription",
         "invoice",

@@ -75,7 +75,7 @@ class Purse:
         del tenant, customer_id
         if method_id not in CARDS:
             raise PaymentMethodNotFound("There is no such payment method.")
-        return Instrument(method_id=method_id, card=CARDS[method_id], fingerprint="0f")
+        return Instrument(method_id=method_id, means=CARDS[method_id], fingerprint="0f")
 
 
 class Clocks:

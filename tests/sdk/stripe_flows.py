@@ -1032,3 +1032,69 @@ def module_level_calls(shop: Shop) -> None:
         stripe.api_base = before
 
     assert (paid.status, refund.status) == ("succeeded", "succeeded")
+
+
+# --- tokens, and methods that settle later ------------------------------------------------------
+
+
+@flow("token: made in the browser, made a method of on the server, and used once")
+def token_is_used_once(shop: Shop) -> None:
+    token = shop.browser.tokens.create({"card": CARD})
+    assert (token.object, token.type, token.card.last4, token.used) == (
+        "token",
+        "card",
+        "4242",
+        False,
+    )
+
+    method = shop.v1.payment_methods.create({"type": "card", "card": {"token": token.id}})
+
+    assert method.card.last4 == "4242"
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        shop.v1.payment_methods.create({"type": "card", "card": {"token": token.id}})
+    assert (refused.value.code, refused.value.param) == ("token_already_used", "card[token]")
+
+
+LATER: Final = {"amount": 2000, "currency": "gbp", "payment_method_types": ["bacs_debit"]}
+ACCOUNT: Final = {
+    "type": "bacs_debit",
+    "bacs_debit": {"account_number": "00012345", "sort_code": "108800"},
+    "billing_details": {"name": "Jenny Rosen", "email": "jenny@example.com"},
+}
+
+
+def settled(shop: Shop, intent: Any) -> Any:
+    """The intent once it is processing no more."""
+    assert intent.status == "processing"
+    find = shop.v1.payment_intents.retrieve
+    return once(lambda: find(intent.id), lambda found: found.status != "processing")
+
+
+@flow("bacs_debit: processing, then succeeded, then refunded in part")
+def debit_settles_later(shop: Shop) -> None:
+    intent = shop.v1.payment_intents.create(
+        {**LATER, "payment_method_data": ACCOUNT, "confirm": True}
+    )
+
+    paid = settled(shop, intent)
+
+    assert (paid.status, paid.amount_received) == ("succeeded", 2000)
+    details = shop.v1.charges.retrieve(paid.latest_charge).payment_method_details
+    assert (details.type, details.bacs_debit.last4) == ("bacs_debit", "2345")
+    refund = shop.v1.refunds.create({"payment_intent": intent.id, "amount": 500})
+    assert refund.status == "succeeded"
+
+
+@flow("bacs_debit: a debit that fails leaves the intent to be tried again")
+def debit_fails_later(shop: Shop) -> None:
+    intent = shop.v1.payment_intents.create(
+        {**LATER, "payment_method": "pm_bacsDebit_debitNotAuthorized", "confirm": True}
+    )
+
+    failed = settled(shop, intent)
+
+    assert failed.status == "requires_payment_method"
+    assert failed.last_payment_error.decline_code == "debit_not_authorized"
+    stored = shop.v1.payment_methods.create(ACCOUNT)
+    again = shop.v1.payment_intents.confirm(intent.id, {"payment_method": stored.id})
+    assert settled(shop, again).status == "succeeded"

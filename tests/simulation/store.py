@@ -15,7 +15,7 @@ from eventsourcing.persistence import ApplicationRecorder, StoredEvent
 from eventsourcing.utils import Environment
 from psycopg import OperationalError
 
-from domain.bank import ActionRequired, Unknown
+from domain.bank import ActionRequired, UnderWay, Unknown
 from domain.commands import Cause, Tenant
 from domain.errors import (
     ConcurrentChange,
@@ -203,8 +203,8 @@ class SimulatedBankCalls(InMemoryBankCalls):
         super().__init__(world.store)
         self._world = world
 
-    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
-        assert isinstance(answer, Unknown), "its bank asks no shopper"
+    def park(self, call: BankCall, answer: Unknown | ActionRequired | UnderWay) -> None:
+        assert isinstance(answer, Unknown), "its bank asks no shopper, and no other bank"
         world = self._world
         plain = super().park
 

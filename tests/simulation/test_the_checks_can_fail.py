@@ -15,6 +15,7 @@ from domain.bank import (
     Declined,
     Operation,
     Outcome,
+    UnderWay,
     Unknown,
 )
 from domain.commands import Tenant
@@ -135,7 +136,7 @@ class WithoutSlots(SimulatedStore):
 class WithoutFence(SimulatedBankCalls):
     """Whoever lost the lease may give the call up all the same."""
 
-    def park(self, call: BankCall, answer: Unknown | ActionRequired) -> None:
+    def park(self, call: BankCall, answer: Unknown | ActionRequired | UnderWay) -> None:
         outstanding = self._world.store.tables.calls.get(call.payment_id)
         fence = call.fence if outstanding is None else outstanding.call.fence
         super().park(replace(call, fence=fence), answer)

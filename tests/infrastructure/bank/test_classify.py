@@ -5,9 +5,18 @@ from typing import Any
 
 import pytest
 
-from domain.bank import AlreadyDone, Answer, Approved, Declined, Operation, Rejected, Unknown
+from domain.bank import (
+    AlreadyDone,
+    Answer,
+    Approved,
+    Declined,
+    Operation,
+    Rejected,
+    UnderWay,
+    Unknown,
+)
 from infrastructure.bank.client import Reply
-from infrastructure.bank.driver import classify
+from infrastructure.bank.driver import classify, classify_look
 from tests.builders import a_bank_request, dollars
 
 OF_THE_CARD = ["insufficient_funds", "invalid_card", "invalid_cvv", "card_expired"]
@@ -17,6 +26,7 @@ ALREADY = {
     Operation.CAPTURE: ["authorization_already_used", "already_captured"],
     Operation.VOID: ["authorization_already_used", "already_voided"],
     Operation.REFUND: ["already_refunded"],
+    Operation.TRANSFER: [],
 }
 OURS = [(operation, code) for operation, codes in ALREADY.items() for code in codes]
 ANOTHERS = [
@@ -64,6 +74,14 @@ APPROVALS: dict[Operation, dict[str, Any]] = {
         "amount": 5000,
         "currency": "USD",
         "refunded_at": "2026-11-20T12:00:00Z",
+    },
+    Operation.TRANSFER: {
+        "transfer_id": "trf_1",
+        "status": "settled",
+        "amount": 5000,
+        "currency": "USD",
+        "created_at": "2026-11-20T12:00:00Z",
+        "settled_at": "2026-11-20T12:00:02Z",
     },
 }
 
@@ -203,7 +221,13 @@ def test_the_banks_own_trouble_is_an_unknown_outcome_that_was_answered(
 def test_an_approval_has_the_banks_id(operation: Operation, replayed: bool) -> None:
     answer = understood(operation, 200, APPROVALS[operation], replayed=replayed)
 
-    ids = {"authorization": "auth_1", "capture": "cap_1", "void": "void_1", "refund": "ref_1"}
+    ids = {
+        "authorization": "auth_1",
+        "capture": "cap_1",
+        "void": "void_1",
+        "refund": "ref_1",
+        "transfer": "trf_1",
+    }
     assert isinstance(answer, Approved)
     assert (answer.bank_id, answer.replayed) == (ids[operation], replayed)
 
@@ -295,3 +319,44 @@ def test_times_are_read_to_the_microsecond_in_utc(text: str, moment: datetime) -
     assert isinstance(answer, Approved)
     assert answer.expires_at == moment
     assert answer.expires_at.tzinfo is UTC
+
+
+PENDING = APPROVALS[Operation.TRANSFER] | {"status": "pending", "settled_at": None}
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_a_transfer_that_is_pending_is_under_way(replayed: bool) -> None:
+    answer = understood(Operation.TRANSFER, 200, PENDING, replayed=replayed)
+
+    assert answer == UnderWay(bank_id="trf_1", replayed=replayed)
+
+
+def test_a_transfer_that_failed_is_declined_by_its_code() -> None:
+    failed = PENDING | {"status": "failed", "code": "debit_not_authorized"}
+
+    assert understood(Operation.TRANSFER, 200, failed) == Declined(code="debit_not_authorized")
+    for code in (None, "", "not a code", 5):
+        answer = understood(Operation.TRANSFER, 200, failed | {"code": code})
+        assert contradicts_and_did_something(answer)
+
+
+@pytest.mark.parametrize("other", [{"amount": 4999}, {"currency": "GBP"}, {"transfer_id": 5}])
+def test_another_transfer_than_was_asked_for_is_as_doubtful_as_silence(
+    other: dict[str, Any],
+) -> None:
+    for status in ("pending", "settled"):
+        answer = understood(Operation.TRANSFER, 200, PENDING | other | {"status": status})
+        assert contradicts_and_did_something(answer)
+
+
+def test_a_look_at_a_transfer_leaves_nothing_open() -> None:
+    request = a_bank_request(Operation.TRANSFER, bank_id="trf_1", account=None)
+
+    def looked(**body: Any) -> Answer:
+        return classify_look(request, Reply(status=200, body=PENDING | body, replayed=False))
+
+    assert looked() == UnderWay(bank_id="trf_1")
+    assert looked(status="settled") == Approved(bank_id="trf_1")
+    assert looked(status="failed", code="insufficient_funds") == Declined(code="insufficient_funds")
+    assert contradicts(looked(transfer_id="trf_2"))
+    assert contradicts(looked(amount=1))

@@ -16,6 +16,7 @@ from domain.bank import Operation
 from domain.ids import Prefix, encode
 from domain.ledger import LEASE_SECONDS
 from domain.payment import Payment, ReviewReason, Status
+from domain.records import StoredAnswer
 from infrastructure.bank.client import BankClient
 from infrastructure.bank.driver import BankDriver
 from infrastructure.clock import RandomIds, SystemClock
@@ -26,6 +27,7 @@ from tests.builders import (
     a_tenant,
     authorize,
     capture,
+    make_payment,
     refund,
     void,
 )
@@ -37,6 +39,7 @@ TAKE_UPS = 15
 DAY = 24 * 3600
 
 Faults = dict[str, Any]
+ON_A_CARD = [each for each in Operation if each is not Operation.TRANSFER]
 TROUBLES: dict[str, Faults] = {
     "fails before": {"fail_before": 1},
     "fails after": {"fail_after": 1},
@@ -134,7 +137,14 @@ class World:
                 self.ledger.void(void(self.payment_id, **fields))
             case Operation.REFUND:
                 self.ledger.refund(refund(self.payment_id, **fields))
+            case Operation.TRANSFER:
+                self.ledger.transfer(make_payment(**fields), self._asked_for)
+                self.take_up()
         self._quiet_time_passes()
+
+    def _asked_for(self, payment: Payment) -> StoredAnswer:
+        self.payment_id = payment.id
+        return StoredAnswer(status=201, body=b"")
 
     def suffers(self, trouble: str) -> None:
         self.partner.faults(**(LASTING | TROUBLES[trouble]))
@@ -146,9 +156,9 @@ class World:
             self.ledger.resume(call, deadline=FAR_DEADLINE)
             self._quiet_time_passes()
 
-    def comes_to_rest(self) -> Payment:
+    def comes_to_rest(self, **faults: Any) -> Payment:
         """The bank is well again, and workers have been at it until nothing is left to do."""
-        self.partner.faults(**LASTING, **dict.fromkeys(COUNTED))
+        self.partner.faults(**LASTING, **dict.fromkeys(COUNTED), **faults)
         for _ in range(TAKE_UPS):
             if not self.ledger.store.tables.calls:
                 break
@@ -219,7 +229,7 @@ def expected_status(
     return Status.REFUNDED if back == whole else Status.CAPTURED
 
 
-@pytest.mark.parametrize(("operation", "trouble"), list(product(Operation, TROUBLES)), ids=str)
+@pytest.mark.parametrize(("operation", "trouble"), list(product(ON_A_CARD, TROUBLES)), ids=str)
 def test_one_trouble(partner: Bank, operation: Operation, trouble: str) -> None:
     world = World(partner)
     world.ready_for(operation)
@@ -232,7 +242,7 @@ def test_one_trouble(partner: Bank, operation: Operation, trouble: str) -> None:
 
 
 SEED = 20261121
-PAIRS = random.Random(SEED).sample(list(product(Operation, TROUBLES, TROUBLES)), 60)
+PAIRS = random.Random(SEED).sample(list(product(ON_A_CARD, TROUBLES, TROUBLES)), 60)
 
 
 @pytest.mark.parametrize(("operation", "first", "then"), PAIRS, ids=str)
@@ -272,7 +282,7 @@ def test_a_part_is_given_back_once_or_a_person_looks(extended_partner: Bank, tro
     "trouble",
     [each for each in TROUBLES if "forgets" not in each and each != "locked"],
 )
-@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("operation", ON_A_CARD)
 def test_what_the_bank_remembers_needs_no_person(
     partner: Bank, operation: Operation, trouble: str
 ) -> None:
@@ -312,7 +322,7 @@ def test_an_id_that_the_bank_remembers_is_not_given_up_for_a_moment_of_illness(
     assert payment.reviews == {}
 
 
-@pytest.mark.parametrize("operation", Operation)
+@pytest.mark.parametrize("operation", ON_A_CARD)
 def test_a_key_that_the_bank_forgot_after_a_day_does_nothing_twice(
     partner: Bank, operation: Operation
 ) -> None:
@@ -344,3 +354,53 @@ def test_a_part_whose_key_the_bank_forgot_is_not_given_back_twice(extended_partn
 
     assert [entry["amount"] for entry in world.entries("REFUND")] == [1000]
     assert ReviewReason.BANK_DISAGREES in payment.reviews
+
+
+# --- money from another bank, which is asked for once, whatever happens ---
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(each, each) for each in TROUBLES] + [(each, "locked") for each in TROUBLES]
+)
+def test_a_transfer_is_made_once_and_ends_as_in_the_books(
+    extended_partner: Bank, first: str, then: str
+) -> None:
+    world = World(extended_partner, extended=True)
+    world.suffers(first)
+    world.ask(Operation.TRANSFER)
+    world.suffers(then)
+    world.take_up()
+
+    payment = world.comes_to_rest(clock_offset_seconds=DAY)
+
+    prefix = encode(Prefix.PAYMENT, payment.id)
+    booked = [
+        entry
+        for entry in extended_partner.ledger()["transfers"]
+        if entry["idempotency_key"].startswith(prefix)
+    ]
+    assert len(booked) <= 1
+    assert world.overlaps == 0
+    if payment.status is Status.CAPTURED:
+        assert [entry["transfer_id"] for entry in booked] == [payment.capture_id]
+        assert (payment.captured_minor, payment.reviews) == (5000, {})
+    else:  # nobody was asked, or a person has to look
+        assert payment.status is Status.DECLINED
+        assert booked == [] or ReviewReason.BANK_DISAGREES in payment.reviews
+    assert "locked" in (first, then) or payment.status is Status.CAPTURED
+
+
+def test_a_transfer_whose_key_the_bank_forgot_after_a_day_is_not_made_twice(
+    extended_partner: Bank,
+) -> None:
+    world = World(extended_partner, extended=True)
+    world.suffers("hangs up after")
+    world.ask(Operation.TRANSFER)
+
+    world.ledger.steppable.advance(2 * DAY)
+    payment = world.comes_to_rest(clock_offset_seconds=2 * DAY)
+
+    assert (payment.status, payment.reviews) == (Status.CAPTURED, {})
+    prefix = encode(Prefix.PAYMENT, payment.id)
+    keys = [entry["idempotency_key"] for entry in extended_partner.ledger()["transfers"]]
+    assert len([key for key in keys if key.startswith(prefix)]) == 1

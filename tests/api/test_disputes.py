@@ -57,9 +57,9 @@ def bank_says(bank: Bank, **body: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def api(extended_api_over_the_wire: Api, extended_simulator: Bank) -> Api:
+def api(billing_api: Api, extended_simulator: Bank) -> Api:
     extended_simulator.faults(reset=True)
-    return extended_api_over_the_wire
+    return billing_api
 
 
 @pytest.fixture
@@ -262,14 +262,14 @@ def test_nobody_else_is_told_of_a_dispute(api: Api, merchant: Caller) -> None:
 
 
 def test_a_rebuild_makes_the_same_rows_and_tells_nothing_twice(
-    api: Api, merchant: Caller, shared_database_url: str
+    api: Api, merchant: Caller, billing_database_url: str
 ) -> None:
     dispute = disputed(api, merchant)
     merchant.post(f"/v1/disputes/{dispute['id']}/close", {})
     before = (told(api, merchant), events(merchant), balance(merchant))
 
     for name in ("disputes", "balances", "api_events"):
-        rebuilt(shared_database_url, name)
-        assert list(differences(shared_database_url, name)) == []
+        rebuilt(billing_database_url, name)
+        assert list(differences(billing_database_url, name)) == []
 
     assert (told(api, merchant), events(merchant), balance(merchant)) == before

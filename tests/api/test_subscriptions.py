@@ -33,9 +33,9 @@ from tests.infrastructure.projections.a_log import rebuilt
 
 
 @pytest.fixture
-def api(extended_api_over_the_wire: Api, extended_simulator: Bank) -> Api:
+def api(billing_api: Api, extended_simulator: Bank) -> Api:
     extended_simulator.faults(reset=True)
-    return extended_api_over_the_wire
+    return billing_api
 
 
 def captures(bank: Bank, merchant: Caller) -> int:
@@ -388,7 +388,7 @@ def test_a_clock_goes_forwards_and_is_on_its_way_once(api: Api, merchant: Caller
 
 
 def test_a_rebuild_makes_the_same_rows_and_tells_nothing_twice(
-    api: Api, merchant: Caller, shared_database_url: str
+    api: Api, merchant: Caller, billing_database_url: str
 ) -> None:
     clock, found = a_subscriber(merchant)
     advance(api, merchant, clock, START + 40 * DAY)
@@ -396,7 +396,7 @@ def test_a_rebuild_makes_the_same_rows_and_tells_nothing_twice(
     before = (invoices(merchant, found), answered(merchant.get(path)))
 
     for name in ("subscriptions", "invoices", "api_events"):
-        rebuilt(shared_database_url, name)
-        assert list(differences(shared_database_url, name)) == []
+        rebuilt(billing_database_url, name)
+        assert list(differences(billing_database_url, name)) == []
 
     assert (invoices(merchant, found), answered(merchant.get(path))) == before

@@ -7,7 +7,7 @@ from typing import Any, Final
 from api.async_family import outputs as async_family
 from api.async_family import routes as async_routes
 from api.gateway import outputs as gateway
-from api.payments import events, intents, payments, refunds
+from api.payments import events, intents, payments, refunds, subscriptions
 from api.payments.reading import Reader
 from domain.bank import Operation
 from domain.commands import Tenant
@@ -34,7 +34,9 @@ class FamilyAnswers:
         assert self._services is not None, "a process has told where to read"
         return events.told(self._services, tenant, rows)
 
-    def settled(self, history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
+    def settled(  # noqa: PLR0911 - one return a family
+        self, history: Sequence[Payment.Event], call: BankCall
+    ) -> StoredAnswer:
         """The answer in the words of the family and the dialect that asked."""
         match call.audience.family:
             # A refund of the gateway's was asked for before refunds had a family of their own.
@@ -44,6 +46,9 @@ class FamilyAnswers:
                 return gateway.settled(history, call)
             case intents.FAMILY | intents.CREATED:
                 return intents.settled(self._reader(call), history, call)
+            case subscriptions.CREATED | subscriptions.PAID:
+                assert self._services is not None, "a process has told where to read"
+                return subscriptions.settled(self._services, history, call)
             case payments.FAMILY:
                 return payments.settled(history, call)
             case async_routes.FAMILY:

@@ -205,7 +205,8 @@ class AvailableOut(AmountOut):
 
 
 class BalanceOut(Out):
-    """What is held, captured and refunded, by currency. `available`: captured and not refunded."""
+    """What is held, captured, refunded and disputed, by currency. `available`: captured, and neither
+    refunded nor taken back by the bank for a cardholder who disputes it."""
 
     object: Literal["balance"]
     available: list[AvailableOut]
@@ -213,4 +214,5 @@ class BalanceOut(Out):
     held: list[AmountOut]
     captured: list[AmountOut]
     refunded: list[AmountOut]
+    disputed: list[AmountOut]
     livemode: bool

@@ -111,13 +111,15 @@ Answer = Outcome | ActionRequired | UnderWay | Unknown
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankCapabilities:
     """What the bank in use can do. `currencies` None: any. `three_d_secure`: it has shoppers approve
-    some payments. `bank_transfers`: it takes money from accounts at other banks, once under a key, for ever."""
+    some payments. `bank_transfers`: it takes money from accounts at other banks, once under a key, for ever.
+    `disputes`: it tells of payments that cardholders dispute."""
 
     currencies: frozenset[str] | None
     partial_amounts: bool
     cvc_optional: bool
     three_d_secure: bool = False
     bank_transfers: bool = False
+    disputes: bool = False
 
     def takes(self, currency: str) -> bool:
         """Whether it takes this currency."""

@@ -21,6 +21,10 @@ DECLINED_BY_FICMART: Final = _card("5555555555554444", 9, 2030, "789")
 _GOOD_TOKENS: Final = frozenset({"pm_fake_visa", "pm_card_visa", "tok_visa_4242", "tok_visa"})
 _CHALLENGED: Final = frozenset({"pm_card_threeDSecure2Required", "tok_3ds"})
 CHALLENGED: Final = _card("4000002500003155", 12, 2034, "123")
+_DISPUTED: Final[Mapping[str, str]] = {
+    "createDispute": "4000000000000259",
+    "createDisputeProductNotReceived": "4000000000002685",
+}
 _WALLET_PREFIX: Final = "tok_apple_"
 
 _DECLINES: Final[Mapping[str, str]] = {
@@ -41,6 +45,9 @@ def card_of_test_token(token: str, *, extended: bool) -> Card | None:
     if token in _CHALLENGED:
         return CHALLENGED if extended else None
     for prefix in ("pm_card_", "tok_"):
+        disputed = _DISPUTED.get(token.removeprefix(prefix)) if token.startswith(prefix) else None
+        if disputed is not None:
+            return _card(disputed, 12, 2034, "123") if extended else None
         number = _DECLINES.get(token.removeprefix(prefix)) if token.startswith(prefix) else None
         if number is not None:
             return _card(number, 12, 2034, "123") if extended else DECLINED_BY_FICMART

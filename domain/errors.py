@@ -99,6 +99,12 @@ class CurrencyUnsupported(DomainError):
     code = "currency_unsupported"
 
 
+class CardsOnFileUnsupported(DomainError):
+    """The bank in use takes no card without its CVC, which is not kept."""
+
+    code = "cards_on_file_unsupported"
+
+
 class CardRefused(DomainError):
     """The number or the expiry is no good, which needs no bank to tell."""
 
@@ -121,6 +127,12 @@ class RefundNotFound(NotFound):
     """There is no such refund for this merchant in this mode."""
 
     code = "refund_not_found"
+
+
+class DisputeNotFound(NotFound):
+    """There is no such dispute for this merchant in this mode."""
+
+    code = "dispute_not_found"
 
 
 class OrderNotFound(NotFound):
@@ -242,6 +254,36 @@ class PositionNotFound(NotFound):
     """No signed checkpoint covers so much of the log."""
 
     code = "position_not_found"
+
+
+class SubscriptionNotFound(NotFound):
+    """There is no such subscription for this merchant in this mode."""
+
+    code = "subscription_not_found"
+
+
+class SubscriptionStateConflict(DomainError):
+    """The subscription has ended, or it is not time."""
+
+    refusal = Refusal.CONFLICT
+
+
+class InvoiceNotFound(NotFound):
+    """There is no such invoice for this merchant in this mode."""
+
+    code = "invoice_not_found"
+
+
+class InvoiceStateConflict(DomainError):
+    """The invoice is paid or void, or being paid."""
+
+    refusal = Refusal.CONFLICT
+
+
+class TestClockNotFound(NotFound):
+    """There is no such clock for this merchant in test mode."""
+
+    code = "test_clock_not_found"
 
 
 class KeyAlreadyClaimed(Exception):

@@ -32,6 +32,11 @@ class Prefix(StrEnum):
     TOKEN = "tok_"  # noqa: S105 - a prefix
     INTENT = "pi_"
     EVENT = "evt_"
+    DISPUTE = "dp_"
+    SUBSCRIPTION = "sub_"
+    SUBSCRIPTION_ITEM = "si_"
+    INVOICE = "in_"
+    TEST_CLOCK = "clock_"
     BALANCE_TRANSACTION = "txn_"
     WEBHOOK_ENDPOINT = "we_"
     WEBHOOK_DELIVERY = "whd_"

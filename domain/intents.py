@@ -74,6 +74,11 @@ class PaymentIntents:
             return None
         return self._ledger.payment(intent.attempts[-1], intent.tenant)
 
+    def last_attempt(self, intent: PaymentIntent) -> Attempt | None:
+        """How the last attempt stands."""
+        last = self.last_payment(intent)
+        return None if last is None else Attempt.of(last)
+
     def confirm(
         self,
         command: ConfirmIntent,

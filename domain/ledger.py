@@ -134,6 +134,8 @@ class Pending:
 
 
 Reply = Settled | Pending
+# What changes with a payment that has its outcome, of the same shard, to be recorded with it.
+Follow = Callable[[Payment], Sequence[Aggregate]]
 
 
 Begun = TypeVar("Begun")
@@ -164,6 +166,7 @@ class PaymentLedger(Application[UUID]):
         self.vault = vault
         self.answers = answers
         self.lease_seconds = lease_seconds
+        self.follow: Follow = lambda _payment: ()
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -345,7 +348,7 @@ class PaymentLedger(Application[UUID]):
         """The payment as of `version`, or as it is. Raises PaymentNotFound, also for another's."""
         try:
             payment: Payment = self.repository.get(
-                payment_id, version=version, projector_func=_replayed
+                payment_id, version=version, projector_func=replayed
             )
         except AggregateNotFoundError as error:
             raise PaymentNotFound("There is no such payment.", param="payment_id") from error
@@ -578,7 +581,15 @@ class PaymentLedger(Application[UUID]):
     def _record_payment(
         self, payment: Payment, cause: Cause, beside: Sequence[Record], tries: int = 1
     ) -> None:
-        self.record((payment,), cause, beside, tries)
+        """With what follows from it; which is decided again where that changed meanwhile."""
+        for attempt in range(1, DECIDE_ATTEMPTS + 1):
+            following = self.follow(payment)
+            try:
+                self.record((*following, payment), cause, beside, tries)
+                break
+            except ConcurrentChange:
+                if not following or attempt == DECIDE_ATTEMPTS:
+                    raise
 
     def record(
         self,
@@ -616,7 +627,7 @@ def order_id_in(metadata: Metadata) -> str | None:
     return str(order_id)[:LONGEST_ORDER_ID] if order_id not in (None, "") else None
 
 
-def _replayed(payment: Payment | None, history: Iterable[Payment.Event]) -> Payment | None:
+def replayed(payment: Payment | None, history: Iterable[Payment.Event]) -> Payment | None:
     """The payment after `history`. As the library's own projector, which asks of every event whether
     it is one, at twice the price of all the rest."""
     for event in history:

@@ -5,7 +5,7 @@ only assign, since they run again at every replay.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -26,9 +26,11 @@ from domain.bank import (
 )
 from domain.cards import CardFace
 from domain.commands import Metadata, Mode, Tenant
+from domain.dispute import DECIDED, Dispute, DisputeNotice, DisputeStatus
 from domain.errors import (
     AmountTooLarge,
     AmountTooSmall,
+    DisputeNotFound,
     OperationInProgress,
     PartialAmountUnsupported,
     PaymentStateConflict,
@@ -212,8 +214,7 @@ class Payment(Aggregate):
     ) -> None:
         """The state after the first event, whose fields these are."""
         self.tenant = Tenant(merchant_id, Mode(mode))
-        self.order_id = order_id
-        self.customer_id = customer_id
+        self.order_id, self.customer_id = order_id, customer_id
         self.money = Money(amount_minor, currency)
         self.intent_id = intent_id
         self.payment_method_id = payment_method_id
@@ -235,6 +236,7 @@ class Payment(Aggregate):
         self.refunded_minor = 0
         self.reviews: dict[ReviewReason, datetime] = {}
         self.differences: set[Difference] = set()
+        self.disputes: dict[str, Dispute] = {}
         self.history: list[Payment.Event] = []
 
     # --- what happened -------------------------------------------------------------------------
@@ -546,6 +548,66 @@ class Payment(Aggregate):
                 Difference(kind=DifferenceKind(self.kind), ours=self.ours, bank=self.bank)
             )
 
+    class DisputeOpened(Event):
+        """The cardholder disputes the payment, and the bank took `amount_minor` back. `dispute_id`:
+        ours. `evidence_due_by`: RFC 3339, until when the bank listens."""
+
+        TOPIC = "payment.dispute_opened"
+        dispute_id: str
+        bank_dispute_id: str
+        amount_minor: int
+        reason: str
+        evidence_due_by: str | None
+
+        def apply(self, aggregate: Any) -> None:
+            aggregate.disputes[self.dispute_id] = Dispute(
+                bank_id=self.bank_dispute_id,
+                amount_minor=self.amount_minor,
+                status=DisputeStatus.NEEDS_RESPONSE,
+            )
+
+    class DisputeEvidenceGiven(Event):
+        """The merchant said something on it. `fields`: what, by name and never by value; `metadata`:
+        all of it, as it is now. `is_submitted`: the bank is to be told."""
+
+        TOPIC = "payment.dispute_evidence_given"
+        dispute_id: str
+        fields: list[str]
+        metadata: Metadata
+        is_submitted: bool
+
+        def apply(self, aggregate: Any) -> None:
+            _set_dispute(aggregate, self.dispute_id, metadata=dict(self.metadata))
+            if self.is_submitted:
+                _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.UNDER_REVIEW)
+
+    class DisputeAccepted(Event):
+        """The merchant gave it up; the bank is to be told."""
+
+        TOPIC = "payment.dispute_accepted"
+        dispute_id: str
+
+        def apply(self, aggregate: Any) -> None:
+            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.LOST, accepted=True)
+
+    class DisputeWon(Event):
+        """The bank decided for the merchant, and gave the money back."""
+
+        TOPIC = "payment.dispute_won"
+        dispute_id: str
+
+        def apply(self, aggregate: Any) -> None:
+            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.WON, accepted=False)
+
+    class DisputeLost(Event):
+        """The bank decided for the cardholder."""
+
+        TOPIC = "payment.dispute_lost"
+        dispute_id: str
+
+        def apply(self, aggregate: Any) -> None:
+            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.LOST, accepted=False)
+
     # --- what may be asked ---------------------------------------------------------------------
 
     @classmethod
@@ -692,6 +754,7 @@ class Payment(Aggregate):
         """Decides to give back what is left of the capture, or `amount_minor` of it. Raises
         PaymentStateConflict, RefundExceedsPayment, PartialAmountUnsupported."""
         self._refuse_unless_allowed(Operation.REFUND)
+        self._refuse_disputed()
         if self.capture_id is None:
             raise PaymentStateConflict(
                 "The bank's id of the capture is unknown, so it cannot be refunded until that is "
@@ -715,6 +778,14 @@ class Payment(Aggregate):
             metadata=dict(metadata),
             timestamp=at,
         )
+
+    def _refuse_disputed(self) -> None:
+        if any(dispute.keeps_the_money for dispute in self.disputes.values()):
+            raise PaymentStateConflict(
+                "The payment is disputed, and the bank has taken the money back: it cannot be "
+                "refunded as well.",
+                code="charge_disputed",
+            )
 
     def update_refund(self, refund_id: str, metadata: Metadata, *, at: datetime) -> None:
         """Says something else about a refund. Raises OperationInProgress: while the bank is asked about
@@ -898,6 +969,78 @@ class Payment(Aggregate):
         if running.amount_minor < self.captured_minor and unanswered_before > replayed:
             self._need_review(ReviewReason.REFUND_ID_UNKNOWN, at)
 
+    # --- what the bank tells of disputes -------------------------------------------------------
+
+    def note_dispute(self, notice: DisputeNotice, dispute_id: str, *, at: datetime) -> None:
+        """Records what is new in what the bank tells, once however often it does. `dispute_id`: for a
+        dispute that is not known yet. Raises OperationInProgress while the capture has no outcome."""
+        if self.capture_id not in (None, notice.bank_capture_id) or self.captured_minor == 0:
+            raise OperationInProgress("The capture that is disputed is not known yet.")
+        known = [each for each, d in self.disputes.items() if d.bank_id == notice.bank_dispute_id]
+        if not known:
+            due_by = notice.evidence_due_by
+            self.trigger_event(
+                self.DisputeOpened,
+                dispute_id=dispute_id,
+                bank_dispute_id=notice.bank_dispute_id,
+                amount_minor=notice.amount_minor,
+                reason=notice.reason,
+                evidence_due_by=None if due_by is None else rfc3339(due_by),
+                timestamp=at,
+            )
+        self._note_decision(notice, (known or [dispute_id])[0], at)
+
+    def _note_decision(self, notice: DisputeNotice, dispute_id: str, at: datetime) -> None:
+        """Of what the merchant had given up, the bank may have decided otherwise before it heard."""
+        dispute = self.disputes[dispute_id]
+        is_open = dispute.status not in DECIDED
+        if notice.status is DisputeStatus.WON and (is_open or dispute.accepted):
+            self.trigger_event(self.DisputeWon, dispute_id=dispute_id, timestamp=at)
+        elif notice.status is DisputeStatus.LOST and is_open:
+            self.trigger_event(self.DisputeLost, dispute_id=dispute_id, timestamp=at)
+
+    def give_evidence(
+        self,
+        dispute_id: str,
+        *,
+        fields: list[str],
+        metadata: Metadata,
+        is_submitted: bool,
+        at: datetime,
+    ) -> None:
+        """Says something on a dispute, and submits it once. `fields`: of the evidence, by name, that
+        changed; `metadata`: all of it. Raises DisputeNotFound, PaymentStateConflict."""
+        dispute = self.dispute(dispute_id)
+        if fields or is_submitted:
+            self._refuse_unless_open(dispute)
+        if fields or is_submitted or dict(metadata) != dict(dispute.metadata):
+            self.trigger_event(
+                self.DisputeEvidenceGiven,
+                dispute_id=dispute_id,
+                fields=sorted(fields),
+                metadata=dict(metadata),
+                is_submitted=is_submitted,
+                timestamp=at,
+            )
+
+    def accept_dispute(self, dispute_id: str, *, at: datetime) -> None:
+        """Gives it up. Raises DisputeNotFound, PaymentStateConflict."""
+        self._refuse_unless_open(self.dispute(dispute_id))
+        self.trigger_event(self.DisputeAccepted, dispute_id=dispute_id, timestamp=at)
+
+    def dispute(self, dispute_id: str) -> Dispute:
+        """One of its disputes. Raises DisputeNotFound."""
+        if dispute_id not in self.disputes:
+            raise DisputeNotFound("There is no such dispute.")
+        return self.disputes[dispute_id]
+
+    def _refuse_unless_open(self, dispute: Dispute) -> None:
+        if dispute.status is not DisputeStatus.NEEDS_RESPONSE:
+            raise PaymentStateConflict(
+                f"The dispute is {dispute.status}, and nothing more can be said on it.",
+                code="dispute_not_open",
+            )
+
     # --- what the bank's records say -----------------------------------------------------------
 
     def note_difference(self, difference: Difference, *, at: datetime) -> None:
@@ -926,8 +1069,17 @@ REMARKS: Final = (
     Payment.ReviewResolved,
     Payment.BankIdFound,
     Payment.DifferenceFound,
+    Payment.DisputeOpened,
+    Payment.DisputeEvidenceGiven,
+    Payment.DisputeAccepted,
+    Payment.DisputeWon,
+    Payment.DisputeLost,
     Payment.RefundUpdated,
 )
+
+
+def _set_dispute(payment: Payment, dispute_id: str, **changes: Any) -> None:
+    payment.disputes[dispute_id] = replace(payment.disputes[dispute_id], **changes)
 
 
 def bank_key(payment_id: UUID, operation: Operation, number: int) -> str:

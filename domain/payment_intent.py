@@ -94,6 +94,10 @@ class Terms:
     metadata: Metadata
 
 
+# The family of the intents that invoices are paid by.
+INVOICES: Final = "invoices"
+
+
 class PaymentIntent(Aggregate):
     """What is wanted, which attempts were made, and whether it was given up."""
 
@@ -233,9 +237,23 @@ class PaymentIntent(Aggregate):
         self.refuse_unless_allowed("cancel", last)
         self.trigger_event(self.Canceled, cancellation_reason=reason, timestamp=at)
 
+    def give_up(self, last: Attempt | None, *, at: datetime) -> None:
+        """With the invoice that it is of, which is not to be paid any more. Raises
+        IntentStateConflict."""
+        self._refuse_by_status("cancel", last)
+        self.trigger_event(self.Canceled, cancellation_reason="void_invoice", timestamp=at)
+
     def refuse_unless_allowed(self, command: str, last: Attempt | None) -> None:
         """Raises IntentStateConflict where the status, which follows from `last`, does not allow
-        the command."""
+        the command; and where it is an invoice's, which says what is wanted and for how long."""
+        if self.family == INVOICES and command in ("update", "cancel"):
+            raise IntentStateConflict(
+                f"The payment intent is an invoice's, and does not allow to {command} it.",
+                status=self.status(last).value,
+            )
+        self._refuse_by_status(command, last)
+
+    def _refuse_by_status(self, command: str, last: Attempt | None) -> None:
         status = self.status(last)
         if status not in ALLOWED_IN[command]:
             raise IntentStateConflict(

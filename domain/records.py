@@ -170,6 +170,15 @@ class ForgetPersonalData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RespondToDispute:
+    """The bank is to be told what the merchant answered. `kind`: evidence, or acceptance."""
+
+    dispute_id: UUID
+    kind: str
+    bank_dispute_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EraseLater:
     """All that is known of a deleted customer is erased once more, after so long at the latest."""
 
@@ -203,6 +212,7 @@ Record = (
     | UseToken
     | KeepPersonalData
     | ForgetPersonalData
+    | RespondToDispute
     | EraseLater
 )
 

@@ -139,7 +139,8 @@ class Erasure:
 
 
 def _of_payments(receipts: Sequence[Document]) -> list[UUID]:
-    """Theirs, and those of the intents that they are attempts of."""
+    """Theirs, those of the intents that they are attempts of, and of their disputes."""
     payments = [decode(Prefix.PAYMENT, each["payment_id"]) for each in receipts]
     intents = {each["intent_id"] for each in receipts if each.get("intent_id") is not None}
-    return payments + [decode(Prefix.INTENT, each) for each in intents]
+    disputes = [decode(Prefix.DISPUTE, d) for each in receipts for d in each.get("disputes", [])]
+    return payments + [decode(Prefix.INTENT, each) for each in intents] + disputes

@@ -64,10 +64,18 @@ from domain.records import (
     KeepCard,
     KeepPersonalData,
     Record,
+    RespondToDispute,
     TakeOrderSlot,
     UseToken,
 )
-from infrastructure import bank_calls, idempotency, order_slots, personal_data, stored_cards
+from infrastructure import (
+    bank_calls,
+    dispute_responses,
+    idempotency,
+    order_slots,
+    personal_data,
+    stored_cards,
+)
 from infrastructure.clock import RandomIds
 from infrastructure.database import Pool, nothing_was_written, unavailability_named
 from infrastructure.fault_points import reached
@@ -487,6 +495,7 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
     UseToken: stored_cards.use_up,
     KeepPersonalData: personal_data.keep,
     ForgetPersonalData: personal_data.forget,
+    RespondToDispute: dispute_responses.respond,
     EraseLater: personal_data.erase_later,
 }
 

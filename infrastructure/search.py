@@ -153,7 +153,7 @@ CHARGES: Final = Searched(
             kind=Kind.TOKEN, expression="t.document ->> 'currency'", values=CURRENCIES
         ),
         "customer": CUSTOMER,
-        "disputed": Field(kind=Kind.TRUTH, expression="false"),
+        "disputed": Field(kind=Kind.TRUTH, expression="t.document ? 'disputes'"),
         "metadata": METADATA,
         "payment_method_details.card.last4": Field(
             kind=Kind.REFERENCE, expression="t.document -> 'card' ->> 'last4'"

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from domain.billing import Billing, RetryTerms
 from domain.commands import Tenant
 from domain.ports import Answers, Clock, Ids
 from infrastructure import fault_points
 from infrastructure.api_keys import ApiKeys
 from infrastructure.bank.client import BankClient
+from infrastructure.bank.disputes import BankDisputesOverHTTP
 from infrastructure.bank.driver import BankDriver
 from infrastructure.bank.records import BankRecordsOverHTTP, Pace
 from infrastructure.bank_calls import PostgresBankCalls
@@ -18,13 +20,15 @@ from infrastructure.database import Pool, open_pool
 from infrastructure.erasure import Erasure
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import IdempotencyKeys
-from infrastructure.rate_limiter import PostgresWindows, RateLimiter, redis_windows
+from infrastructure.rate_limiter import PostgresWindows, RateLimiter, Windows, redis_windows
 from infrastructure.reconciliation import MOST_AT_ONCE, RATE_PER_SECOND, Reconciliation
 from infrastructure.reconciliation_runs import ReconciliationRuns
 from infrastructure.settings import Settings
 from infrastructure.store_secrets import StoreSecrets
 from infrastructure.stored_cards import StoredCards
+from infrastructure.test_clocks import TestClocks
 from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
+from infrastructure.wallet import StoredWallet
 from infrastructure.webhooks.endpoints import WebhookEndpoints
 from infrastructure.webhooks.queue import DeliveryQueue, Tell
 
@@ -47,10 +51,28 @@ class Services:
     rate_limiter: RateLimiter
     cards: StoredCards
     store_secrets: StoreSecrets
+    bank_client: BankClient
     erasure: Erasure
     vault: FernetVault
     webhook_endpoints: WebhookEndpoints
     tell_events: Tell
+
+    @property
+    def billing(self) -> Billing:
+        """The steps of subscriptions."""
+        cancels = self.settings.after_invoice_retries == "cancel"
+        retries = RetryTerms(days=self.settings.invoice_retry_days, cancels=cancels)
+        return Billing(self.ledger, retries)
+
+    @property
+    def wallet(self) -> StoredWallet:
+        """What customers left to be paid with."""
+        return StoredWallet(self.ledger, self.cards)
+
+    @property
+    def test_clocks(self) -> TestClocks:
+        """The clocks that tests move."""
+        return TestClocks(self.pool)
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -73,14 +95,14 @@ def build_services(
 ) -> Services:
     """Wires a process. `answers`: how it is told what came of commands, which the layers above know."""
     assert settings.database_url is not None, "the caller starts the private database"
-    if settings.fault_point is not None:
-        fault_points.die_at(*settings.fault_point)
+    _die_where_told_to(settings)
     clock, ids = SystemClock(), RandomIds()
     pool = open_pool(settings.database_url, size=connections)
+    bank_client = BankClient(settings.bank_url, connections=bank_connections)
     vault = FernetVault(vault_keys := settings.vault_keys or keys_kept_in(settings.data_dir))
     ledger = PostgresPaymentLedger(
         pool,
-        bank=_driver(settings, clock, bank_connections),
+        bank=_driver(settings, clock, bank_client),
         bank_calls=PostgresBankCalls(pool, quiet_seconds=settings.quiet_seconds),
         clock=clock,
         ids=ids,
@@ -98,26 +120,37 @@ def build_services(
         api_keys=ApiKeys(pool, clock, ids),
         idempotency_keys=IdempotencyKeys(pool),
         fingerprints=Fingerprints(vault_keys),
-        rate_limiter=_rate_limiter(settings, pool),
+        rate_limiter=RateLimiter(_windows(settings, pool)),
         cards=StoredCards(pool, vault, store_secrets),
         store_secrets=store_secrets,
+        bank_client=bank_client,
         erasure=Erasure(pool, ledger, clock),
         vault=vault,
         webhook_endpoints=WebhookEndpoints(pool, vault, ids),
         tell_events=answers.events,
     )
-    answers.read_from(services)
+    _close_the_circles(services, answers)
     return services
 
 
-def _rate_limiter(settings: Settings, pool: Pool) -> RateLimiter:
-    windows = redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
-    return RateLimiter(windows)
+def _close_the_circles(services: Services, answers: ReadingAnswers) -> None:
+    """What tells the ledger something of what the ledger is a part of."""
+    services.ledger.follow = services.billing.follow
+    answers.read_from(services)
 
 
-def _driver(settings: Settings, clock: Clock, connections: int) -> BankDriver:
+def _die_where_told_to(settings: Settings) -> None:
+    if settings.fault_point is not None:
+        fault_points.die_at(*settings.fault_point)
+
+
+def _windows(settings: Settings, pool: Pool) -> Windows:
+    return redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+
+
+def _driver(settings: Settings, clock: Clock, client: BankClient) -> BankDriver:
     return BankDriver(
-        BankClient(settings.bank_url, connections=connections),
+        client,
         clock,
         profile=settings.bank_profile,
         timeout_seconds=settings.bank_timeout_seconds,
@@ -145,6 +178,13 @@ def build_deliverer(services: Services) -> "Deliverer":
         services.tell_events,
         limit=services.settings.rate_limit_webhooks_per_minute,
         allows_local=not services.settings.is_production,
+    )
+
+
+def bank_disputes(services: Services) -> BankDisputesOverHTTP:
+    """What the bank in use tells of disputes, and is told."""
+    return BankDisputesOverHTTP(
+        services.bank_client, timeout_seconds=services.settings.bank_timeout_seconds
     )
 
 

@@ -50,6 +50,8 @@ class Settings:
     async_delay_ms: int
     request_deadline_seconds: float
     reconcile_every_hours: float
+    invoice_retry_days: tuple[int, ...]
+    after_invoice_retries: str
     vault_keys: tuple[str, ...]
     checkpoint_key: str | None
     checkpoint_origin: str
@@ -176,12 +178,19 @@ class _Reader:
         return text
 
 
+RATE_LIMITS: Final = {
+    "RATE_LIMIT_PER_MINUTE": 1000,
+    "RATE_LIMIT_INTENTS_PER_MINUTE": 100,
+    "RATE_LIMIT_WEBHOOKS_PER_MINUTE": 10_000,
+    "RATE_LIMIT_IP_PER_MINUTE": 60,
+}
+
+
 def _read(reader: _Reader) -> Settings:
     bank_url = reader.address("BANK_URL")
     port = reader.integer("PORT", 8080, 1, 65535)
     host = reader.text("HOST") or "127.0.0.1"
     environment = Environment(reader.choice("ENVIRONMENT", "demo", ("demo", "production")))
-    demo = environment is Environment.DEMO
     public_url = (reader.address("PUBLIC_URL") or f"http://{host}:{port}").rstrip("/")
     return Settings(
         database_url=reader.url("DATABASE_URL", ("postgresql", "postgres")),
@@ -197,18 +206,16 @@ def _read(reader: _Reader) -> Settings:
         async_delay_ms=reader.integer("ASYNC_DELAY", 2000, 0, 3_600_000),
         request_deadline_seconds=reader.seconds("REQUEST_DEADLINE_SECONDS", 10.0, 1.0, 25.0),
         reconcile_every_hours=reader.hours("RECONCILE_EVERY_HOURS", 24.0, 0.0, 8760.0),
+        invoice_retry_days=_invoice_retry_days(reader),
+        after_invoice_retries=_after_invoice_retries(reader),
         vault_keys=_list(reader, "VAULT_KEYS"),
         **_of_checkpoints(reader, public_url),
-        rate_limit_per_minute=reader.integer("RATE_LIMIT_PER_MINUTE", 1000, 0, 10**9),
-        rate_limit_intents_per_minute=reader.integer(
-            "RATE_LIMIT_INTENTS_PER_MINUTE", 100, 0, 10**9
-        ),
-        rate_limit_webhooks_per_minute=reader.integer(
-            "RATE_LIMIT_WEBHOOKS_PER_MINUTE", 10_000, 0, 10**9
-        ),
-        rate_limit_ip_per_minute=reader.integer("RATE_LIMIT_IP_PER_MINUTE", 60, 0, 10**9),
+        **{
+            name.lower(): reader.integer(name, default, 0, 10**9)
+            for name, default in RATE_LIMITS.items()
+        },
         public_url=public_url,
-        cors_origins=_list(reader, "CORS_ORIGINS") or (("*",) if demo else ()),
+        cors_origins=_list(reader, "CORS_ORIGINS") or _every_origin(environment),
         redis_url=reader.url("REDIS_URL", ("redis", "rediss", "unix")),
         log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
         log_format=reader.choice("LOG_FORMAT", "json", ("json", "text")),
@@ -275,6 +282,28 @@ def _fault_point(text: str) -> tuple[str, int] | None:
     if not name or int(number) < 1:
         raise ValueError(text)
     return name, int(number)
+
+
+def _every_origin(environment: Environment) -> tuple[str, ...]:
+    """In a demo, and nowhere else."""
+    return ("*",) if environment is Environment.DEMO else ()
+
+
+def _invoice_retry_days(reader: _Reader) -> tuple[int, ...]:
+    wants = "up to 10 rising numbers of days, as 1,3,5,7"
+    return reader.parsed("INVOICE_RETRY_DAYS", (1, 3, 5, 7), _days, wants)
+
+
+def _after_invoice_retries(reader: _Reader) -> str:
+    return reader.choice("AFTER_INVOICE_RETRIES", "cancel", ("cancel", "past_due"))
+
+
+def _days(text: str) -> tuple[int, ...]:
+    """Days after the first time, each later than the one before, within a year."""
+    days = tuple(int(part) for part in text.split(","))
+    if len(days) > 10 or list(days) != sorted(set(days)) or not 1 <= days[0] <= days[-1] <= 365:
+        raise ValueError(text)
+    return days
 
 
 def _header_text(reader: _Reader, name: str) -> str | None:

@@ -34,12 +34,14 @@ from infrastructure.audit.duties import (
     Sealing,
 )
 from infrastructure.audit.pushes import Pushes
+from infrastructure.billing_desk import BillingDesk
 from infrastructure.database import UNAVAILABLE
+from infrastructure.dispute_desk import DisputeDesk
 from infrastructure.fault_points import reached
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.reconciliation_schedule import ReconciliationSchedule
-from infrastructure.services import Services, build_deliverer
+from infrastructure.services import Services, bank_disputes, build_deliverer
 from infrastructure.vault import VaultKeyUnusable
 from projections.receipts import Receipts
 
@@ -50,6 +52,7 @@ EXPIRY_SECONDS: Final = 2.0
 ERASURE_SECONDS: Final = 10.0
 EXPIRIES_AT_ONCE: Final = 8
 PUSHED_IN_SECONDS: Final = 2.0
+DISPUTES_SECONDS: Final = 2.0
 # The bank's clock may be a little behind ours, and its word is the one that counts.
 EXPIRY_GRACE: Final = timedelta(seconds=5)
 
@@ -75,7 +78,10 @@ class Worker:
         self._busy: set[Future[None]] = set()
         self._expiring: set[UUID] = set()
         self._next_sweep = self._next_expiry = self._next_erasure = 0.0
+        self._next_disputes = 0.0
         self._reconciling: Future[None] | None = None
+        self._disputing: Future[None] | None = None
+        self._billing: Future[None] | None = None
         self._schedule = ReconciliationSchedule(services, self._stopping, Cause(actor=ACTOR))
 
     def stop(self) -> None:
@@ -100,6 +106,8 @@ class Worker:
             ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as callers,
             ThreadPoolExecutor(EXPIRIES_AT_ONCE, thread_name_prefix="expiry") as sweepers,
             ThreadPoolExecutor(1, thread_name_prefix="reconciliation") as reconciler,
+            ThreadPoolExecutor(1, thread_name_prefix="disputes") as desk,
+            ThreadPoolExecutor(1, thread_name_prefix="billing") as biller,
         ):
             while not self._stopping.is_set():
                 self._guarded(self._sweep_if_due)
@@ -107,6 +115,8 @@ class Worker:
                 self._guarded(self._erase_if_due)
                 self._guarded(partial(self.take_up, callers))
                 self._reconcile_if_due(reconciler)
+                self._work_on_disputes_if_due(desk)
+                self._bill_if_due(biller)
                 self._stopping.wait(POLL_SECONDS)
         for thread in beside:
             thread.join()
@@ -224,6 +234,41 @@ class Worker:
             self._guarded(once)
             if not is_more:
                 self._stopping.wait(pause_seconds)
+
+    def _work_on_disputes_if_due(self, executor: ThreadPoolExecutor) -> None:
+        now = self._services.clock.monotonic()
+        is_at_it = self._disputing is not None and not self._disputing.done()
+        if is_at_it or now < self._next_disputes:
+            return
+        self._next_disputes = now + DISPUTES_SECONDS
+        self._disputing = executor.submit(self._guarded, self.work_on_disputes)
+
+    def work_on_disputes(self) -> int:
+        """What the bank tells of disputes, and what it is to be told, where it has any; how much."""
+        services = self._services
+        if not services.ledger.bank.capabilities.disputes:
+            return 0
+        bank = bank_disputes(services)
+        return DisputeDesk(services.pool, services.ledger, bank, Cause(actor=ACTOR)).work()
+
+    def _bill_if_due(self, executor: ThreadPoolExecutor) -> None:
+        if self._billing is None or self._billing.done():
+            self._billing = executor.submit(self._guarded, self.bill)
+
+    def bill(self) -> int:
+        """What falls due of subscriptions; how many steps that were."""
+        services = self._services
+        desk = BillingDesk(
+            pool=services.pool,
+            billing=services.billing,
+            wallet=services.wallet,
+            clocks=services.test_clocks,
+            clock=services.clock,
+            cause=Cause(actor=ACTOR),
+            audience=Audience(family=WORKER_FAMILY),
+            call_seconds=services.settings.worker_call_seconds,
+        )
+        return desk.work()
 
     def _deadline(self) -> float:
         """When a call that is begun now has to be done; well within its lease."""

@@ -15,29 +15,40 @@ from psycopg import Connection
 
 from domain.commands import Tenant
 from domain.customer import Customer
+from domain.invoice import Invoice
 from domain.payment import Begun, CaptureMethod, Payment
 from domain.payment_intent import PaymentIntent
 from domain.payment_method import PaymentMethod
+from domain.subscription import Subscription
 from projections.changes import PAYMENT, Change, Origin, Write, columns
 from projections.pages import Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "api_events"
 VERSION: Final = 1
 
-# Those that are never published yet, and may be asked for.
-OF_OTHERS: Final = frozenset(
-    {"charge.dispute.created", "customer.subscription.created", "invoice.payment_succeeded"}
-)
 CANCELED: Final = "payment_intent.canceled"
-TYPES: Final = OF_OTHERS | {
+TYPES: Final = {
     "charge.captured",
+    "charge.dispute.closed",
+    "charge.dispute.created",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.updated",
     "charge.expired",
     "charge.failed",
     "charge.refunded",
     "charge.succeeded",
     "customer.created",
     "customer.deleted",
+    "customer.subscription.created",
+    "customer.subscription.deleted",
+    "customer.subscription.updated",
     "customer.updated",
+    "invoice.created",
+    "invoice.paid",
+    "invoice.payment_failed",
+    "invoice.payment_succeeded",
+    "invoice.voided",
     "payment.authorized",
     "payment.expired",
     "payment.failed",
@@ -72,12 +83,24 @@ OF_THINGS: Final[Mapping[type[Event], tuple[str, ...]]] = {
     Customer.Created: ("customer.created",),
     Customer.Updated: ("customer.updated",),
     Customer.Deleted: ("customer.deleted",),
+    Subscription.Created: ("customer.subscription.created",),
+    Subscription.Updated: ("customer.subscription.updated",),
+    Subscription.Activated: ("customer.subscription.updated",),
+    Subscription.WentPastDue: ("customer.subscription.updated",),
+    Subscription.Expired: ("customer.subscription.updated",),
+    Subscription.Canceled: ("customer.subscription.deleted",),
+    Invoice.Created: ("invoice.created",),
+    Invoice.AttemptFailed: ("invoice.payment_failed",),
+    Invoice.Paid: ("invoice.paid", "invoice.payment_succeeded"),
+    Invoice.Voided: ("invoice.voided",),
 }
 
 
 def published(first: Event, event: Event) -> tuple[str, ...]:
     """What an event of the log is told as: types of published events, perhaps none. `first`: of the
     same aggregate."""
+    if isinstance(event, Subscription.PeriodBegun):
+        return () if event.number == 0 else ("customer.subscription.updated",)
     if not isinstance(first, Begun):
         return OF_THINGS.get(type(event), ())
     is_automatic = (
@@ -133,6 +156,20 @@ def _of_refund(event: Payment.Event) -> tuple[str, ...]:
         case Payment.RefundDeclined():
             return ("refund.failed",)
         case _:
+            return _of_dispute(event)
+
+
+def _of_dispute(event: Payment.Event) -> tuple[str, ...]:
+    match event:
+        case Payment.DisputeOpened():
+            return ("charge.dispute.created", "charge.dispute.funds_withdrawn")
+        case Payment.DisputeEvidenceGiven():
+            return ("charge.dispute.updated",)
+        case Payment.DisputeWon():
+            return ("charge.dispute.closed", "charge.dispute.funds_reinstated")
+        case Payment.DisputeLost() | Payment.DisputeAccepted():
+            return ("charge.dispute.closed",)
+        case _:
             return ()
 
 
@@ -154,6 +191,8 @@ class ApiEvents:
         "payment_intent",
         "payment_method",
         "customer",
+        "subscription",
+        "invoice",
     )
     migration: LiteralString = "0005_intents.sql"
 

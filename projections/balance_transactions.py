@@ -1,5 +1,5 @@
-"""Balance transactions: what raised or lowered a merchant's balance, one row for each capture and each
-refund, in Stripe's vocabulary. A row has the id of the event that it follows from, so that every making
+"""Balance transactions: what raised or lowered a merchant's balance, one row for each capture, each
+refund, and each time that a dispute took money away or brought it back, in Stripe's vocabulary. A row has the id of the event that it follows from, so that every making
 of the table has the same. Follows the log.
 """
 
@@ -19,6 +19,7 @@ NAME: Final[LiteralString] = "balance_transactions"
 VERSION: Final = 1
 CHARGE: Final = "charge"
 REFUND: Final = "refund"
+ADJUSTMENT: Final = "adjustment"  # by a dispute
 
 Row = dict[str, Any]
 
@@ -27,6 +28,7 @@ def moves(history: Sequence[Payment.Event]) -> Iterator[tuple[int, str, str, int
     """What of a payment moved a balance: the event's version, the type, the public id of what it came
     by, and how much, in minor units, below zero where it was given back."""
     asked = 0
+    disputed: dict[str, int] = {}
     for event in history:
         match event:
             case Payment.CaptureRequested() | Payment.RefundRequested():
@@ -36,6 +38,13 @@ def moves(history: Sequence[Payment.Event]) -> Iterator[tuple[int, str, str, int
                 yield event.originator_version, CHARGE, charge_id, asked
             case Payment.Refunded():
                 yield event.originator_version, REFUND, event.refund_id, -asked
+            case Payment.DisputeOpened():
+                disputed[event.dispute_id] = event.amount_minor
+                amount = -event.amount_minor
+                yield event.originator_version, ADJUSTMENT, event.dispute_id, amount
+            case Payment.DisputeWon():
+                amount = disputed[event.dispute_id]
+                yield event.originator_version, ADJUSTMENT, event.dispute_id, amount
             case _:
                 pass
 

@@ -1,8 +1,9 @@
 """Balances: double-entry bookkeeping of every payment, by merchant, customer and currency.
 
-Four accounts: `held` (set aside by the bank for the merchant), `captured` (taken), `refunded` (given
-back, so never above zero) and `cardholder`, which is on the other side of each. What one event moves
-is one entry, whose four amounts sum to zero; so do all of them together. Follows the log.
+Five accounts: `held` (set aside by the bank for the merchant), `captured` (taken), `refunded` (given
+back, so never above zero), `disputed` (taken back by the bank for a cardholder who disputes it, and not above
+zero either) and `cardholder`, which is on the other side of each. What one event moves
+is one entry, whose five amounts sum to zero; so do all of them together. Follows the log.
 """
 
 from collections import defaultdict
@@ -26,18 +27,19 @@ EVERYONE: Final = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posting:
-    """What one event moves, in minor units. The four sum to zero."""
+    """What one event moves, in minor units. The five sum to zero."""
 
     version: int
     at: datetime
     held: int = 0
     captured: int = 0
     refunded: int = 0
+    disputed: int = 0
 
     @property
     def cardholder(self) -> int:
         """The other side."""
-        return -(self.held + self.captured + self.refunded)
+        return -(self.held + self.captured + self.refunded + self.disputed)
 
 
 def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
@@ -46,6 +48,7 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
     An event is never `at` an earlier moment than the one before it, whatever the clocks said.
     """
     hold = held = asked = 0
+    disputed: dict[str, int] = {}
     at = datetime.min.replace(tzinfo=UTC)
     for event in history:
         version, at = event.originator_version, max(at, event.timestamp)
@@ -65,8 +68,19 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
                 yield Posting(version=version, at=at, held=-hold)
             case Payment.Refunded():
                 yield Posting(version=version, at=at, refunded=-asked)
+            case Payment.DisputeOpened() | Payment.DisputeWon():
+                moved = _disputed(event, disputed)
+                yield Posting(version=version, at=at, disputed=moved)
             case _:
                 pass
+
+
+def _disputed(event: Payment.DisputeOpened | Payment.DisputeWon, known: dict[str, int]) -> int:
+    """What is taken away, below zero, or brought back. `known`: each dispute's amount."""
+    if isinstance(event, Payment.DisputeOpened):
+        known[event.dispute_id] = event.amount_minor
+        return -event.amount_minor
+    return known[event.dispute_id]
 
 
 class Balances:
@@ -90,8 +104,9 @@ class Balances:
             refunded    bigint   NOT NULL,
             cardholder  bigint   NOT NULL,
             entries     bigint   NOT NULL,
+            disputed    bigint   NOT NULL DEFAULT 0,
             CONSTRAINT balances_pkey PRIMARY KEY (shard, merchant_id, mode, customer_id, currency),
-            CONSTRAINT balances_sum CHECK (held + captured + refunded + cardholder = 0)
+            CONSTRAINT balances_sum CHECK (held + captured + refunded + disputed + cardholder = 0)
         ) WITH (fillfactor = 50);
         CREATE TABLE entries (
             shard       smallint    NOT NULL,
@@ -106,8 +121,9 @@ class Balances:
             captured    bigint      NOT NULL,
             refunded    bigint      NOT NULL,
             cardholder  bigint      NOT NULL,
+            disputed    bigint      NOT NULL DEFAULT 0,
             CONSTRAINT entries_pkey PRIMARY KEY (shard, payment_id, version),
-            CONSTRAINT entries_sum CHECK (held + captured + refunded + cardholder = 0)
+            CONSTRAINT entries_sum CHECK (held + captured + refunded + disputed + cardholder = 0)
         );
     """
     INDEXES: LiteralString = """
@@ -118,45 +134,49 @@ class Balances:
     INSERT_ENTRIES: LiteralString = """
         INSERT INTO entries (
             shard, payment_id, version, merchant_id, mode, customer_id, currency, at,
-            held, captured, refunded, cardholder
+            held, captured, refunded, cardholder, disputed
         )
         SELECT * FROM unnest(
             %(shard)s::smallint[], %(payment_id)s::uuid[], %(version)s::bigint[],
             %(merchant_id)s::text[], %(mode)s::text[], %(customer_id)s::text[],
             %(currency)s::text[], %(at)s::timestamptz[], %(held)s::bigint[],
-            %(captured)s::bigint[], %(refunded)s::bigint[], %(cardholder)s::bigint[]
+            %(captured)s::bigint[], %(refunded)s::bigint[], %(cardholder)s::bigint[],
+            %(disputed)s::bigint[]
         )
     """
     ADD: LiteralString = """
         INSERT INTO balances (
             shard, merchant_id, mode, customer_id, currency,
-            held, captured, refunded, cardholder, entries
+            held, captured, refunded, cardholder, entries, disputed
         )
         SELECT * FROM unnest(
             %(shard)s::smallint[], %(merchant_id)s::text[], %(mode)s::text[],
             %(customer_id)s::text[], %(currency)s::text[], %(held)s::bigint[],
             %(captured)s::bigint[], %(refunded)s::bigint[], %(cardholder)s::bigint[],
-            %(entries)s::bigint[]
+            %(entries)s::bigint[], %(disputed)s::bigint[]
         )
         ON CONFLICT (shard, merchant_id, mode, customer_id, currency) DO UPDATE SET
             held = balances.held + excluded.held,
             captured = balances.captured + excluded.captured,
             refunded = balances.refunded + excluded.refunded,
             cardholder = balances.cardholder + excluded.cardholder,
-            entries = balances.entries + excluded.entries
+            entries = balances.entries + excluded.entries,
+            disputed = balances.disputed + excluded.disputed
     """
     # A balance of the past is the present one without what came after, so that the recent past,
     # which is asked for most, is near.
     AS_OF: LiteralString = """
         SELECT currency, sum(held)::bigint AS held, sum(captured)::bigint AS captured,
                sum(refunded)::bigint AS refunded, sum(cardholder)::bigint AS cardholder,
-               sum(entries)::bigint AS entries
+               sum(entries)::bigint AS entries, sum(disputed)::bigint AS disputed
         FROM (
-            SELECT currency, held, captured, refunded, cardholder, entries FROM balances
+            SELECT currency, held, captured, refunded, cardholder, entries, disputed
+            FROM balances
             WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s
               AND customer_id = %(customer_id)s
             UNION ALL
-            SELECT currency, -held, -captured, -refunded, -cardholder, -1 FROM entries
+            SELECT currency, -held, -captured, -refunded, -cardholder, -1, -disputed
+            FROM entries
             WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s
               AND (%(everyone)s OR customer_id = %(customer_id)s) AND at > %(at)s
         ) AS parts
@@ -165,7 +185,7 @@ class Balances:
     NOW: LiteralString = """
         SELECT currency, sum(held)::bigint AS held, sum(captured)::bigint AS captured,
                sum(refunded)::bigint AS refunded, sum(cardholder)::bigint AS cardholder,
-               sum(entries)::bigint AS entries
+               sum(entries)::bigint AS entries, sum(disputed)::bigint AS disputed
         FROM balances
         WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND customer_id = %(customer_id)s
         GROUP BY currency ORDER BY currency
@@ -200,6 +220,7 @@ class Balances:
                 "captured": posting.captured,
                 "refunded": posting.refunded,
                 "cardholder": posting.cardholder,
+                "disputed": posting.disputed,
             }
             for posting in postings(change.history)
             if posting.version > known
@@ -213,8 +234,8 @@ class Balances:
         customer_id: str | None = None,
         as_of: datetime | None = None,
     ) -> list[dict[str, Any]]:
-        """A row for each currency: `currency`, `held`, `captured`, `refunded` (zero or less),
-        `cardholder`, `entries`. All of the merchant's, or one customer's; now, or as of a moment."""
+        """A row for each currency: `currency`, `held`, `captured`, `refunded` and `disputed`
+        (zero or less), `cardholder`, `entries`. All of the merchant's, or one customer's; now, or as of a moment."""
         parameters = {
             "merchant_id": tenant.merchant_id,
             "mode": tenant.mode.value,
@@ -228,7 +249,7 @@ class Balances:
 
 def _sums(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """What the entries add to each balance: to their customer's, and to everyone's."""
-    totals: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
+    totals: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0, 0])
     for row in rows:
         for customer_id in {row["customer_id"], EVERYONE}:
             key = (row["shard"], row["merchant_id"], row["mode"], customer_id, row["currency"])
@@ -238,8 +259,9 @@ def _sums(rows: Sequence[Row]) -> list[dict[str, Any]]:
             total[2] += row["refunded"]
             total[3] += row["cardholder"]
             total[4] += 1
+            total[5] += row["disputed"]
     names = ("shard", "merchant_id", "mode", "customer_id", "currency")
-    amounts = ("held", "captured", "refunded", "cardholder", "entries")
+    amounts = ("held", "captured", "refunded", "cardholder", "entries", "disputed")
     return [
         dict(zip((*names, *amounts), (*key, *totals[key]), strict=True)) for key in sorted(totals)
     ]

@@ -24,6 +24,15 @@ VERSION: Final = 1
 
 Document = dict[str, Any]
 
+# What refunds and disputes tell of themselves.
+OF_OTHER_DOCUMENTS: Final = (
+    Payment.RefundUpdated,
+    Payment.DisputeEvidenceGiven,
+    Payment.DisputeAccepted,
+    Payment.DisputeWon,
+    Payment.DisputeLost,
+)
+
 
 def fold(history: Iterable[Payment.Event]) -> Document:
     """The receipt that `history`, a payment's events from the first, amounts to. JSON values only."""
@@ -119,10 +128,10 @@ def _apply_remark(receipt: Document, event: Payment.Event, at: str) -> None:
         case Payment.ReviewResolved():
             receipt["reviews"] = []
             receipt.pop("differences", None)
-        case Payment.RefundUpdated():
-            pass
+        case Payment.DisputeOpened():
+            receipt["disputes"] = [*receipt.get("disputes", []), event.dispute_id]
         case _:
-            raise AssertionError(f"an event that receipts do not know: {event}")
+            assert isinstance(event, OF_OTHER_DOCUMENTS), f"receipts do not know {event}"
 
 
 def _first(event: Payment.AuthorizationRequested, at: str) -> Document:

@@ -9,11 +9,14 @@ from projections.balances import Balances
 from projections.changes import ReadModel
 from projections.customer_records import CustomerRecords
 from projections.customers import Customers
+from projections.disputes import Disputes
+from projections.invoices import Invoices
 from projections.operations import Operations
 from projections.payment_intents import Intents
 from projections.payment_methods import Methods
 from projections.receipts import Receipts
 from projections.refunds import Refunds
+from projections.subscriptions import Subscriptions
 from projections.webhook_deliveries import WebhookDeliveries
 
 
@@ -31,9 +34,12 @@ class InlineProjection(ReadModel, Protocol):
 INLINE: Final[tuple[InlineProjection, ...]] = (
     Receipts(),
     Refunds(),
+    Disputes(),
     Intents(),
     Methods(),
     CustomerRecords(),
+    Subscriptions(),
+    Invoices(),
 )
 FOLLOWING: Final[tuple[ReadModel, ...]] = (
     Balances(),

@@ -40,8 +40,10 @@ from domain.commands import (
     Tenant,
     VoidPayment,
 )
+from domain.dispute import DisputeNotice, DisputeStatus
 from domain.errors import DomainError
 from domain.ids import Prefix, encode, uuid7
+from domain.invoice import Invoice
 from domain.money import Money
 from domain.payment import (
     COMMANDS_BY_STATUS,
@@ -50,9 +52,11 @@ from domain.payment import (
     Origin,
     Payment,
     Status,
+    bank_key,
 )
 from domain.payment_intent import PaymentIntent, Terms
 from domain.records import BankCall
+from domain.subscription import Plan, Subscription
 
 NOON: Final = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 FAR_DEADLINE: Final = 1e9
@@ -65,6 +69,7 @@ ANY_AMOUNT: Final = BankCapabilities(
     cvc_optional=True,
     three_d_secure=True,
     bank_transfers=True,
+    disputes=True,
 )
 
 VISA: Final = "4111111111111111"
@@ -373,9 +378,81 @@ class Story:
         resolution.resolve(self.payment, found, refund_id=new_refund_id, at=self._next())
         return self
 
+    def disputed(
+        self,
+        status: DisputeStatus = DisputeStatus.NEEDS_RESPONSE,
+        amount_minor: int | None = None,
+        bank_id: str = "dsp_1",
+    ) -> Self:
+        """The bank tells of it, as it stands."""
+        amount = self.payment.captured_minor if amount_minor is None else amount_minor
+        notice = a_notice(self.payment, status=status, amount_minor=amount, bank_dispute_id=bank_id)
+        dispute_id = encode(Prefix.DISPUTE, an_id())
+        self.payment.note_dispute(notice, dispute_id, at=self._next())
+        return self
+
+    def answered_dispute(self, *, submits: bool = False) -> Self:
+        (dispute_id,) = self.payment.disputes
+        said: dict[str, Any] = {"fields": ["receipt"], "metadata": {}, "is_submitted": submits}
+        self.payment.give_evidence(dispute_id, at=self._next(), **said)
+        return self
+
+    def gave_up_dispute(self) -> Self:
+        (dispute_id,) = self.payment.disputes
+        self.payment.accept_dispute(dispute_id, at=self._next())
+        return self
+
     def _next(self) -> datetime:
         self.at += timedelta(seconds=1)
         return self.at
+
+
+def a_notice(payment: Payment, **overrides: Any) -> DisputeNotice:
+    fields: dict[str, Any] = {
+        "position": 1,
+        "bank_dispute_id": "dsp_1",
+        "bank_capture_id": "cap_1",
+        "capture_key": bank_key(payment.id, Operation.CAPTURE, 3),
+        "amount_minor": payment.captured_minor,
+        "reason": "fraudulent",
+        "status": DisputeStatus.NEEDS_RESPONSE,
+        "evidence_due_by": NOON + timedelta(days=9),
+    }
+    return DisputeNotice(**fields | overrides)
+
+
+def a_subscription(plan: Plan, **overrides: Any) -> Subscription:
+    """Without a period yet."""
+    fields: dict[str, Any] = {
+        "subscription_id": an_id(),
+        "tenant": a_tenant(),
+        "customer_id": "cus_1",
+        "payment_method_id": "pm_card_visa",
+        "description": None,
+        "metadata": {},
+        "cancel_at_period_end": False,
+        "clock_id": None,
+        "anchor": NOON,
+        "at": NOON,
+    }
+    return Subscription.create(plan=plan, **fields | overrides)
+
+
+def an_invoice(subscription: Subscription, **overrides: Any) -> Invoice:
+    """Of its first period."""
+    fields: dict[str, Any] = {
+        "invoice_id": an_id(),
+        "tenant": subscription.tenant,
+        "subscription_id": subscription.id,
+        "customer_id": subscription.customer_id,
+        "money": subscription.plan.money,
+        "period": subscription.period(0),
+        "is_first": True,
+        "clock_id": subscription.clock_id,
+        "when": NOON,
+        "at": NOON,
+    }
+    return Invoice.create(**fields | overrides)
 
 
 def a_payment_that_is(status: Status) -> Payment:

@@ -71,6 +71,7 @@ from domain.records import (
     KeepCard,
     KeepPersonalData,
     Record,
+    RespondToDispute,
     StoredAnswer,
     TakeOrderSlot,
     UseToken,
@@ -708,6 +709,7 @@ class Tables:
     cards: dict[UUID, KeepCard] = field(default_factory=dict)
     used_tokens: set[UUID] = field(default_factory=set)
     personal: dict[UUID, KeepPersonalData] = field(default_factory=dict)
+    responses: list[RespondToDispute] = field(default_factory=list)
     erasures: set[UUID] = field(default_factory=set)
 
     def copy(self) -> "Tables":
@@ -724,6 +726,7 @@ class Tables:
             cards=dict(self.cards),
             used_tokens=set(self.used_tokens),
             personal=dict(self.personal),
+            responses=list(self.responses),
             erasures=set(self.erasures),
         )
 
@@ -798,7 +801,12 @@ class InMemoryStore:
 
 def _keep_or_forget(
     draft: Tables,
-    record: KeepCard | ForgetCard | KeepPersonalData | ForgetPersonalData | EraseLater,
+    record: KeepCard
+    | ForgetCard
+    | KeepPersonalData
+    | ForgetPersonalData
+    | RespondToDispute
+    | EraseLater,
 ) -> None:
     """What is apart from the log."""
     match record:
@@ -813,6 +821,8 @@ def _keep_or_forget(
             draft.personal[owner] = record
         case ForgetPersonalData(owner=owner):
             draft.personal.pop(owner, None)
+        case RespondToDispute():
+            draft.responses.append(record)
         case EraseLater(customer_id=customer_id):
             draft.erasures.add(customer_id)
 

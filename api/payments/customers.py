@@ -3,6 +3,7 @@
 from typing import Any, Final
 from uuid import UUID
 
+from api.errors import invalid
 from api.http import Answer, Call, Route, json_answer
 from api.lists import asked_page, told_page
 from api.payments import objects
@@ -18,9 +19,11 @@ from api.payments.inputs import (
 )
 from api.payments.reading import CUSTOMERS, Reader
 from api.payments.schemas import CustomerList, CustomerOut
+from api.payments.subscriptions import cancel_all_of
+from api.payments.test_clocks import clock_of
 from api.stripe_dialect import tells_what_was_deleted
 from domain.customer import Customer
-from domain.ids import Prefix
+from domain.ids import Prefix, encode
 from domain.ledger import Settled
 from domain.records import ForgetPersonalData, KeepPersonalData
 from infrastructure import personal_data
@@ -33,8 +36,12 @@ KIND: Final = "customer"
 def create(call: Call, body: CustomerInput) -> Settled:
     """Somebody who pays."""
     services = call.services
+    customer_id = services.ids.new()
+    if body.test_clock is not None:
+        clock = clock_of(call, body.test_clock, "test_clock")
+        services.test_clocks.bind(encode(Prefix.CUSTOMER, customer_id), clock)
     customer = Customer.create(
-        customer_id=services.ids.new(),
+        customer_id=customer_id,
         tenant=call.tenant,
         metadata=set_in({}, body.metadata),
         at=services.clock.now(),
@@ -45,6 +52,8 @@ def create(call: Call, body: CustomerInput) -> Settled:
 def update(call: Call, body: CustomerInput, *, customer_id: str) -> Settled:
     """What is given is changed, and nothing else."""
     customer = none_if_deleted(call, Customer, Prefix.CUSTOMER, customer_id)
+    if body.test_clock is not None:
+        raise invalid("invalid_param", "A customer has a clock from the first.", "test_clock")
     before = Reader(call.services, call.tenant).personal(customer.id)
     personal = body.personal(before)
     changed = [name for name in {*before, *personal} if before.get(name) != personal.get(name)]
@@ -66,6 +75,7 @@ def delete(call: Call, _body: NothingInput, *, customer_id: str) -> Settled:
     """Who it is is erased for good, with their cards; their payments stay."""
     check(KIND, call.expand)
     customer = none_if_deleted(call, Customer, Prefix.CUSTOMER, customer_id)
+    cancel_all_of(call, customer_id)
     customer.delete(at=call.services.clock.now())
     is_told = tells_what_was_deleted(call.dialect)
     body = objects.deleted("customer", customer_id) if is_told else None

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from api.http import API_VERSION, Answer, Call, Route, json_answer
 from api.lists import asked_page, told_page
-from api.payments import objects
+from api.payments import billing_objects, objects
 from api.payments.expand import expanded
 from api.payments.inputs import EventsQuery, ExpandQuery, missing, uuid_of
-from api.payments.reading import CUSTOMERS, INTENTS, METHODS, Reader
+from api.payments.reading import CUSTOMERS, INTENTS, INVOICES, METHODS, SUBSCRIPTIONS, Reader
 from api.payments.schemas import EventList, EventOut
 from domain.commands import Mode, Tenant
 from domain.ids import Prefix, decode, encode
@@ -23,7 +23,7 @@ from infrastructure.api_keys import Scope
 from infrastructure.histories import Logged, as_of
 from infrastructure.projections.reading import wait_until_current
 from infrastructure.services import Services
-from projections import receipts, refunds
+from projections import disputes, receipts, refunds
 from projections.api_events import ApiEvents
 from projections.webhook_deliveries import WebhookDeliveries
 
@@ -132,21 +132,36 @@ class _Then:
         logged = whole[: row["version"] - (1 if before else 0)]
         history = [each.event for each in logged]
         personal = self._personal.get(row["aggregate_id"], {})
+        if row["type"].startswith("customer.subscription."):
+            told = history if before else as_of(whole, logged[-1])
+            return billing_objects.subscription(SUBSCRIPTIONS.fold(told))
         match row["type"].partition(".")[0]:
+            case "invoice":
+                return billing_objects.invoice(INVOICES.fold(history))
             case "payment_intent":
                 return self._intent(history, logged[-1])
             case "payment_method":
                 return objects.payment_method(METHODS.fold(history), personal)
             case "customer":
                 return objects.customer(CUSTOMERS.fold(history), personal)
-            case "refund":
-                refund_id = history[-1].refund_id
-                found = {each["id"]: each for each in refunds.fold(history)}
-                return objects.refund(found[refund_id])
-            case "charge":
-                return self._reader.charges([receipts.fold(history)])[0]
             case _:
-                return objects.payment(receipts.fold(history))
+                return self._of_payment(row["type"], history, whole[row["version"] - 1].event)
+
+    def _of_payment(self, kind: str, history: Sequence[Any], event: Any) -> Document:
+        """What is told of by a payment's own history: it, a refund or a dispute of it."""
+        if kind.startswith("refund."):
+            found = {each["id"]: each for each in refunds.fold(history)}
+            return objects.refund(found[event.refund_id])
+        if kind.startswith("charge.dispute."):
+            return self._dispute(history, event.dispute_id)
+        if kind.startswith("charge."):
+            return self._reader.charges([receipts.fold(history)])[0]
+        return objects.payment(receipts.fold(history))
+
+    def _dispute(self, history: Sequence[Any], dispute_id: str) -> Document:
+        """A dispute, with what was said on it as it is known now."""
+        found = {each["id"]: each for each in disputes.fold(history)}
+        return self._reader.disputes([found[dispute_id]])[0]
 
     def _intent(self, history: Sequence[Any], moment: Logged) -> Document:
         """An intent, told of by its own history or by that of a payment that it made."""

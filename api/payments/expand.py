@@ -19,6 +19,9 @@ KINDS: Final[Mapping[Prefix, str]] = {
     Prefix.PAYMENT_METHOD: "payment_method",
     Prefix.CHARGE: "charge",
     Prefix.INTENT: "payment_intent",
+    Prefix.DISPUTE: "dispute",
+    Prefix.SUBSCRIPTION: "subscription",
+    Prefix.INVOICE: "invoice",
     Prefix.REFUND: "refund",
     Prefix.CHARGE_REFUND: "refund",
 }
@@ -31,12 +34,28 @@ REFERENCES: Final[Mapping[str, Mapping[str, tuple[Prefix, ...]]]] = {
     },
     "charge": {
         "customer": (Prefix.CUSTOMER,),
+        "dispute": (Prefix.DISPUTE,),
         "payment_intent": (Prefix.INTENT,),
         "payment_method": (Prefix.PAYMENT_METHOD,),
     },
+    "dispute": {"charge": (Prefix.CHARGE,), "payment_intent": (Prefix.INTENT,)},
+    "subscription": {
+        "customer": (Prefix.CUSTOMER,),
+        "default_payment_method": (Prefix.PAYMENT_METHOD,),
+        "latest_invoice": (Prefix.INVOICE,),
+    },
+    "invoice": {
+        "charge": (Prefix.CHARGE,),
+        "customer": (Prefix.CUSTOMER,),
+        "default_payment_method": (Prefix.PAYMENT_METHOD,),
+        "payment_intent": (Prefix.INTENT,),
+        "subscription": (Prefix.SUBSCRIPTION,),
+    },
     "refund": {"charge": (Prefix.CHARGE,), "payment_intent": (Prefix.INTENT,)},
     "payment_method": {"customer": (Prefix.CUSTOMER,)},
-    "balance_transaction": {"source": (Prefix.CHARGE, Prefix.CHARGE_REFUND, Prefix.REFUND)},
+    "balance_transaction": {
+        "source": (Prefix.CHARGE, Prefix.CHARGE_REFUND, Prefix.REFUND, Prefix.DISPUTE)
+    },
 }
 LISTS: Final = frozenset({"list", "search_result"})
 

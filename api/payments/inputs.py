@@ -32,15 +32,20 @@ from api.fields import (
     metadata,
 )
 from api.lists import PageQuery
+from api.payments.dispute_objects import EVIDENCE_FIELDS
 from domain.errors import (
     BalanceTransactionNotFound,
     CustomerNotFound,
+    DisputeNotFound,
     EventNotFound,
     IntentNotFound,
+    InvoiceNotFound,
     NotFound,
     PaymentMethodNotFound,
     PaymentNotFound,
     RefundNotFound,
+    SubscriptionNotFound,
+    TestClockNotFound,
     TokenNotFound,
     WebhookDeliveryNotFound,
     WebhookEndpointNotFound,
@@ -52,6 +57,7 @@ from projections.api_events import TYPES
 DEEPEST_EXPANSION: Final = 4
 MOST_EXPANSIONS: Final = 20
 LONGEST_TEXT: Final = 500
+LONGEST_EVIDENCE: Final = 150_000
 # One at sign, and a name with a dot after it: whether anybody reads it, only a letter tells.
 EMAIL: Final = re.compile(
     r"[^\s@<>\"(),:;\[\]\\]+@[^\s@<>\"(),:;\[\]\\.]+(\.[^\s@<>\"(),:;\[\]\\.]+)+"
@@ -78,7 +84,7 @@ def _truth(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """A list, also where a form has it by index."""
     if isinstance(value, dict) and value and all(name.isdigit() for name in value):
         return [value[name] for name in sorted(value, key=int)]
@@ -86,7 +92,7 @@ def _listed(value: Any) -> Any:
 
 
 def _expansions(value: Any) -> Any:
-    value = _listed(value)
+    value = listed(value)
     if isinstance(value, list) and all(isinstance(path, str) for path in value):
         if len(value) > MOST_EXPANSIONS:
             raise PydanticCustomError("expand", f"takes at most {MOST_EXPANSIONS} references")
@@ -109,7 +115,7 @@ TextOrNone = Annotated[Text | None, BeforeValidator(_or_none)]
 EmailOrNone = Annotated[Text | None, BeforeValidator(_email), Field(examples=["dev@example.com"])]
 Expand = Annotated[list[str], BeforeValidator(_expansions)]
 Anything = Annotated[Any, Field(description="Accepted, and without effect.")]
-Texts = Annotated[list[str], BeforeValidator(_listed)]
+Texts = Annotated[list[str], BeforeValidator(listed)]
 
 
 MetadataChange = Annotated[
@@ -164,6 +170,7 @@ class CustomerInput(Expandable):
     address: AddressOrNone = None
     description: TextOrNone = None
     metadata: MetadataChange = None
+    test_clock: TextOrNone = None
 
     def personal(self, before: Mapping[str, Any]) -> dict[str, Any]:
         """Who it is, after what is set here was changed."""
@@ -477,6 +484,40 @@ class ChargesQuery(ListQuery):
     payment_intent: Text | None = None
 
 
+# --- disputes -----------------------------------------------------------------------------------
+
+
+def _evidence(value: Any) -> Any:
+    """Texts by the names that there are; an empty one unsets."""
+    if not isinstance(value, dict):
+        raise PydanticCustomError("evidence", "must be an object of texts")
+    for name, text in value.items():
+        if name not in EVIDENCE_FIELDS:
+            raise PydanticCustomError("evidence", "has a field that there is none of")
+        if not (text is None or isinstance(text, str)):
+            raise PydanticCustomError("evidence", "must be an object of texts")
+    if sum(len(text or "") for text in value.values()) > LONGEST_EVIDENCE:
+        raise PydanticCustomError("evidence", f"may have at most {LONGEST_EVIDENCE} characters")
+    return {name: text or None for name, text in value.items()}
+
+
+class DisputeChange(Expandable):
+    """What is said on a dispute; with `submit`, to the bank."""
+
+    evidence: Annotated[dict[str, str | None], BeforeValidator(_evidence)] = Field(
+        default_factory=dict
+    )
+    metadata: MetadataChange = None
+    submit: Truth = False
+
+
+class DisputesQuery(ListQuery):
+    """Which disputes."""
+
+    charge: Text | None = None
+    payment_intent: Text | None = None
+
+
 # --- refunds ------------------------------------------------------------------------------------
 
 
@@ -548,7 +589,7 @@ class RefundsQuery(PageQuery, _NamesPayment, Expandable):
 class BalanceTransactionsQuery(ListQuery):
     """Which balance transactions: of a type, of a charge or a refund, in a currency."""
 
-    type: Literal["charge", "refund"] | None = None
+    type: Literal["adjustment", "charge", "refund"] | None = None
     source: Text | None = None
     currency: Currency | None = None
 
@@ -585,7 +626,7 @@ class EventsQuery(ListQuery):
     """Which events: of a type, or of several."""
 
     type: EventType | None = None
-    types: Annotated[list[EventType], BeforeValidator(_listed), Field(max_length=20)] = Field(
+    types: Annotated[list[EventType], BeforeValidator(listed), Field(max_length=20)] = Field(
         default_factory=list
     )
 
@@ -610,7 +651,7 @@ LONGEST_OVERLAP_SECONDS: Final = 7 * 86_400
 
 EventTypes = Annotated[
     list[EventType],
-    BeforeValidator(_listed),
+    BeforeValidator(listed),
     Field(
         min_length=1,
         max_length=MOST_EVENTS,
@@ -694,6 +735,10 @@ NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
     Prefix.CHARGE: (PaymentNotFound, "There is no such charge."),
     Prefix.TOKEN: (TokenNotFound, "There is no such token."),
     Prefix.EVENT: (EventNotFound, "There is no such event."),
+    Prefix.DISPUTE: (DisputeNotFound, "There is no such dispute."),
+    Prefix.SUBSCRIPTION: (SubscriptionNotFound, "There is no such subscription."),
+    Prefix.INVOICE: (InvoiceNotFound, "There is no such invoice."),
+    Prefix.TEST_CLOCK: (TestClockNotFound, "There is no such test clock."),
     Prefix.REFUND: (RefundNotFound, "There is no such refund."),
     Prefix.BALANCE_TRANSACTION: (
         BalanceTransactionNotFound,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from api import unguessable
-from api.payments import objects
+from api.payments import billing_objects, dispute_objects, objects
 from api.payments.inputs import missing, uuid_of
 from domain.commands import Tenant
 from domain.ids import MalformedId, Prefix, decode
@@ -16,13 +16,16 @@ from infrastructure import personal_data
 from infrastructure.services import Services
 from infrastructure.shards import shard_of
 from projections.customer_records import CustomerRecords
+from projections.disputes import Disputes
 from projections.documents import Documents
+from projections.invoices import Invoices
 from projections.pages import Page
 from projections.payment_intents import Intents
 from projections.payment_methods import Methods
 from projections.receipts import Receipts
 from projections.refunds import Refunds
 from projections.refunds import uuid_of as uuid_of_refund
+from projections.subscriptions import Subscriptions
 
 Document = dict[str, Any]
 
@@ -30,6 +33,9 @@ INTENTS: Final = Intents()
 METHODS: Final = Methods()
 CUSTOMERS: Final = CustomerRecords()
 RECEIPTS: Final = Receipts()
+DISPUTES: Final = Disputes()
+SUBSCRIPTIONS: Final = Subscriptions()
+INVOICES: Final = Invoices()
 REFUNDS: Final = Refunds()
 
 
@@ -79,6 +85,20 @@ class Reader:
             raise missing(Prefix.CHARGE, param)
         return self.charges(list(found.values()))[0]
 
+    def dispute(self, public_id: str, param: str | None = None) -> Document:
+        """A dispute. Raises DisputeNotFound."""
+        record = self.record(DISPUTES, Prefix.DISPUTE, public_id, param)
+        return self.disputes([record])[0]
+
+    def subscription(self, public_id: str, param: str | None = None) -> Document:
+        """A subscription. Raises SubscriptionNotFound."""
+        record = self.record(SUBSCRIPTIONS, Prefix.SUBSCRIPTION, public_id, param)
+        return billing_objects.subscription(record)
+
+    def invoice(self, public_id: str, param: str | None = None) -> Document:
+        """An invoice. Raises InvoiceNotFound."""
+        return billing_objects.invoice(self.record(INVOICES, Prefix.INVOICE, public_id, param))
+
     def record(
         self, model: Documents, prefix: Prefix, public_id: str, param: str | None = None
     ) -> Document:
@@ -110,6 +130,14 @@ class Reader:
             case Prefix.CHARGE:
                 stored = self.receipts(list(_decoded(prefix, public_ids)))
                 found = self.charges([newer.get(r["payment_id"], r) for r in stored.values()])
+            case Prefix.DISPUTE:
+                found = self.disputes(self._records(DISPUTES, prefix, public_ids))
+            case Prefix.SUBSCRIPTION:
+                records = self._records(SUBSCRIPTIONS, prefix, public_ids)
+                found = [billing_objects.subscription(record) for record in records]
+            case Prefix.INVOICE:
+                records = self._records(INVOICES, prefix, public_ids)
+                found = [billing_objects.invoice(record) for record in records]
             case _:
                 found = self._refunds(public_ids)
         return {each["id"]: each for each in found}
@@ -172,6 +200,14 @@ class Reader:
         return [
             objects.charge(receipt, mode, self.receipt_url(receipt["payment_id"]))
             for receipt in receipts
+        ]
+
+    def disputes(self, records: Sequence[Document]) -> list[Document]:
+        """The disputes of these records."""
+        evidence, now = self._personal(Prefix.DISPUTE, records), self.services.clock.now()
+        return [
+            dispute_objects.dispute(record, evidence.get(record["id"], {}), now)
+            for record in records
         ]
 
     def receipts(self, payment_ids: Sequence[UUID]) -> dict[UUID, Document]:

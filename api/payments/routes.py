@@ -11,6 +11,7 @@ from api.payments import (
     balance_transactions,
     charges,
     customers,
+    disputes,
     events,
     intents,
     methods,
@@ -18,6 +19,8 @@ from api.payments import (
     payments,
     refunds,
     searches,
+    subscriptions,
+    test_clocks,
     tokens,
     webhooks,
 )
@@ -37,7 +40,7 @@ TOLD: Final[Mapping[str, type[BaseModel]]] = dict.fromkeys(sorted(TYPES), EventO
 
 
 def get_balance(call: Call, query: BalanceQuery) -> Answer:
-    """What is held, captured and refunded, by currency."""
+    """What is held, captured, refunded and disputed, by currency."""
     as_of = None if query.as_of is None else moment(query.as_of)
     pool, tenant = call.services.pool, call.tenant
     wait_until_current(pool, BALANCES.name, merchant_id=tenant.merchant_id, mode=tenant.mode.value)
@@ -53,6 +56,9 @@ ROUTES: Final = (
     *payments.ROUTES,
     *intents.ROUTES,
     *charges.ROUTES,
+    *disputes.ROUTES,
+    *subscriptions.ROUTES,
+    *test_clocks.ROUTES,
     *refunds.ROUTES,
     *balance_transactions.ROUTES,
     *searches.ROUTES,

@@ -170,8 +170,99 @@ class ChargeList(ListOut):
     data: list[ChargeOut]
 
 
+class DisputeOut(StripeShaped):
+    """A payment that its cardholder says was not right."""
+
+    id: Annotated[str, Field(pattern=r"^dp_[0-9a-z]{26}$")]
+    object: Literal["dispute"]
+    amount: Minor
+    charge: str
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    evidence: dict[str, str | None]
+    evidence_details: dict[str, int | bool | None]
+    payment_intent: str | None
+    reason: str
+    status: Literal["needs_response", "under_review", "won", "lost"]
+    created: int
+    metadata: Metadata
+
+
+class DisputeList(ListOut):
+    """A page of disputes."""
+
+    data: list[DisputeOut]
+
+
+class SubscriptionOut(StripeShaped):
+    """What a customer pays for, period by period."""
+
+    id: Annotated[str, Field(pattern=r"^sub_[0-9a-z]{26}$")]
+    object: Literal["subscription"]
+    amount: Minor
+    cancel_at_period_end: bool
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    current_period_end: int
+    current_period_start: int
+    customer: Any
+    interval: Literal["day", "week", "month", "year"]
+    interval_count: int
+    status: Literal["incomplete", "incomplete_expired", "active", "past_due", "canceled"]
+    created: int
+    metadata: Metadata
+
+
+class SubscriptionList(ListOut):
+    """A page of subscriptions."""
+
+    data: list[SubscriptionOut]
+
+
+class InvoiceOut(StripeShaped):
+    """One period of a subscription, to be paid."""
+
+    id: Annotated[str, Field(pattern=r"^in_[0-9a-z]{26}$")]
+    object: Literal["invoice"]
+    amount_due: Minor
+    amount_paid: Minor
+    amount_remaining: Minor
+    attempt_count: int
+    currency: Annotated[str, Field(pattern=r"^[a-z]{3}$")]
+    next_payment_attempt: int | None
+    period_end: int
+    period_start: int
+    status: Literal["open", "paid", "void"]
+    created: int
+
+
+class InvoiceList(ListOut):
+    """A page of invoices."""
+
+    data: list[InvoiceOut]
+
+
+class TestClockOut(StripeShaped):
+    """A clock that a test moves."""
+
+    __test__ = False
+
+    id: Annotated[str, Field(pattern=r"^clock_[0-9a-z]{26}$")]
+    object: Literal["test_helpers.test_clock"]
+    frozen_time: int
+    name: str | None
+    status: Literal["ready", "advancing"]
+    created: int
+
+
+class TestClockList(ListOut):
+    """A page of clocks."""
+
+    __test__ = False
+
+    data: list[TestClockOut]
+
+
 class BalanceTransactionOut(StripeShaped):
-    """What raised or lowered the balance: a capture, or a refund, below zero."""
+    """What raised or lowered the balance: a capture; a refund, below zero; or a dispute's money, away and back."""
 
     id: Annotated[str, Field(pattern=r"^txn_[0-9a-z]{26}$")]
     object: Literal["balance_transaction"]
@@ -182,7 +273,7 @@ class BalanceTransactionOut(StripeShaped):
     fee: Literal[0]
     source: str | dict[str, Any]
     status: Literal["available"]
-    type: Literal["charge", "refund"]
+    type: Literal["adjustment", "charge", "refund"]
 
 
 class BalanceTransactionList(ListOut):

@@ -146,6 +146,7 @@ EXTENDED: Final = BankCapabilities(
     cvc_optional=True,
     three_d_secure=True,
     bank_transfers=True,
+    disputes=True,
 )
 PROFILES: Final[Mapping[str, BankCapabilities]] = {"ficmart": FICMART, "extended": EXTENDED}
 

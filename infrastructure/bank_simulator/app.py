@@ -1,8 +1,9 @@
 """The bank over HTTP: routes, headers and bodies; nothing here knows the rules.
 
-Beside the published service there are four doors of our own: `GET /__ledger` reads the books,
+Beside the published service there are doors of our own: `GET /__ledger` reads the books,
 `GET` and `POST /__faults` the switches, and `POST /__accounts` opens an account or adds money,
-`{"card_number", "cvv", "exp_month", "exp_year", "balance"}`. None of them is slow or fails; neither is a
+`{"card_number", "cvv", "exp_month", "exp_year", "balance"}`. Where the bank has disputes, `POST /__disputes`
+opens one, `{"capture_id", "amount"?, "reason"?}`, or decides it, `{"dispute_id", "decision": "won"|"lost"}`. None of them is slow or fails; neither is a
 page for shoppers, where the bank has any.
 """
 
@@ -19,7 +20,7 @@ from infrastructure.bank_simulator.pages import Pages
 from infrastructure.bank_simulator.refusals import Refused, Unreadable
 from infrastructure.bank_simulator.remembered import Key
 from infrastructure.bank_simulator.replies import Reply
-from infrastructure.bank_simulator.requests import Fields, read_account
+from infrastructure.bank_simulator.requests import Fields, read_account, read_dispute
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class App:
             ("POST", "/__faults"): self._merge_faults,
             ("POST", "/__accounts"): self._deposit,
         }
+        if any(each.name == "dispute_notices" for each in operations.values()):
+            self._doors["POST", "/__disputes"] = self._dispute
         self._door_paths = {path for _, path in self._doors}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -153,6 +156,14 @@ class App:
     def _deposit(self, body: bytes) -> Reply:
         try:
             return replies.answer(self._books.deposit(read_account(body)))
+        except Unreadable:
+            return replies.protocol_error(400, "invalid request body")
+        except Refused as refused:
+            return replies.refusal(refused.code)
+
+    def _dispute(self, body: bytes) -> Reply:
+        try:
+            return replies.answer(self._books.dispute(read_dispute(body), self._desk.now()))
         except Unreadable:
             return replies.protocol_error(400, "invalid request body")
         except Refused as refused:

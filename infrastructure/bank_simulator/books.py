@@ -18,12 +18,24 @@ from infrastructure.bank_simulator.challenges import (
     Challenges,
 )
 from infrastructure.bank_simulator.database import Database
+from infrastructure.bank_simulator.disputes import (
+    DECISIONS,
+    DECISIVE,
+    LOST,
+    REASONS,
+    UNDER_REVIEW,
+    WON,
+    Dispute,
+    Disputes,
+)
 from infrastructure.bank_simulator.profiles import HAPPY_CARD, Card, Profile, TestCard
 from infrastructure.bank_simulator.refusals import Refused
 from infrastructure.bank_simulator.requests import (
     AccountRequest,
     AuthorizationRequest,
     CaptureRequest,
+    DisputeRequest,
+    EvidenceRequest,
     RefundRequest,
     TransferRequest,
     VoidRequest,
@@ -163,6 +175,7 @@ class Books:
         database.create(SCHEMA)
         self._challenges = Challenges(database)
         self._transfers = Transfers(database)
+        self._disputes = Disputes(database)
         with database.transaction():
             for card in profile.cards:
                 self._open_account(card)
@@ -212,6 +225,7 @@ class Books:
                 asked, prefix="cap", kind="CAPTURE", status="captured", amount=request.amount
             )
             self._post(capture, balance=-request.amount, available=hold.amount - request.amount)
+            self._dispute_if_told_to(capture, asked.now)
         return capture_body(capture)
 
     def void(self, request: VoidRequest, asked: Asked) -> Json:
@@ -253,6 +267,42 @@ class Books:
                 now=asked.now,
             )
         return transfer.body(asked.now)
+
+    def dispute(self, request: DisputeRequest, now: float) -> Json:
+        """A holder disputes a capture, or it is decided who is right. Raises `Refused`."""
+        with self._database.transaction():
+            if request.dispute_id:
+                if request.decision not in DECISIONS:
+                    raise Refused("invalid_reason")
+                known = self._disputes.by_id(request.dispute_id)
+                return self._decide(known, request.decision, now).body()
+            capture = self._find(request.capture_id, "CAPTURE")
+            if capture is None:
+                raise Refused("capture_not_found")
+            return self._open_dispute(capture, request.amount, request.reason, now).body()
+
+    def hear_evidence(self, request: EvidenceRequest, asked: Asked) -> Json:
+        """What whoever took the payment says; some words decide at once."""
+        with self._database.transaction():
+            dispute = self._disputes.by_id(request.dispute_id)
+            decisive = [DECISIVE[word] for word in request.evidence.split() if word in DECISIVE]
+            dispute = self._disputes.move(dispute, UNDER_REVIEW, asked.now)
+            if decisive:
+                dispute = self._decide(dispute, decisive[0], asked.now)
+        return dispute.body()
+
+    def give_up(self, request: EvidenceRequest, asked: Asked) -> Json:
+        """Whoever took the payment has nothing to say."""
+        with self._database.transaction():
+            dispute = self._disputes.by_id(request.dispute_id)
+            return self._decide(dispute, LOST, asked.now).body()
+
+    def dispute_notices(self, after: str, now: float) -> Json:
+        """The notices that follow the one at that position."""
+        with self._database.transaction():
+            for overdue in self._disputes.overdue(now):
+                self._decide(overdue, LOST, now)
+        return self._disputes.notices(_position(after))
 
     def transferred(self, transfer_id: str, now: float) -> Json:
         """As it is `now`. Raises `Refused` with `not_found`."""
@@ -308,7 +358,44 @@ class Books:
             statement["challenges"] = self._challenges.statement(now)
         if self._profile.transfers:
             statement["transfers"] = self._transfers.statement(now)
+        if self._profile.disputes:
+            statement["disputes"] = self._disputes.statement()
         return statement
+
+    def _dispute_if_told_to(self, capture: Entry, now: float) -> None:
+        test_card = self._profile.test_cards.get(capture.card_number)
+        if self._profile.disputes and test_card is not None and test_card.disputed is not None:
+            self._open_dispute(capture, 0, test_card.disputed, now)
+
+    def _open_dispute(self, capture: Entry, amount: int, reason: str, now: float) -> Dispute:
+        """The holder has the money back meanwhile."""
+        (refunded,) = self._database.execute(REFUNDED, {"id": capture.id}).fetchone()
+        left = capture.amount - refunded - self._disputes.withdrawn(capture.id)
+        if not 0 <= amount <= left or left == 0:
+            raise Refused("nothing_to_dispute")
+        if reason not in REASONS:
+            raise Refused("invalid_reason")
+        dispute = self._disputes.open(
+            capture_id=capture.id,
+            capture_key=capture.idempotency_key,
+            card_number=capture.card_number,
+            amount=amount or left,
+            currency=capture.currency,
+            reason=reason,
+            now=now,
+        )
+        self._move(dispute.card_number, dispute.amount)
+        return dispute
+
+    def _decide(self, dispute: Dispute, decision: str, now: float) -> Dispute:
+        decided = self._disputes.move(dispute, decision, now)
+        if decision == WON:
+            self._move(dispute.card_number, -dispute.amount)
+        return decided
+
+    def _move(self, card_number: str, amount: int) -> None:
+        moved = {"card_number": card_number, "balance": amount, "available": amount}
+        self._database.execute(MOVE, moved)
 
     def _check_card(self, request: AuthorizationRequest, now: float) -> None:
         account = self._account(request.card_number)
@@ -397,7 +484,8 @@ class Books:
         (refunded,) = self._database.execute(REFUNDED, {"id": capture.id}).fetchone()
         if refunded >= capture.amount:
             raise Refused("already_refunded")
-        if self._profile.partial and refunded + amount > capture.amount:
+        withdrawn = self._disputes.withdrawn(capture.id)
+        if self._profile.partial and refunded + withdrawn + amount > capture.amount:
             raise Refused("refund_exceeds_capture")
         if not self._profile.partial and amount != capture.amount:
             raise Refused("amount_mismatch")
@@ -483,6 +571,13 @@ def _check_test_card(card: TestCard, request: AuthorizationRequest, now: float) 
 def _check_not_expired(hold: Entry, now: float) -> None:
     if hold.expires_at is not None and hold.expires_at <= timestamp(now):
         raise Refused("authorization_expired")
+
+
+def _position(text: str) -> int:
+    """Raises `Refused` with `not_found` for what is no position."""
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise Refused("not_found")
+    return int(text)
 
 
 def _is_past(month: int, year: int, now: float) -> bool:

@@ -40,7 +40,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-OPERATIONS = ("authorizations", "captures", "voids", "refunds", "transfers")
+OPERATIONS = (
+    "authorizations",
+    "captures",
+    "voids",
+    "refunds",
+    "transfers",
+    "dispute_evidence",
+    "dispute_acceptances",
+)
 LONGEST_PAUSE_MS = 600_000
 
 CountedName = Literal[

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from infrastructure.bank_simulator import requests
 from infrastructure.bank_simulator.books import Asked, Books, Json
 from infrastructure.bank_simulator.profiles import Profile
+from infrastructure.bank_simulator.refusals import Refused
 
 Work = Callable[[Books, Asked], Json]
 
@@ -60,6 +61,45 @@ _TRANSFERS = Operation(
     find=Books.transferred,
     trouble="invalid_account",
 )
+
+
+def _evidence(body: bytes, profile: Profile) -> Work:
+    request = requests.read_evidence(body, profile)
+    return lambda books, asked: books.hear_evidence(request, asked)
+
+
+def _acceptance(body: bytes, profile: Profile) -> Work:
+    request = requests.read_evidence(body, profile)
+    return lambda books, asked: books.give_up(request, asked)
+
+
+def _no_notice(_body: bytes, _profile: Profile) -> Work:
+    raise Refused("not_found")  # they are read and never written
+
+
+_OF_DISPUTES = (
+    Operation(
+        name="dispute_evidence",
+        path=f"{ROOT}/dispute_evidence",
+        read=_evidence,
+        find=None,
+        trouble="dispute_not_found",
+    ),
+    Operation(
+        name="dispute_acceptances",
+        path=f"{ROOT}/dispute_acceptances",
+        read=_acceptance,
+        find=None,
+        trouble="dispute_not_found",
+    ),
+    Operation(
+        name="dispute_notices",
+        path=f"{ROOT}/dispute_notices",
+        read=_no_notice,
+        find=Books.dispute_notices,
+        trouble="dispute_not_found",
+    ),
+)
 _EVERY_BANKS = (
     Operation(
         name="authorizations",
@@ -94,5 +134,7 @@ _EVERY_BANKS = (
 
 def offered(profile: Profile) -> Mapping[str, Operation]:
     """What a bank of this profile can be asked for, by path."""
-    every = (*_EVERY_BANKS, _TRANSFERS) if profile.transfers else _EVERY_BANKS
+    transfers = (_TRANSFERS,) if profile.transfers else ()
+    disputes = _OF_DISPUTES if profile.disputes else ()
+    every = (*_EVERY_BANKS, *transfers, *disputes)
     return MappingProxyType({one.path: one for one in every})

@@ -1,7 +1,6 @@
 """What the bank offers: the partner's terms to the letter, or our richer test bench.
 
-A profile is a set of permissions and a book of cards. An operation of a later day (a dispute) is a
-new field here and a new operation in `operations`.
+A profile is a set of permissions and a book of cards. An operation of a later day is a new field here and a new operation in `operations`.
 """
 
 from collections.abc import Mapping
@@ -31,7 +30,8 @@ class TestCard:
 
     `decline` is the code that it is always refused with; `unlimited` skips the funds check. `cvv_fails`:
     it is refused where a CVV is given. `challenged`: its holder has to approve each payment at a page of
-    the bank's; `decline_after` is the code that it is refused with even so.
+    the bank's; `decline_after` is the code that it is refused with even so. `disputed`: for which reason its
+    holder disputes whatever was taken.
     """
 
     __test__ = False  # not a test, whatever pytest reads into the name
@@ -41,12 +41,14 @@ class TestCard:
     cvv_fails: bool = False
     challenged: bool = False
     decline_after: str | None = None
+    disputed: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
     """What callers may do. `partial` covers captures below the hold and several refunds; `challenges`
-    asks the holders of some cards to approve, `transfers` takes money from accounts at other banks."""
+    asks the holders of some cards to approve, `transfers` takes money from accounts at other banks,
+    `disputes` lets holders have their money back until it was decided."""
 
     name: str
     partial: bool
@@ -54,6 +56,7 @@ class Profile:
     cvv_required: bool
     challenges: bool = False
     transfers: bool = False
+    disputes: bool = False
     cards: tuple[Card, ...]
     test_cards: Mapping[str, TestCard] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -90,6 +93,8 @@ TEST_CARDS: Mapping[str, TestCard] = MappingProxyType(
         "4100000000000019": TestCard(decline="card_declined"),
         "4000000000009987": TestCard(decline="lost_card"),
         "4000000000009979": TestCard(decline="stolen_card"),
+        "4000000000000259": TestCard(unlimited=True, disputed="fraudulent"),
+        "4000000000002685": TestCard(unlimited=True, disputed="product_not_received"),
         "4000002500003155": _CHALLENGED,
         "4000002760003184": _CHALLENGED,
         "4000000000003220": _CHALLENGED,
@@ -131,6 +136,7 @@ EXTENDED = Profile(
     cvv_required=False,
     challenges=True,
     transfers=True,
+    disputes=True,
     cards=_bench_cards(),
     test_cards=TEST_CARDS,
 )

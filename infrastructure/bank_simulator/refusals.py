@@ -24,6 +24,10 @@ REFUSALS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "capture_not_found": (400, "There is no such capture"),
         "already_refunded": (400, "The capture was already refunded"),
         "refund_exceeds_capture": (400, "The refunds would exceed the capture"),
+        "invalid_reason": (400, "There is no such reason for a dispute"),
+        "dispute_not_found": (400, "There is no such dispute"),
+        "dispute_decided": (400, "The dispute was already decided"),
+        "nothing_to_dispute": (400, "Nothing of the capture is left to be disputed"),
         "not_found": (404, "Not found"),
         "internal_error": (500, "Internal error"),
     }

@@ -64,6 +64,26 @@ class TransferRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EvidenceRequest:
+    """What whoever took the payment has to say; nothing, where they give it up."""
+
+    dispute_id: str
+    evidence: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DisputeRequest:
+    """A holder disputes `amount` of a capture, or all that is left where it is 0; or, with `decision`, the
+    bank has decided a dispute."""
+
+    capture_id: str
+    amount: int
+    reason: str
+    dispute_id: str
+    decision: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AccountRequest:
     """A new card for a load test, or more money for a known one; `balance` in cents."""
 
@@ -208,6 +228,24 @@ def read_account(body: bytes) -> AccountRequest:
     if request.balance < 0:
         raise Refused("invalid_amount")
     return request
+
+
+def read_evidence(body: bytes, _profile: Profile) -> EvidenceRequest:
+    """Raises `Unreadable` for wrong types."""
+    fields = Fields(body)
+    return EvidenceRequest(dispute_id=fields.text("dispute_id"), evidence=fields.text("evidence"))
+
+
+def read_dispute(body: bytes) -> DisputeRequest:
+    """Raises `Unreadable` for wrong types."""
+    fields = Fields(body)
+    return DisputeRequest(
+        capture_id=fields.text("capture_id"),
+        amount=fields.integer("amount"),
+        reason=fields.text("reason", "fraudulent"),
+        dispute_id=fields.text("dispute_id"),
+        decision=fields.text("decision"),
+    )
 
 
 def is_return_url(text: str) -> bool:

@@ -32,6 +32,12 @@ IS_CURRENT: Final[LiteralString] = """
                    UNION ALL
                    SELECT merchant_id, mode FROM customer_records
                    WHERE shard = q.shard AND id = q.originator_id
+                   UNION ALL
+                   SELECT merchant_id, mode FROM subscriptions
+                   WHERE shard = q.shard AND id = q.originator_id
+                   UNION ALL
+                   SELECT merchant_id, mode FROM invoices
+                   WHERE shard = q.shard AND id = q.originator_id
                ) AS a
                WHERE q.name = %(name)s AND a.merchant_id = %(merchant_id)s AND a.mode = %(mode)s
            ) AS is_current

@@ -95,6 +95,20 @@ def extended_api_over_the_wire(shared_database_url: str, extended_simulator: Ban
 
 
 @pytest.fixture(scope="session")
+def billing_database_url(databases: Databases) -> Iterator[str]:
+    """Of an application that keeps fingerprints, which others' vault keys cannot read."""
+    with databases.clone() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def billing_api(billing_database_url: str, extended_simulator: Bank) -> Iterator[Api]:
+    bank_url = f"http://127.0.0.1:{extended_simulator.port}"
+    with an_api(billing_database_url, BANK_URL=bank_url, BANK_PROFILE="extended") as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
 def server(
     databases: Databases, calm_simulator: Bank, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Api]]:

@@ -27,7 +27,11 @@ NOBODY_IS_AT_IT: Final[LiteralString] = """
     SELECT count(*) = 0 AS quiet FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
 """
-ALL_LEASES_RUN_OUT: Final[LiteralString] = "UPDATE bank_calls SET due_at = clock_timestamp()"
+ALL_LEASES_RUN_OUT: Final[LiteralString] = """
+    WITH notices AS (UPDATE dispute_notices SET due_at = clock_timestamp()),
+         responses AS (UPDATE dispute_responses SET due_at = clock_timestamp())
+    UPDATE bank_calls SET due_at = clock_timestamp()
+"""
 ONLY_THIS_IS_DUE: Final[LiteralString] = """
     UPDATE bank_calls SET due_at =
         CASE WHEN payment_id = %(payment_id)s THEN clock_timestamp() ELSE 'infinity' END
@@ -35,7 +39,20 @@ ONLY_THIS_IS_DUE: Final[LiteralString] = """
 OUTSTANDING: Final[LiteralString] = """
     SELECT (SELECT count(*) FROM bank_calls) AS bank_calls,
            (SELECT count(*) FROM idempotency_keys WHERE status IS NULL) AS unanswered_keys,
-           (SELECT count(*) FROM receipts WHERE pending) AS pending_receipts
+           (SELECT count(*) FROM receipts WHERE pending) AS pending_receipts,
+           (SELECT count(*) FROM dispute_notices) AS notices,
+           (SELECT count(*) FROM dispute_responses) AS responses,
+           (SELECT count(*) FROM test_clocks WHERE advancing) AS clocks,
+           (SELECT count(*) FROM invoices WHERE document ->> 'status' <> 'paid') AS invoices
+"""
+# However often an invoice was tried, by whomever.
+PAID_TWICE: Final[LiteralString] = """
+    SELECT document ->> 'intent_id' AS intent_id FROM receipts
+    WHERE document ? 'intent_id' AND status IN ('captured', 'refunded')
+    GROUP BY 1 HAVING count(*) > 1
+"""
+DISPUTED: Final[LiteralString] = """
+    SELECT document ->> 'bank_dispute_id' AS id, document ->> 'status' AS status FROM disputes
 """
 # An intent's attempts are of no order, or of one that may have others.
 WRONG_SLOTS: Final[LiteralString] = """
@@ -160,7 +177,8 @@ class World:
                 worker = Worker(self.api.services)
                 taken = worker.take_up(executor)
                 found = worker.release_expired(executor)
-            if taken + found == 0:
+            done = worker.work_on_disputes() + worker.bill()
+            if taken + found + done == 0:
                 return
         raise AssertionError(f"there is always something left: {self.row(OUTSTANDING)}")
 
@@ -194,8 +212,13 @@ class World:
             assert first.status_code == request.final_status, first.text
             assert second.headers["Idempotent-Replayed"] == "true"
             assert (first.data, first.status_code) == (second.data, second.status_code)
-        assert set(self.row(OUTSTANDING).values()) == {0}
+        outstanding = self.row(OUTSTANDING)
+        assert set(outstanding.values()) == {0}, outstanding
         assert self.rows(WRONG_SLOTS) == []
+        assert self.rows(PAID_TWICE) == []
+        told = {row["id"]: row["status"] for row in self.rows(DISPUTED)}
+        disputes = self.bank.ledger()["disputes"]
+        assert told == {each["dispute_id"]: each["status"] for each in disputes}
         self.check_books()
 
     def check_books(self) -> None:

@@ -12,9 +12,16 @@ from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
 
 @pytest.fixture(scope="session")
 def shared_world(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    bank = Bank(tmp_path_factory.mktemp("bank") / "bank.db", *CALM, "--balance", "100000000")
+    bank = Bank(
+        tmp_path_factory.mktemp("bank") / "bank.db",
+        *CALM,
+        "--profile",
+        "extended",
+        "--balance",
+        "100000000",
+    )
     try:
-        with databases.clone() as url, a_world(url, bank) as world:
+        with databases.clone() as url, a_world(url, bank, profile="extended") as world:
             yield world
     finally:
         bank.kill()

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from infrastructure.worker import Worker
 from tests.api.an_api import EMPTY_CARD, GOOD_CARD, Caller, an_authorization, fresh, json_of
+from tests.api.billing import CLOCKS, DAY, GOOD, START, a_customer, a_subscriber, answered
 from tests.faults.a_world import Request, Scene, World, uuid_text
 
 EIGHT_DAYS_SECONDS: Final = 8 * 24 * 3600
@@ -83,6 +85,34 @@ def canceled_intent(world: World) -> Scene:
     return a_request(merchant, f"/v1/payment_intents/{intent['id']}/cancel", {}, status=200)
 
 
+def dispute(world: World) -> Scene:
+    """One that the bank tells of, and one that was answered."""
+    merchant = world.merchant()
+    body = {"amount": 5000, "currency": "usd", "payment_method": "pm_card_createDispute"}
+    for _ in range(2):
+        assert merchant.post("/v1/payment_intents", {**body, "confirm": True}).status_code == 201
+        Worker(world.api.services).work_on_disputes()
+    (_, known) = json_of(merchant.get("/v1/disputes"))["data"]
+    merchant.post(f"/v1/disputes/{known['id']}/close", {})
+    assert merchant.post("/v1/payment_intents", {**body, "confirm": True}).status_code == 201
+    return Scene(act={"disputes": True})
+
+
+def subscription(world: World) -> Scene:
+    merchant = world.merchant()
+    body = {"amount": 5000, "currency": "usd", "interval": "month"}
+    subscriber = {"customer": a_customer(merchant), "default_payment_method": GOOD}
+    return a_request(merchant, "/v1/subscriptions", {**body, **subscriber})
+
+
+def billing(world: World) -> Scene:
+    """A period that begins, and is paid."""
+    merchant = world.merchant()
+    clock, _ = a_subscriber(merchant, interval="day")
+    answered(merchant.post(f"{CLOCKS}/{clock}/advance", {"frozen_time": START + DAY}))
+    return Scene(act={"bill": True})
+
+
 def expiry(world: World) -> Scene:
     """As if the bank had held the money eight days ago: its hold was for seven."""
     merchant = world.merchant()
@@ -120,6 +150,9 @@ SCENES: Final[Mapping[str, Callable[[World], Scene]]] = {
     "payment at once, without an answer": lambda world: payment(world, drop_after=1),
     "payment by a token": payment_by_token,
     "intent given up": canceled_intent,
+    "dispute": dispute,
+    "subscription": subscription,
+    "billing": billing,
     "expiry": expiry,
     "authorization taken up": lambda w: resumed(w, authorization(w, drop_before=1)),
     "capture taken up": lambda w: resumed(w, capture(w, drop_after=1)),

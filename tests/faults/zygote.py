@@ -99,6 +99,10 @@ def act(scene: dict[str, Any]) -> dict[str, Any]:
             (call,) = services.ledger.bank_calls.take_due(1, LEASE_SECONDS)
             Worker(services).resume(call, deadline)
             said = {}
+        case {"disputes": True}:
+            said = {"done": Worker(services).work_on_disputes()}
+        case {"bill": True}:
+            said = {"done": Worker(services).bill()}
         case {"expire": payment_id, "tenant": [merchant_id, mode]}:
             Worker(services).expire(UUID(payment_id), Tenant(merchant_id, Mode(mode)))
             said = {}

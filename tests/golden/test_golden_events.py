@@ -17,13 +17,27 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.utils import register_topic
 
+from domain.billing_periods import Interval
 from domain.customer import Customer
+from domain.dispute import DisputeStatus
+from domain.invoice import Invoice
 from domain.payment import Payment, Status
 from domain.payment_intent import PaymentIntent, Terms
 from domain.payment_method import PaymentMethod
+from domain.subscription import INCOMPLETE_FOR, Plan, Subscription
 from domain.token import Token
 from infrastructure.event_store import FlatJSON, FlatMapper, UnknownEventVersion
-from tests.builders import NOON, Story, a_card, a_tenant, a_transfer, an_id, dollars
+from tests.builders import (
+    NOON,
+    Story,
+    a_card,
+    a_subscription,
+    a_tenant,
+    a_transfer,
+    an_id,
+    an_invoice,
+    dollars,
+)
 
 AGGREGATES: Final[tuple[type[Any], ...]] = (
     Payment,
@@ -31,6 +45,8 @@ AGGREGATES: Final[tuple[type[Any], ...]] = (
     PaymentMethod,
     Token,
     Customer,
+    Subscription,
+    Invoice,
 )
 EVENTS = sorted((Path(__file__).parent / "events").glob("*.json"))
 
@@ -149,6 +165,10 @@ def test_every_file_has_the_fields_that_its_event_is_stored_with_now() -> None:
         Story().authorized().captured().asked_to_refund().declined().payment,
         Story().authorized().differing().resolved(Status.CAPTURED, "cap_1").payment,
         Story().authorized().capture_lost().resolved(Status.CAPTURED, "cap_1").payment,
+        Story().authorized().captured().disputed().answered_dispute(submits=True).payment,
+        Story().authorized().captured().disputed().gave_up_dispute().payment,
+        Story().authorized().captured().disputed(DisputeStatus.WON).payment,
+        Story().authorized().captured().disputed(DisputeStatus.LOST).payment,
     ]
     events: list[Any] = [event for payment in lived for event in payment.history]
     now = {}
@@ -180,8 +200,30 @@ def others_events() -> list[Any]:
     customer.update(fields=["name"], metadata={}, at=NOON)
     customer.delete(at=NOON)
     token = Token.create(token_id=an_id(), card=a_card().face(), fingerprint="0f", **of)
-    histories = (intent, given_up, method, token, customer)
+    histories = (intent, given_up, method, token, customer, *subscribed())
     return [event for each in histories for event in each.history]
+
+
+def subscribed() -> list[Any]:
+    """Subscriptions that ended in each way, and invoices that did."""
+    of: dict[str, Any] = {"when": NOON, "at": NOON}
+    plan = Plan(unit=dollars(5), interval=Interval.MONTH)
+    both = [a_subscription(plan) for _ in range(2)]
+    for each in both:
+        each.begin_period(an_id(), **of)
+    both[0].newest_was_paid(**of)
+    both[0].newest_was_not_paid(**of)
+    said: dict[str, Any] = {"description": None, "metadata": {"a": "b"}}
+    both[0].update(payment_method_id="pm_1", cancel_at_period_end=True, at=NOON, **said)
+    both[0].cancel("payment_failed", **of)
+    both[1].expire(when=NOON + INCOMPLETE_FOR, at=NOON)
+    invoices = [an_invoice(both[0]) for _ in range(3)]
+    invoices[0].begin_attempt("pm_1", **of)
+    invoices[0].fail("card_declined", None, None, **of)
+    invoices[0].pay("pay_1", **of)
+    invoices[1].stop_collection(**of)
+    invoices[2].void(**of)
+    return [*both, *invoices]
 
 
 def test_every_file_is_of_an_event_that_is_still_known() -> None:
@@ -193,9 +235,17 @@ def test_every_file_is_of_an_event_that_is_still_known() -> None:
 def test_topics_are_the_events_own_and_never_a_module_path() -> None:
     topics = [event_class.TOPIC for event_class in event_classes()]
 
-    assert len(topics) == len(set(topics)) == 35
+    assert len(topics) == len(set(topics)) == 53
     kinds = {topic.partition(".")[0] for topic in topics}
-    assert kinds == {"payment", "payment_intent", "payment_method", "token", "customer"}
+    assert kinds == {
+        "payment",
+        "payment_intent",
+        "payment_method",
+        "token",
+        "customer",
+        "subscription",
+        "invoice",
+    }
     assert not any(":" in topic for topic in topics)
 
 

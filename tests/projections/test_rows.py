@@ -24,6 +24,10 @@ from tests.builders import NOON, Story, a_payment, an_approval, an_id, lives
 SELECTS: dict[str, LiteralString] = {
     "receipts": "SELECT * FROM receipts WHERE payment_id = %(id)s",
     "refunds": "SELECT * FROM refunds WHERE payment_id = %(id)s ORDER BY document ->> 'created_at'",
+    "disputes": """
+        SELECT * FROM disputes WHERE document ->> 'payment_id' = 'pay_' || %(suffix)s
+        ORDER BY created_at
+    """,
 }
 mapper = FlatMapper(FlatJSON())
 
@@ -55,8 +59,10 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows_in(pool: Pool, projection: InlineProjection, payment: Payment) -> list[dict[str, Any]]:
+    suffix = encode(Prefix.PAYMENT, payment.id).removeprefix(Prefix.PAYMENT)
+    named = {"id": payment.id, "suffix": suffix}
     with pool.connection() as connection:
-        found = connection.execute(SELECTS[projection.name], {"id": payment.id}).fetchall()
+        found = connection.execute(SELECTS[projection.name], named).fetchall()
     return [plain(row) for row in found]
 
 

@@ -240,6 +240,89 @@ def card_on_file_pays_twice(shop: Shop) -> None:
     assert first.latest_charge != second.latest_charge
 
 
+# --- disputes and subscriptions -----------------------------------------------------------------
+
+
+@flow("dispute: told of, answered, and won")
+def dispute_is_won(shop: Shop) -> None:
+    intent = shop.intent(payment_method="pm_card_createDispute", confirm=True)
+
+    (found,) = once(lambda: shop.v1.disputes.list({"payment_intent": intent.id}).data, bool)
+    assert (found.status, found.charge) == ("needs_response", intent.latest_charge)
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        shop.v1.refunds.create({"charge": found.charge})
+    assert refused.value.code == "charge_disputed"
+    evidence = {"uncategorized_text": "winning_evidence", "customer_name": "Ada"}
+    told = shop.v1.disputes.update(found.id, {"evidence": evidence, "submit": True})
+
+    assert (told.status, told.evidence.customer_name) == ("under_review", "Ada")
+    won = once(lambda: shop.v1.disputes.retrieve(found.id), lambda each: each.status == "won")
+    assert shop.v1.charges.retrieve(won.charge, {"expand": ["dispute"]}).dispute.id == won.id
+    assert shop.v1.refunds.create({"charge": won.charge}).status == "succeeded"
+
+
+@flow("dispute: given up")
+def dispute_is_closed(shop: Shop) -> None:
+    intent = shop.intent(payment_method="pm_card_createDispute", confirm=True)
+    (found,) = once(
+        lambda: shop.v1.disputes.list({"charge": intent.latest_charge}).data,
+        bool,
+    )
+
+    closed = shop.v1.disputes.close(found.id)
+
+    assert closed.status == "lost"
+
+
+@flow("subscription: a year of a test clock, and its invoices")
+def subscription_goes_on(shop: Shop) -> None:
+    start = 1_800_000_000
+    clock = shop.v1.test_helpers.test_clocks.create({"frozen_time": start, "name": "A year"})
+    customer, method = shop.customer(test_clock=clock.id), shop.method()
+    shop.v1.payment_methods.attach(method.id, {"customer": customer.id})
+    price = {"currency": "usd", "unit_amount": 900, "product_data": {"name": "Beans"}}
+    price["recurring"] = {"interval": "month"}
+
+    made = shop.v1.subscriptions.create(
+        {
+            "customer": customer.id,
+            "items": [{"price_data": price, "quantity": 2}],
+            "expand": ["latest_invoice.payment_intent"],
+        }
+    )
+    assert (made.status, made.latest_invoice.amount_paid) == ("active", 1800)
+    assert made.latest_invoice.payment_intent.status == "succeeded"
+    shop.v1.test_helpers.test_clocks.advance(clock.id, {"frozen_time": start + 360 * 86_400})
+    find = shop.v1.test_helpers.test_clocks.retrieve
+    once(lambda: find(clock.id), lambda each: each.status == "ready")
+
+    invoices = list(shop.v1.invoices.list({"subscription": made.id}).auto_paging_iter())
+    assert [each.status for each in invoices] == ["paid"] * 12
+    assert shop.v1.subscriptions.update(made.id, {"cancel_at_period_end": True}).cancel_at
+    gone = shop.v1.subscriptions.cancel(made.id)
+    assert gone.status == "canceled"
+    assert [each.id for each in shop.v1.subscriptions.list({"status": "all"})] == [made.id]
+
+
+@flow("subscription: a first payment that declines, and is made up for")
+def subscription_is_made_up_for(shop: Shop) -> None:
+    made = shop.v1.subscriptions.create(
+        {
+            "customer": shop.customer().id,
+            "default_payment_method": "pm_card_chargeDeclined",
+            "amount": 900,
+            "currency": "usd",
+            "interval": "month",
+        }
+    )
+    assert made.status == "incomplete"
+
+    paid = shop.v1.invoices.pay(made.latest_invoice, {"payment_method": "pm_card_visa"})
+
+    assert paid.status == "paid"
+    assert shop.v1.subscriptions.retrieve(made.id).status == "active"
+
+
 # --- payment intents ----------------------------------------------------------------------------
 
 

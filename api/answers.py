@@ -13,8 +13,8 @@ from domain.bank import Operation
 from domain.commands import Tenant
 from domain.payment import Payment
 from domain.records import BankCall, StoredAnswer
+from infrastructure.duties import WORKER_FAMILY
 from infrastructure.services import Services
-from infrastructure.worker import WORKER_FAMILY
 
 NOBODY_ASKED: Final = StoredAnswer(status=204, body=b"")
 

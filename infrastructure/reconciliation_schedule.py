@@ -25,20 +25,14 @@ class ReconciliationSchedule:
         self._services = services
         self._stopping = stopping
         self._cause = cause
-        self._next_look = 0.0
-
-    def is_due_to_look(self) -> bool:
-        """Whether it is time to look; not again for a while then, and never where it is off."""
-        now = self._services.clock.monotonic()
-        if self._services.settings.reconcile_every_hours == 0 or now < self._next_look:
-            return False
-        self._next_look = now + LOOK_EVERY_SECONDS
-        return True
 
     def reconcile_if_due(self) -> None:
-        """Goes on with an unfinished run or begins one that is due, to its end or until we stop."""
-        runs, reconciliation = build_reconciliation(self._services, stopping=self._stopping)
+        """Goes on with an unfinished run or begins one that is due, to its end or until we stop; neither
+        where it is off."""
         every_hours = self._services.settings.reconcile_every_hours
+        if every_hours == 0:
+            return
+        runs, reconciliation = build_reconciliation(self._services, stopping=self._stopping)
         run = runs.take_if_due(every_hours * SECONDS_IN_AN_HOUR)
         if run is None:
             return

@@ -210,10 +210,7 @@ def _read(reader: _Reader) -> Settings:
         after_invoice_retries=_after_invoice_retries(reader),
         vault_keys=_list(reader, "VAULT_KEYS"),
         **_of_checkpoints(reader, public_url),
-        **{
-            name.lower(): reader.integer(name, default, 0, 10**9)
-            for name, default in RATE_LIMITS.items()
-        },
+        **_rate_limits(reader),
         public_url=public_url,
         cors_origins=_list(reader, "CORS_ORIGINS") or _every_origin(environment),
         redis_url=reader.url("REDIS_URL", ("redis", "rediss", "unix")),
@@ -223,6 +220,13 @@ def _read(reader: _Reader) -> Settings:
         data_dir=Path(reader.text("DATA_DIR") or PROJECT / ".data").absolute(),
         fault_point=_fault_point_of(reader),
     )
+
+
+def _rate_limits(reader: _Reader) -> dict[str, Any]:
+    return {
+        name.lower(): reader.integer(name, default, 0, 10**9)
+        for name, default in RATE_LIMITS.items()
+    }
 
 
 def _of_checkpoints(reader: _Reader, public_url: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ nothing to anyone but that its leases run out first.
 """
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -18,46 +17,25 @@ from prometheus_client import Counter
 
 from domain.bank import Unknown
 from domain.commands import Audience, Cause, ExpireAuthorization, Tenant
-from domain.errors import (
-    ConcurrentChange,
-    LeaseLost,
-    PaymentStateConflict,
-    StoreUnavailable,
-)
+from domain.errors import ConcurrentChange, LeaseLost, PaymentStateConflict
 from domain.ids import Prefix, encode
 from domain.ledger import Reply, Settled
 from domain.payment import Payment
 from domain.records import BankCall
-from infrastructure.audit.duties import (
-    PUSHING_PAUSE_SECONDS,
-    SEALING_PAUSE_SECONDS,
-    Sealing,
-)
-from infrastructure.audit.pushes import Pushes
-from infrastructure.billing_desk import BillingDesk
-from infrastructure.database import UNAVAILABLE
-from infrastructure.dispute_desk import DisputeDesk
+from infrastructure.duties import ACTOR, WORKER_FAMILY, Duties, duties_of, guarded
 from infrastructure.fault_points import reached
 from infrastructure.projections.engine import ProjectionEngine
-from infrastructure.rate_limiter import PostgresWindows
-from infrastructure.reconciliation_schedule import ReconciliationSchedule
-from infrastructure.services import Services, bank_disputes, build_deliverer
+from infrastructure.services import Services, build_deliverer
 from infrastructure.vault import VaultKeyUnusable
 from projections.receipts import Receipts
 
 CALLS_AT_ONCE: Final = 48
 POLL_SECONDS: Final = 0.5
-SWEEP_SECONDS: Final = 600.0
 EXPIRY_SECONDS: Final = 2.0
-ERASURE_SECONDS: Final = 10.0
 EXPIRIES_AT_ONCE: Final = 8
-PUSHED_IN_SECONDS: Final = 2.0
-DISPUTES_SECONDS: Final = 2.0
 # The bank's clock may be a little behind ours, and its word is the one that counts.
 EXPIRY_GRACE: Final = timedelta(seconds=5)
 
-ACTOR: Final = "worker"
-WORKER_FAMILY: Final = "worker"
 # Who is waited for.
 SHOPPER: Final = "awaits_shopper"
 OTHER_BANK: Final = "awaits_transfer"
@@ -75,14 +53,9 @@ class Worker:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._stopping = threading.Event()
-        self._busy: set[Future[None]] = set()
+        self._busy: set[Future[object]] = set()
         self._expiring: set[UUID] = set()
-        self._next_sweep = self._next_expiry = self._next_erasure = 0.0
-        self._next_disputes = 0.0
-        self._reconciling: Future[None] | None = None
-        self._disputing: Future[None] | None = None
-        self._billing: Future[None] | None = None
-        self._schedule = ReconciliationSchedule(services, self._stopping, Cause(actor=ACTOR))
+        self._next_expiry = 0.0
 
     def stop(self) -> None:
         """Asks the worker to finish what it is at, and no more."""
@@ -95,32 +68,21 @@ class Worker:
         beside = [
             threading.Thread(target=engine.run, args=(self._stopping,), name="projections"),
             threading.Thread(target=deliverer.run, args=(self._stopping,), name="deliveries"),
-            threading.Thread(target=self._seal, name="sealing"),
         ]
-        # A place outside may be slow to the last: nobody waits for it, not even whoever stops us.
-        pushing = threading.Thread(target=self._push, name="pushing", daemon=True)
-        for thread in (*beside, pushing):
+        for thread in beside:
             thread.start()
         # Expiries have threads of their own: what is leased must never wait behind them.
         with (
+            Duties(duties_of(self._services, self._stopping), self._stopping),
             ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as callers,
             ThreadPoolExecutor(EXPIRIES_AT_ONCE, thread_name_prefix="expiry") as sweepers,
-            ThreadPoolExecutor(1, thread_name_prefix="reconciliation") as reconciler,
-            ThreadPoolExecutor(1, thread_name_prefix="disputes") as desk,
-            ThreadPoolExecutor(1, thread_name_prefix="billing") as biller,
         ):
             while not self._stopping.is_set():
-                self._guarded(self._sweep_if_due)
-                self._guarded(partial(self._expire_if_due, sweepers))
-                self._guarded(self._erase_if_due)
-                self._guarded(partial(self.take_up, callers))
-                self._reconcile_if_due(reconciler)
-                self._work_on_disputes_if_due(desk)
-                self._bill_if_due(biller)
+                guarded(partial(self._expire_if_due, sweepers))
+                guarded(partial(self.take_up, callers))
                 self._stopping.wait(POLL_SECONDS)
         for thread in beside:
             thread.join()
-        pushing.join(PUSHED_IN_SECONDS)
 
     def take_up(self, executor: ThreadPoolExecutor) -> int:
         """Starts on the calls whose time has come, as many as there is room for; how many."""
@@ -132,7 +94,7 @@ class Worker:
         deadline = self._deadline()
         calls = ledger.bank_calls.take_due(room, ledger.lease_seconds)
         for call in calls:
-            self._busy.add(executor.submit(self._guarded, partial(self.resume, call, deadline)))
+            self._busy.add(executor.submit(guarded, partial(self.resume, call, deadline)))
         return len(calls)
 
     def resume(self, call: BankCall, deadline: float) -> None:
@@ -176,7 +138,7 @@ class Worker:
         new = [each for each in found if each[0] not in self._expiring]
         for payment_id, tenant in new:
             self._expiring.add(payment_id)
-            executor.submit(self._guarded, partial(self.expire, payment_id, tenant))
+            executor.submit(guarded, partial(self.expire, payment_id, tenant))
         return len(new)
 
     def expire(self, payment_id: UUID, tenant: Tenant) -> None:
@@ -198,104 +160,9 @@ class Worker:
         finally:
             self._expiring.discard(payment_id)
 
-    def _erase_if_due(self) -> None:
-        now = self._services.clock.monotonic()
-        if now >= self._next_erasure:
-            self._next_erasure = now + ERASURE_SECONDS
-            self._services.erasure.carry_out_due(Cause(actor=ACTOR))
-
-    def _reconcile_if_due(self, executor: ThreadPoolExecutor) -> None:
-        is_at_it = self._reconciling is not None and not self._reconciling.done()
-        if not is_at_it and self._schedule.is_due_to_look():
-            self._reconciling = executor.submit(self._guarded, self._schedule.reconcile_if_due)
-
-    def _seal(self) -> None:
-        """Puts the log into one order and signs it, wherever no other worker does."""
-        services = self._services
-        sealing = Sealing(services.pool, services.settings, services.clock)
-        self._repeat(sealing.step, SEALING_PAUSE_SECONDS)
-        self._guarded(sealing.end)
-
-    def _push(self) -> None:
-        """Tells places outside what was signed."""
-        pushes = Pushes(self._services.pool, self._services.settings.checkpoint_push)
-        self._repeat(lambda: pushes.step() > 0, PUSHING_PAUSE_SECONDS)
-
-    def _repeat(self, step: Callable[[], bool], pause_seconds: float) -> None:
-        """Again and again until we stop, with a pause unless a step says that there is more."""
-        is_more = False
-
-        def once() -> None:
-            nonlocal is_more
-            is_more = step()
-
-        while not self._stopping.is_set():
-            is_more = False
-            self._guarded(once)
-            if not is_more:
-                self._stopping.wait(pause_seconds)
-
-    def _work_on_disputes_if_due(self, executor: ThreadPoolExecutor) -> None:
-        now = self._services.clock.monotonic()
-        is_at_it = self._disputing is not None and not self._disputing.done()
-        if is_at_it or now < self._next_disputes:
-            return
-        self._next_disputes = now + DISPUTES_SECONDS
-        self._disputing = executor.submit(self._guarded, self.work_on_disputes)
-
-    def work_on_disputes(self) -> int:
-        """What the bank tells of disputes, and what it is to be told, where it has any; how much."""
-        services = self._services
-        if not services.ledger.bank.capabilities.disputes:
-            return 0
-        bank = bank_disputes(services)
-        return DisputeDesk(services.pool, services.ledger, bank, Cause(actor=ACTOR)).work()
-
-    def _bill_if_due(self, executor: ThreadPoolExecutor) -> None:
-        if self._billing is None or self._billing.done():
-            self._billing = executor.submit(self._guarded, self.bill)
-
-    def bill(self) -> int:
-        """What falls due of subscriptions; how many steps that were."""
-        services = self._services
-        desk = BillingDesk(
-            pool=services.pool,
-            billing=services.billing,
-            wallet=services.wallet,
-            clocks=services.test_clocks,
-            clock=services.clock,
-            cause=Cause(actor=ACTOR),
-            audience=Audience(family=WORKER_FAMILY),
-            call_seconds=services.settings.worker_call_seconds,
-        )
-        return desk.work()
-
     def _deadline(self) -> float:
         """When a call that is begun now has to be done; well within its lease."""
         return self._services.clock.monotonic() + self._services.settings.worker_call_seconds
-
-    def _sweep_if_due(self) -> None:
-        now = self._services.clock.monotonic()
-        if now < self._next_sweep:
-            return
-        self._next_sweep = now + SWEEP_SECONDS
-        keys = self._services.idempotency_keys.prune()
-        windows = PostgresWindows(self._services.pool).prune()
-        cvcs = self._services.cards.forget_old_cvcs()
-        tokens = self._services.cards.forget_old_tokens()
-        if keys or windows or cvcs or tokens:
-            log.info(
-                "swept", idempotency_keys=keys, rate_limit_windows=windows, cvcs=cvcs, tokens=tokens
-            )
-
-    def _guarded(self, work: Callable[[], object]) -> None:
-        """The worker outlives whatever happens to one piece of its work."""
-        try:
-            work()
-        except (*UNAVAILABLE, StoreUnavailable) as error:
-            log.warning("the database is out of reach", error=type(error).__name__)
-        except Exception:
-            log.exception("a piece of work failed")
 
 
 def _outcome(reply: Reply) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from domain.commands import Mode
+from infrastructure.duties import work_on_disputes
 from infrastructure.projections.differences import differences
-from infrastructure.worker import Worker
 from tests.api.an_api import Api, Caller, error_of, json_of, refusal
 from tests.infrastructure.bank_simulator.a_bank import Bank
 from tests.infrastructure.projections.a_log import rebuilt
@@ -25,7 +25,7 @@ def paid(merchant: Caller, method: str = DISPUTED, **fields: Any) -> dict[str, A
 
 def told(api: Api, merchant: Caller) -> list[dict[str, Any]]:
     """The merchant's disputes, once a worker has been at it."""
-    while Worker(api.services).work_on_disputes():
+    while work_on_disputes(api.services):
         pass
     disputes: list[dict[str, Any]] = json_of(merchant.get("/v1/disputes"))["data"]
     return disputes

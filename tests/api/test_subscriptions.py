@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from domain.commands import Mode
+from infrastructure.duties import bill
 from infrastructure.projections.differences import differences
-from infrastructure.worker import Worker
 from tests.api.an_api import Api, Caller, brief, error_of, json_of, refusal
 from tests.api.billing import (
     BAD,
@@ -263,7 +263,7 @@ def test_two_workers_at_once_take_each_period_once(
     answered(merchant.post(f"{CLOCKS}/{clock}/advance", {"frozen_time": START + 10 * DAY}))
 
     with ThreadPoolExecutor(3) as executor:
-        for future in [executor.submit(Worker(api.services).bill) for _ in range(12)]:
+        for future in [executor.submit(bill, api.services) for _ in range(12)]:
             future.result()
     settle(api, merchant, clock)
 

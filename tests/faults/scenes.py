@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from infrastructure.worker import Worker
+from infrastructure.duties import work_on_disputes
 from tests.api.an_api import EMPTY_CARD, GOOD_CARD, Caller, an_authorization, fresh, json_of
 from tests.api.billing import CLOCKS, DAY, GOOD, START, a_customer, a_subscriber, answered
 from tests.faults.a_world import Request, Scene, World, uuid_text
@@ -91,7 +91,7 @@ def dispute(world: World) -> Scene:
     body = {"amount": 5000, "currency": "usd", "payment_method": "pm_card_createDispute"}
     for _ in range(2):
         assert merchant.post("/v1/payment_intents", {**body, "confirm": True}).status_code == 201
-        Worker(world.api.services).work_on_disputes()
+        work_on_disputes(world.api.services)
     (_, known) = json_of(merchant.get("/v1/disputes"))["data"]
     merchant.post(f"/v1/disputes/{known['id']}/close", {})
     assert merchant.post("/v1/payment_intents", {**body, "confirm": True}).status_code == 201

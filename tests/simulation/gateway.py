@@ -26,6 +26,7 @@ from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavail
 from domain.ids import Prefix, encode, uuid7
 from infrastructure.api_keys import ApiKey, KeyType
 from infrastructure.bank.driver import BankDriver
+from infrastructure.duties import guarded
 from infrastructure.services import Services
 from infrastructure.settings import read_settings
 from infrastructure.vault import FernetVault
@@ -204,7 +205,7 @@ class WorkerProcess(Process):
     def _run(self) -> None:
         while True:
             for each in self._rounds:
-                self.worker._guarded(partial(self.reporting, each))
+                guarded(partial(self.reporting, each))
             self.world.scheduler.pause(POLL_SECONDS)
 
     def reporting(self, work: Callable[[], object]) -> None:

@@ -129,14 +129,14 @@ def build_services(
         webhook_endpoints=WebhookEndpoints(pool, vault, ids),
         tell_events=answers.events,
     )
-    _close_the_circles(services, answers)
-    return services
+    return _with_closed_circles(services, answers)
 
 
-def _close_the_circles(services: Services, answers: ReadingAnswers) -> None:
-    """What tells the ledger something of what the ledger is a part of."""
+def _with_closed_circles(services: Services, answers: ReadingAnswers) -> Services:
+    """The same; what the ledger is told by is told of what the ledger is a part of."""
     services.ledger.follow = services.billing.follow
     answers.read_from(services)
+    return services
 
 
 def _die_where_told_to(settings: Settings) -> None:

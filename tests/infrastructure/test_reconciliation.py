@@ -670,8 +670,10 @@ def test_a_worker_reconciles_when_it_is_due(database_url: str, tmp_path: Path) -
     assert kinds == {shown: [kind] for shown, kind in expected.items()}
 
 
-@pytest.mark.parametrize(("hours", "begins"), [("0", False), ("1000", True)])
-def test_a_worker_begins_unless_it_is_off(database_url: str, hours: str, begins: bool) -> None:
+@pytest.mark.parametrize(("hours", "begins"), [("0", False), ("0.00001", True), ("1000", False)])
+def test_a_worker_begins_when_it_is_due_unless_it_is_off(
+    database_url: str, hours: str, begins: bool
+) -> None:
     with an_api(database_url, BANK_URL=NO_BANK, RECONCILE_EVERY_HOURS=hours) as api:
         store = Store(api)
         before = store.count(RUNS)

@@ -1,15 +1,16 @@
 """The port `Answers`: each settled command is answered by the family that it was asked through."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from api.async_family import outputs as async_family
 from api.async_family import routes as async_routes
 from api.gateway import outputs as gateway
-from api.payments import intents, payments, refunds, subscriptions
+from api.payments import events, intents, payments, refunds, subscriptions
 from api.payments.reading import Reader
 from domain.bank import Operation
+from domain.commands import Tenant
 from domain.payment import Payment
 from domain.records import BankCall, StoredAnswer
 from infrastructure.services import Services
@@ -27,6 +28,11 @@ class FamilyAnswers:
     def read_from(self, services: Services) -> None:
         """Where to read what an answer tells beyond a payment's history."""
         self._services = services
+
+    def events(self, tenant: Tenant, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Events, by their rows, as merchants are told of them."""
+        assert self._services is not None, "a process has told where to read"
+        return events.told(self._services, tenant, rows)
 
     def settled(  # noqa: PLR0911 - one return a family
         self, history: Sequence[Payment.Event], call: BankCall

@@ -19,6 +19,7 @@ from werkzeug.routing import PathConverter
 from api import auth, idempotent, metrics, openapi, pages, receipt_pages
 from api.async_family import routes as async_family
 from api.async_family.errors import in_our_words
+from api.audit import routes as audit
 from api.bodies import MAX_BODY_BYTES, read_body, read_query, too_large
 from api.crowds import SHARE_OF_COMMANDS, SHARE_OF_READS, Crowd, share
 from api.errors import (
@@ -33,7 +34,7 @@ from api.errors import (
 )
 from api.fields import Strict, validated
 from api.gateway import routes as gateway
-from api.http import API_VERSION, Answer, Call, Route, error_answer, json_answer
+from api.http import API_VERSION, JSON, Answer, Call, Route, error_answer, json_answer
 from api.payments import routes as payments
 from api.stripe_dialect import OWN, STRIPE, dialect_of, should_retry
 from api.versions import VERSIONS, Version, spoken
@@ -47,7 +48,7 @@ from infrastructure.fault_points import reached
 from infrastructure.projections.reading import ModelBehind
 from infrastructure.services import Services
 
-ROUTES: Final = (*gateway.ROUTES, *payments.ROUTES, *async_family.ROUTES)
+ROUTES: Final = (*gateway.ROUTES, *payments.ROUTES, *audit.ROUTES, *async_family.ROUTES)
 # Families that tell errors in words of their own, whoever asks, by the first part of their paths.
 WORDS: Final[Mapping[str, Words]] = dict.fromkeys(async_family.MOUNTED_AT, in_our_words)
 
@@ -122,7 +123,7 @@ class _Gate:
         g.allowance = auth.limit(key, route, services)
         auth.authorize(key, route)
         g.version = spoken(self._versions, request.headers.get("X-API-Version"))
-        _check_accept()
+        _check_accept(route)
         call = Call(
             services=services,
             request_id=g.request_id,
@@ -189,11 +190,12 @@ def _begin(services: Services) -> None:
     reached("request.received")
 
 
-def _check_accept() -> None:
-    accepted = request.accept_mimetypes
-    named = any(quality and kind.startswith("application/json;") for kind, quality in accepted)
-    if accepted and not accepted["application/json"] and not named:
-        raise invalid("not_acceptable", "Only application/json is answered.", status=406)
+def _check_accept(route: Route) -> None:
+    """Raises ApiError for a client that takes nothing of what the route answers; its errors are JSON."""
+    accepted, kind = request.accept_mimetypes, route.media_type
+    named = any(quality and each.startswith(f"{kind};") for each, quality in accepted)
+    if accepted and not accepted[kind] and not accepted[JSON] and not named:
+        raise invalid("not_acceptable", f"Only {kind} is answered.", status=406)
 
 
 def _idempotency_key(*, required: bool) -> str | None:
@@ -349,7 +351,7 @@ def _http_error(error: HTTPException) -> ApiError:
 
 
 def _add_public_routes(app: Flask, services: Services, routes: list[Route]) -> None:
-    document = openapi.document(routes, services.settings.public_url)
+    document = openapi.document(routes, services.settings.public_url, payments.TOLD)
 
     def health() -> Response:
         with services.pool.connection() as connection:

@@ -18,6 +18,7 @@ from infrastructure.api_keys import ApiKey, Scope
 from infrastructure.services import Services
 
 API_VERSION: Final = "2025-09-01"
+JSON: Final = "application/json"
 RETRY_AFTER_PENDING_SECONDS: Final = 2
 
 
@@ -28,7 +29,7 @@ class Answer:
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
-    media_type: str = "application/json"
+    media_type: str = JSON
 
 
 def json_bytes(value: Any) -> bytes:
@@ -127,6 +128,7 @@ class Route:
     body_types: Sequence[str] = BODY_TYPES
     takes_publishable_keys: bool = False
     creates_intents: bool = False  # of which there may be fewer in a minute
+    media_type: str = JSON  # of what it answers when nothing is wrong
 
     @property
     def scopes(self) -> tuple[Scope, ...]:

@@ -6,6 +6,7 @@ what happens around it: replay, or wait for the first.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from api.bodies import canonical
@@ -15,9 +16,10 @@ from domain.commands import Claim
 from domain.errors import ConcurrentChange, DomainError, KeyAlreadyClaimed
 from domain.ledger import Pending, Reply, Settled
 from domain.payment import Payment
+from domain.records import StoredAnswer
 from infrastructure.database import UNAVAILABLE
 from infrastructure.fault_points import reached
-from infrastructure.idempotency import Claimed
+from infrastructure.idempotency import SEALED, Claimed
 
 # How long a second request waits for the first to finish, and how often it looks.
 WAIT_SECONDS: Final = 4.0
@@ -85,13 +87,19 @@ def _replay(call: Call, text: bytes, pending: PendingAnswer | None) -> Answer | 
         look = min(look * 1.5, LONGEST_LOOK_SECONDS)
 
 
+def sealed(call: Call, answer: StoredAnswer) -> StoredAnswer:
+    """An answer that shows a secret, as it is to be kept: only the vault can tell it again."""
+    body = call.services.vault.seal_secret(answer.body)
+    return replace(answer, body=body, headers=(*answer.headers, (SEALED, "vault")))
+
+
 def _settled_by_another(call: Call) -> Answer | None:
     """The answer to our own request, if who took it over has written it."""
     try:
         claimed = _find(call)
     except UNAVAILABLE:
         return None
-    return None if claimed is None else _stored(claimed)
+    return None if claimed is None else _stored(call, claimed)
 
 
 def _find(call: Call) -> Claimed | None:
@@ -103,18 +111,20 @@ def _find(call: Call) -> Claimed | None:
 def _answer_now(call: Call, claimed: Claimed, pending: PendingAnswer | None) -> Answer | None:
     """The stored answer, or a 202 once nobody is at it, or None: somebody is."""
     if claimed.answer is not None or not claimed.pending:
-        return _stored(claimed)
+        return _stored(call, claimed)
     payment = call.services.ledger.payment(claimed.payment_id, call.tenant)
     # Its outcome may have come, and the payment's next operation, before the payment was read.
-    return _stored(_find(call) or claimed) or _pending(call, pending, payment.history)
+    return _stored(call, _find(call) or claimed) or _pending(call, pending, payment.history)
 
 
-def _stored(claimed: Claimed) -> Answer | None:
+def _stored(call: Call, claimed: Claimed) -> Answer | None:
     """The stored answer, byte for byte; None while there is none."""
     if claimed.answer is None:
         return None
-    headers = {**dict(claimed.answer.headers), **REPLAYED}
-    return Answer(status=claimed.answer.status, body=claimed.answer.body, headers=headers)
+    headers, body = dict(claimed.answer.headers), claimed.answer.body
+    if headers.pop(SEALED, None) is not None:
+        body = call.services.vault.unseal_secret(body)
+    return Answer(status=claimed.answer.status, body=body, headers={**headers, **REPLAYED})
 
 
 def _pending(call: Call, pending: PendingAnswer | None, history: Sequence[Payment.Event]) -> Answer:

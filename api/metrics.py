@@ -92,6 +92,49 @@ class Unresolved(Collector):
         yield needing
 
 
+class Webhooks(Collector):
+    """What is still to be delivered, and the endpoints that do not answer."""
+
+    PENDING: LiteralString = """
+        SELECT count(*) AS pending FROM (
+            SELECT FROM webhook_deliveries WHERE status = 'pending' LIMIT 100000
+        ) AS deliveries
+    """
+    ENDPOINTS: LiteralString = """
+        SELECT count(*) FILTER (WHERE is_enabled AND failing_since IS NOT NULL) AS failing,
+               count(*) FILTER (WHERE disabled_reason = 'unreachable') AS disabled
+        FROM webhook_endpoints
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing, while the database is out of reach."""
+        try:
+            with self._pool.connection() as connection:
+                deliveries = connection.execute(self.PENDING).fetchone()
+                endpoints = connection.execute(self.ENDPOINTS).fetchone()
+        except (psycopg.Error, PoolTimeout):
+            return
+        assert deliveries is not None
+        assert endpoints is not None
+        for name, meaning, value in (
+            (
+                "deliveries_pending",
+                "Deliveries to be made; 100000: or more.",
+                deliveries["pending"],
+            ),
+            (
+                "endpoints_failing",
+                "Endpoints whose last answer was not good.",
+                endpoints["failing"],
+            ),
+            ("endpoints_unreachable", "Endpoints disabled for that.", endpoints["disabled"]),
+        ):
+            yield GaugeMetricFamily(f"counterfoil_webhook_{name}", meaning, value=value)
+
+
 class ReadModels(Collector):
     """How far behind the log each read model is, and what it could not take in."""
 
@@ -132,6 +175,7 @@ def metrics(pool: Pool) -> Answer:
         registry.register(REGISTRY)
     registry.register(Unresolved(pool))
     registry.register(ReadModels(pool))
+    registry.register(Webhooks(pool))
     return Answer(status=200, body=_text(registry), media_type=CONTENT_TYPE_LATEST)
 
 

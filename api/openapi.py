@@ -7,9 +7,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.http import API_VERSION, Route
+from api.http import API_VERSION, JSON, Route
 from api.schemas import ErrorOut, HealthOut
 from api.versions import VERSIONS
+from infrastructure.webhooks.signatures import SIGNATURE_HEADERS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE: Final = "#/components/schemas/{model}"
@@ -43,6 +44,14 @@ HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "503": ("Retry-After",),
 }
 
+SECURITY: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "An API key as the user name, and no password.",
+    },
+}
 DESCRIPTION: Final = """\
 An event-sourced payment ledger with a gateway in front.
 
@@ -58,12 +67,14 @@ An event-sourced payment ledger with a gateway in front.
 """
 
 
-def document(routes: Iterable[Route], public_url: str) -> dict[str, Any]:
-    """The document for these routes."""
+def document(
+    routes: Iterable[Route], public_url: str, told: Mapping[str, type[BaseModel]]
+) -> dict[str, Any]:
+    """The document for these routes. `told`: what is posted to webhook endpoints, by type of event."""
     routes = list(routes)
     models = {model for route in routes for model in route.answers.values()}
     models |= {model for route in routes if (model := route.body) is not None}
-    models |= {ErrorOut, HealthOut}
+    models |= {ErrorOut, HealthOut, *told.values()}
     in_order = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema(
         [(model, "validation") for model in in_order], ref_template=REFERENCE
@@ -84,17 +95,8 @@ def document(routes: Iterable[Route], public_url: str) -> dict[str, Any]:
         "servers": [{"url": "/"}, {"url": public_url}],
         "security": [{"bearer": []}, {"basic": []}],
         "paths": paths,
-        "components": {
-            "schemas": definitions["$defs"],
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
-                "basic": {
-                    "type": "http",
-                    "scheme": "basic",
-                    "description": "An API key as the user name, and no password.",
-                },
-            },
-        },
+        "webhooks": {kind: {"post": _told(kind, model)} for kind, model in told.items()},
+        "components": {"schemas": definitions["$defs"], "securitySchemes": SECURITY},
     }
 
 
@@ -186,7 +188,8 @@ def _headers(route: Route) -> list[dict[str, Any]]:
 
 def _responses(route: Route) -> dict[str, Any]:
     responses = {
-        str(status): _response(_meaning(status), model) for status, model in route.answers.items()
+        str(status): _response(_meaning(status), model, route.media_type)
+        for status, model in route.answers.items()
     }
     for status, meaning in (route.errors or ERRORS).items():
         if route.is_command or status not in COMMANDS_ONLY:
@@ -207,9 +210,29 @@ def _meaning(status: int) -> str:
     }[status]
 
 
-def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
+def _response(description: str, model: type[BaseModel], media_type: str = JSON) -> dict[str, Any]:
     schema = {"$ref": REFERENCE.format(model=model.__name__)}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+    return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+def _told(kind: str, model: type[BaseModel]) -> dict[str, Any]:
+    """What a receiver is sent, and how it says that it has it."""
+    of_standard_webhooks = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    names = (*SIGNATURE_HEADERS, *of_standard_webhooks)
+    schema = {"$ref": REFERENCE.format(model=model.__name__)}
+    return {
+        "operationId": f"told_{kind.replace('.', '_')}",
+        "summary": f"`{kind}`",
+        "tags": ["webhooks"],
+        "security": [],
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": TEXT} for name in names
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "2XX": {"description": "Received. Anything else, and no answer, is tried again."}
+        },
+    }
 
 
 def _health(name: str) -> dict[str, Any]:

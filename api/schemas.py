@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from domain.payment import ReviewReason, Status
 
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 PaymentId = Annotated[str, Field(pattern=r"^pay_[0-9a-z]{26}$")]
+Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 Minor = Annotated[int, Field(ge=0, description="Minor units.")]
 
 
@@ -80,6 +81,34 @@ class ReceiptOut(Out):
     updated_at: Moment
     version: int
     metadata: dict[str, str | int | float | bool]
+
+
+class InclusionOut(Out):
+    """That the log has an event (RFC 6962, 2.1.1): `hashes` lead from `leaf_hash` to `root_hash`, which
+    is that of the signed checkpoint of this size. All in base64."""
+
+    position: Annotated[int, Field(ge=0)]
+    tree_size: Annotated[int, Field(ge=1)]
+    leaf_hash: Base64
+    root_hash: Base64
+    hashes: list[Base64]
+
+
+class ReceiptProofOut(InclusionOut):
+    """That the log has the event that made the receipt what it is: the payment's, of the receipt's
+    version. `leaf`: what is hashed of it, which names both."""
+
+    leaf: Base64
+
+
+class ProvenReceiptOut(ReceiptOut):
+    """A receipt with its proof; null until a signed checkpoint covers its last event."""
+
+    proof: ReceiptProofOut | None
+
+
+class ReceiptAnswer(RootModel[ReceiptOut | ProvenReceiptOut]):
+    """A receipt, with a proof where one is asked for."""
 
 
 class RefundOut(Out):

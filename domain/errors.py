@@ -202,6 +202,31 @@ class BalanceTransactionNotFound(NotFound):
     code = "balance_transaction_not_found"
 
 
+class WebhookEndpointNotFound(NotFound):
+    """There is no such webhook endpoint for this merchant in this mode."""
+
+    code = "webhook_endpoint_not_found"
+
+
+class WebhookDeliveryNotFound(NotFound):
+    """There is no such delivery to this endpoint."""
+
+    code = "webhook_delivery_not_found"
+
+
+class WebhookEndpointDisabled(DomainError):
+    """Nothing is sent to an endpoint that is disabled."""
+
+    refusal = Refusal.CONFLICT
+    code = "webhook_endpoint_disabled"
+
+
+class TooManyWebhookEndpoints(DomainError):
+    """The merchant has as many endpoints in this mode as there may be."""
+
+    code = "too_many_webhook_endpoints"
+
+
 class IntentNotFound(NotFound):
     """There is no such payment intent for this merchant in this mode."""
 
@@ -247,6 +272,18 @@ class TestClockNotFound(NotFound):
     """There is no such clock for this merchant in test mode."""
 
     code = "test_clock_not_found"
+
+
+class CheckpointNotFound(NotFound):
+    """Nothing was signed yet."""
+
+    code = "checkpoint_not_found"
+
+
+class PositionNotFound(NotFound):
+    """No signed checkpoint covers so much of the log."""
+
+    code = "position_not_found"
 
 
 class KeyAlreadyClaimed(Exception):

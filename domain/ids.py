@@ -38,6 +38,8 @@ class Prefix(StrEnum):
     INVOICE = "in_"
     TEST_CLOCK = "clock_"
     BALANCE_TRANSACTION = "txn_"
+    WEBHOOK_ENDPOINT = "we_"
+    WEBHOOK_DELIVERY = "whd_"
 
 
 class MalformedId(ValueError):

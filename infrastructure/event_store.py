@@ -293,7 +293,7 @@ class ShardedRecorder(ApplicationRecorder):
 
     def _append(self, statement: LiteralString, parameters: dict[str, Any]) -> None:
         reached("append.begun")
-        with _broken_rules_named(), unavailability_named(), self._pool.connection() as connection:
+        with broken_rules_named(), unavailability_named(), self._pool.connection() as connection:
             connection.execute(statement, parameters, prepare=True)
         reached("append.committed")
 
@@ -511,7 +511,7 @@ def _may_be_recorded(
 
 
 @contextmanager
-def _broken_rules_named() -> Iterator[None]:
+def broken_rules_named() -> Iterator[None]:
     """Turns the database's words for a broken rule into ours."""
     try:
         yield

@@ -1,10 +1,12 @@
 """The one composition root: from settings to a ledger that works."""
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from domain.billing import Billing, RetryTerms
+from domain.commands import Tenant
 from domain.ports import Answers, Clock, Ids
 from infrastructure import fault_points
 from infrastructure.api_keys import ApiKeys
@@ -18,7 +20,7 @@ from infrastructure.database import Pool, open_pool
 from infrastructure.erasure import Erasure
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import IdempotencyKeys
-from infrastructure.rate_limiter import PostgresWindows, RateLimiter, Windows, redis_windows
+from infrastructure.rate_limiter import PostgresWindows, RateLimiter, redis_windows
 from infrastructure.reconciliation import MOST_AT_ONCE, RATE_PER_SECOND, Reconciliation
 from infrastructure.reconciliation_runs import ReconciliationRuns
 from infrastructure.settings import Settings
@@ -27,6 +29,11 @@ from infrastructure.stored_cards import StoredCards
 from infrastructure.test_clocks import TestClocks
 from infrastructure.vault import FernetVault, Fingerprints, keys_kept_in
 from infrastructure.wallet import StoredWallet
+from infrastructure.webhooks.endpoints import WebhookEndpoints
+from infrastructure.webhooks.queue import DeliveryQueue, Tell
+
+if TYPE_CHECKING:
+    from infrastructure.webhooks.deliverer import Deliverer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,9 @@ class Services:
         return TestClocks(self.pool)
 
     erasure: Erasure
+    vault: FernetVault
+    webhook_endpoints: WebhookEndpoints
+    tell_events: Tell
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -72,26 +82,27 @@ class Services:
 
 
 class ReadingAnswers(Answers, Protocol):
-    """Answers that may need more than a payment's history."""
+    """Answers that may need more than a payment's history, and the events that merchants are told of."""
 
     def read_from(self, services: Services) -> None:
         """Where to read it."""
+
+    def events(self, tenant: Tenant, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Events, by their rows, as they are published."""
 
 
 def build_services(
     settings: Settings, *, answers: ReadingAnswers, connections: int, bank_connections: int
 ) -> Services:
-    """Wires a process. `answers` writes what settled commands are answered."""
+    """Wires a process. `answers`: how it is told what came of commands, which the layers above know."""
     assert settings.database_url is not None, "the caller starts the private database"
     _die_where_told_to(settings)
     clock, ids = SystemClock(), RandomIds()
     pool = open_pool(settings.database_url, size=connections)
-    bank_client = BankClient(settings.bank_url, connections=bank_connections)
-    vault_keys = settings.vault_keys or keys_kept_in(settings.data_dir)
-    vault = FernetVault(vault_keys)
+    vault = FernetVault(vault_keys := settings.vault_keys or keys_kept_in(settings.data_dir))
     ledger = PostgresPaymentLedger(
         pool,
-        bank=_driver(settings, clock, bank_client),
+        bank=_driver(settings, clock, bank_client := _client(settings, bank_connections)),
         bank_calls=PostgresBankCalls(pool, quiet_seconds=settings.quiet_seconds),
         clock=clock,
         ids=ids,
@@ -109,13 +120,25 @@ def build_services(
         api_keys=ApiKeys(pool, clock, ids),
         idempotency_keys=IdempotencyKeys(pool),
         fingerprints=Fingerprints(vault_keys),
-        rate_limiter=RateLimiter(_windows(settings, pool)),
+        rate_limiter=_rate_limiter(settings, pool),
         cards=StoredCards(pool, vault, store_secrets),
         store_secrets=store_secrets,
         bank_client=bank_client,
         erasure=Erasure(pool, ledger, clock),
+        vault=vault,
+        webhook_endpoints=WebhookEndpoints(pool, vault, ids),
+        tell_events=answers.events,
     )
-    ledger.follow = services.billing.follow
+    return _told_of_one_another(services, answers)
+
+
+def _client(settings: Settings, connections: int) -> BankClient:
+    return BankClient(settings.bank_url, connections=connections)
+
+
+def _told_of_one_another(services: Services, answers: ReadingAnswers) -> Services:
+    """What takes the whole to be made: what follows from payments, and what answers read."""
+    services.ledger.follow = services.billing.follow
     answers.read_from(services)
     return services
 
@@ -125,8 +148,9 @@ def _die_where_told_to(settings: Settings) -> None:
         fault_points.die_at(*settings.fault_point)
 
 
-def _windows(settings: Settings, pool: Pool) -> Windows:
-    return redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+def _rate_limiter(settings: Settings, pool: Pool) -> RateLimiter:
+    windows = redis_windows(settings.redis_url) if settings.redis_url else PostgresWindows(pool)
+    return RateLimiter(windows)
 
 
 def _driver(settings: Settings, clock: Clock, client: BankClient) -> BankDriver:
@@ -153,6 +177,19 @@ def bank_disputes(services: Services) -> BankDisputesOverHTTP:
     """What the bank in use tells of disputes, and is told."""
     return BankDisputesOverHTTP(
         services.bank_client, timeout_seconds=services.settings.bank_timeout_seconds
+    )
+
+
+def build_deliverer(services: Services) -> "Deliverer":
+    """Who sends what merchants are to be told. Nobody but a worker loads what that takes."""
+    from infrastructure.webhooks.deliverer import a_deliverer
+
+    return a_deliverer(
+        DeliveryQueue(services.pool),
+        services.webhook_endpoints,
+        services.tell_events,
+        limit=services.settings.rate_limit_webhooks_per_minute,
+        allows_local=not services.settings.is_production,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -54,6 +54,10 @@ class Settings:
     after_invoice_retries: str
     vault_keys: tuple[str, ...]
     checkpoint_key: str | None
+    checkpoint_origin: str
+    checkpoint_every_seconds: float
+    checkpoint_push: tuple[str, ...]
+    checkpoint_witnesses: tuple[str, ...]
     rate_limit_per_minute: int
     rate_limit_intents_per_minute: int
     rate_limit_webhooks_per_minute: int
@@ -175,10 +179,10 @@ class _Reader:
 
 
 def _read(reader: _Reader) -> Settings:
-    bank_url = reader.address("BANK_URL")
-    port = reader.integer("PORT", 8080, 1, 65535)
+    bank_url, port = reader.address("BANK_URL"), reader.integer("PORT", 8080, 1, 65535)
     host = reader.text("HOST") or "127.0.0.1"
-    environment = Environment(reader.choice("ENVIRONMENT", "demo", ("demo", "production")))
+    environment = _environment(reader)
+    public_url = (reader.address("PUBLIC_URL") or f"http://{host}:{port}").rstrip("/")
     return Settings(
         database_url=reader.url("DATABASE_URL", ("postgresql", "postgres")),
         bank_url=bank_url or DEFAULT_BANK_URL,
@@ -196,7 +200,7 @@ def _read(reader: _Reader) -> Settings:
         invoice_retry_days=_invoice_retry_days(reader),
         after_invoice_retries=_after_invoice_retries(reader),
         vault_keys=_list(reader, "VAULT_KEYS"),
-        checkpoint_key=reader.text("CHECKPOINT_KEY"),
+        **_of_checkpoints(reader, public_url),
         rate_limit_per_minute=reader.integer("RATE_LIMIT_PER_MINUTE", 1000, 0, 10**9),
         rate_limit_intents_per_minute=reader.integer(
             "RATE_LIMIT_INTENTS_PER_MINUTE", 100, 0, 10**9
@@ -205,7 +209,7 @@ def _read(reader: _Reader) -> Settings:
             "RATE_LIMIT_WEBHOOKS_PER_MINUTE", 10_000, 0, 10**9
         ),
         rate_limit_ip_per_minute=reader.integer("RATE_LIMIT_IP_PER_MINUTE", 60, 0, 10**9),
-        public_url=(reader.address("PUBLIC_URL") or f"http://{host}:{port}").rstrip("/"),
+        public_url=public_url,
         cors_origins=_list(reader, "CORS_ORIGINS") or _every_origin(environment),
         redis_url=reader.url("REDIS_URL", ("redis", "rediss", "unix")),
         log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
@@ -214,6 +218,17 @@ def _read(reader: _Reader) -> Settings:
         data_dir=Path(reader.text("DATA_DIR") or PROJECT / ".data").absolute(),
         fault_point=_fault_point_of(reader),
     )
+
+
+def _of_checkpoints(reader: _Reader, public_url: str) -> dict[str, Any]:
+    """What has to do with the signed heads of the log."""
+    return {
+        "checkpoint_key": reader.text("CHECKPOINT_KEY"),
+        "checkpoint_origin": _origin(reader) or public_url.partition("://")[2],
+        "checkpoint_every_seconds": reader.seconds("CHECKPOINT_EVERY_SECONDS", 5.0, 0.0, 86_400.0),
+        "checkpoint_push": _places(reader),
+        "checkpoint_witnesses": _list(reader, "CHECKPOINT_WITNESSES"),
+    }
 
 
 def _fault_point_of(reader: _Reader) -> tuple[str, int] | None:
@@ -235,12 +250,37 @@ def _list(reader: _Reader, name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in (reader.text(name) or "").split(",") if part.strip())
 
 
+def _origin(reader: _Reader) -> str | None:
+    """What the log is called in its checkpoints, for ever."""
+    origin = reader.text("CHECKPOINT_ORIGIN")
+    if origin is not None and not re.fullmatch(r"[\x21-\x2a\x2c-\x7e]{1,200}", origin):
+        raise SettingsError(
+            "CHECKPOINT_ORIGIN must be a name such as ledger.example.com/log, without spaces or plus"
+        )
+    return origin
+
+
+def _places(reader: _Reader) -> tuple[str, ...]:
+    """Where checkpoints are pushed to."""
+    places = _list(reader, "CHECKPOINT_PUSH")
+    for place in places:
+        if not re.fullmatch(r"file:(//)?/[^\s?#]+|https?://[^\s/]\S*", place):
+            raise SettingsError(
+                "CHECKPOINT_PUSH must be places by commas, each file:/path or an http or https URL"
+            )
+    return places
+
+
 def _fault_point(text: str) -> tuple[str, int] | None:
     """Where the process is to die, and at which pass; `name:1` is the first."""
     name, _, number = text.partition(":")
     if not name or int(number) < 1:
         raise ValueError(text)
     return name, int(number)
+
+
+def _environment(reader: _Reader) -> Environment:
+    return Environment(reader.choice("ENVIRONMENT", "demo", ("demo", "production")))
 
 
 def _every_origin(environment: Environment) -> tuple[str, ...]:

@@ -32,12 +32,16 @@ def new_key() -> str:
 
 def keys_kept_in(folder: Path) -> tuple[str, ...]:
     """The keys of a demo: made once, and kept in the data folder, readable by its owner only."""
-    file = folder / KEY_FILE
+    return kept_once(folder / KEY_FILE, new_key())
+
+
+def kept_once(file: Path, secret: str) -> tuple[str, ...]:
+    """The words of a file that its owner alone can read: `secret`, unless somebody was there before."""
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{KEY_FILE}.{new_key()[:8]}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.{new_key()[:8]}")
         partial.touch(mode=0o600)
-        partial.write_text(new_key() + "\n")
+        partial.write_text(secret + "\n")
         try:
             file.hardlink_to(partial)  # whoever is first wins; the others read what it made
         except FileExistsError:

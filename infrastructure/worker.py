@@ -28,6 +28,12 @@ from domain.ids import Prefix, encode
 from domain.ledger import Reply, Settled
 from domain.payment import Payment
 from domain.records import BankCall
+from infrastructure.audit.duties import (
+    PUSHING_PAUSE_SECONDS,
+    SEALING_PAUSE_SECONDS,
+    Sealing,
+)
+from infrastructure.audit.pushes import Pushes
 from infrastructure.billing_desk import BillingDesk
 from infrastructure.database import UNAVAILABLE
 from infrastructure.dispute_desk import DisputeDesk
@@ -35,7 +41,7 @@ from infrastructure.fault_points import reached
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.reconciliation_schedule import ReconciliationSchedule
-from infrastructure.services import Services, bank_disputes
+from infrastructure.services import Services, bank_disputes, build_deliverer
 from infrastructure.vault import VaultKeyUnusable
 from projections.receipts import Receipts
 
@@ -46,6 +52,7 @@ EXPIRY_SECONDS: Final = 2.0
 ERASURE_SECONDS: Final = 10.0
 EXPIRIES_AT_ONCE: Final = 8
 DISPUTES_SECONDS: Final = 2.0
+PUSHED_IN_SECONDS: Final = 2.0
 # The bank's clock may be a little behind ours, and its word is the one that counts.
 EXPIRY_GRACE: Final = timedelta(seconds=5)
 
@@ -84,8 +91,16 @@ class Worker:
     def run(self) -> None:
         """Works until `stop`. Failures of the database are waited out."""
         engine = ProjectionEngine(self._services.pool, self._services.clock.monotonic)
-        following = threading.Thread(target=engine.run, args=(self._stopping,), name="projections")
-        following.start()
+        deliverer = build_deliverer(self._services)
+        beside = [
+            threading.Thread(target=engine.run, args=(self._stopping,), name="projections"),
+            threading.Thread(target=deliverer.run, args=(self._stopping,), name="deliveries"),
+            threading.Thread(target=self._seal, name="sealing"),
+        ]
+        # A place outside may be slow to the last: nobody waits for it, not even whoever stops us.
+        pushing = threading.Thread(target=self._push, name="pushing", daemon=True)
+        for thread in (*beside, pushing):
+            thread.start()
         # Expiries have threads of their own: what is leased must never wait behind them.
         with (
             ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call") as callers,
@@ -103,7 +118,9 @@ class Worker:
                 self._work_on_disputes_if_due(desk)
                 self._bill_if_due(biller)
                 self._stopping.wait(POLL_SECONDS)
-        following.join()
+        for thread in beside:
+            thread.join()
+        pushing.join(PUSHED_IN_SECONDS)
 
     def take_up(self, executor: ThreadPoolExecutor) -> int:
         """Starts on the calls whose time has come, as many as there is room for; how many."""
@@ -226,6 +243,32 @@ class Worker:
             call_seconds=services.settings.worker_call_seconds,
         )
         return desk.work()
+
+    def _seal(self) -> None:
+        """Puts the log into one order and signs it, wherever no other worker does."""
+        services = self._services
+        sealing = Sealing(services.pool, services.settings, services.clock)
+        self._repeat(sealing.step, SEALING_PAUSE_SECONDS)
+        self._guarded(sealing.end)
+
+    def _push(self) -> None:
+        """Tells places outside what was signed."""
+        pushes = Pushes(self._services.pool, self._services.settings.checkpoint_push)
+        self._repeat(lambda: pushes.step() > 0, PUSHING_PAUSE_SECONDS)
+
+    def _repeat(self, step: Callable[[], bool], pause_seconds: float) -> None:
+        """Again and again until we stop, with a pause unless a step says that there is more."""
+        is_more = False
+
+        def once() -> None:
+            nonlocal is_more
+            is_more = step()
+
+        while not self._stopping.is_set():
+            is_more = False
+            self._guarded(once)
+            if not is_more:
+                self._stopping.wait(pause_seconds)
 
     def _deadline(self) -> float:
         """When a call that is begun now has to be done; well within its lease."""

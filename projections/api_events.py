@@ -264,16 +264,7 @@ class ApiEvents:
 
     def writes(self, changes: Sequence[Change]) -> list[Write]:
         """The published events of what is new."""
-        rows: list[Row] = []
-        canceled: list[Row] = []
-        for change in changes:
-            last_payment = _last_payment(change.history)
-            for row in _rows(change):
-                is_attempted = isinstance(change.history[0], PaymentIntent.Event) and last_payment
-                if row["type"] == CANCELED and is_attempted:
-                    canceled.append({**row, "last_payment": last_payment})
-                else:
-                    rows.append(row)
+        rows, canceled = new_rows(changes)
         found = []
         if rows:
             found.append(Write(self.INTO + self.ONCE, columns(rows), into=NAME))
@@ -292,6 +283,22 @@ class ApiEvents:
     ) -> tuple[list[Row], bool]:
         """A page of rows, newest first, and whether there are more in that direction."""
         return select_page(connection, self.PAGE, tenant, page)
+
+
+def new_rows(changes: Sequence[Change]) -> tuple[list[Row], list[Row]]:
+    """The published events of what is new; and, apart, those that are unless a hold is still to be
+    released, with `last_payment`."""
+    rows: list[Row] = []
+    canceled: list[Row] = []
+    for change in changes:
+        last_payment = _last_payment(change.history)
+        for row in _rows(change):
+            is_attempted = isinstance(change.history[0], PaymentIntent.Event) and last_payment
+            if row["type"] == CANCELED and is_attempted:
+                canceled.append({**row, "last_payment": last_payment})
+            else:
+                rows.append(row)
+    return rows, canceled
 
 
 def _rows(change: Change) -> list[Row]:

@@ -17,6 +17,7 @@ from projections.payment_methods import Methods
 from projections.receipts import Receipts
 from projections.refunds import Refunds
 from projections.subscriptions import Subscriptions
+from projections.webhook_deliveries import WebhookDeliveries
 
 
 class InlineProjection(ReadModel, Protocol):
@@ -48,11 +49,20 @@ FOLLOWING: Final[tuple[ReadModel, ...]] = (
     ApiEvents(),
 )
 READ_MODELS: Final[tuple[ReadModel, ...]] = (*INLINE, *FOLLOWING)
+# What is done about each event once, as it is followed: nothing that a rebuild could make again.
+ONCE: Final[tuple[ReadModel, ...]] = (WebhookDeliveries(),)
+FOLLOWED: Final[tuple[ReadModel, ...]] = (*FOLLOWING, *ONCE)
+ALL: Final[tuple[ReadModel, ...]] = (*READ_MODELS, *ONCE)
 
 
 def read_model(name: str) -> ReadModel:
-    """The one of that name. Raises KeyError."""
+    """The one of that name, which can be made again. Raises KeyError."""
     return {each.name: each for each in READ_MODELS}[name]
+
+
+def followed(name: str) -> ReadModel:
+    """The one of that name, whether or not it can be made again. Raises KeyError."""
+    return {each.name: each for each in ALL}[name]
 
 
 def is_inline(name: str) -> bool:

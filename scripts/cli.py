@@ -43,7 +43,7 @@ from infrastructure.api_keys import (
     Scope,
 )
 from infrastructure.bank_calls import PostgresBankCalls
-from infrastructure.checkpoint_keys import new_signing_key
+from infrastructure.checkpoint_keys import NAME, NAME_PATTERN, new_signing_key
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
 from infrastructure.logs import configure_logs
@@ -51,17 +51,21 @@ from infrastructure.migrations import MigrationChanged, migrate, pending_migrati
 from infrastructure.projections.generations import to_rebuild
 from infrastructure.vault import new_key
 from projections.receipts import Receipts
+from scripts.checkpoints import checkpoint
 from scripts.console import (
     COMMAND_CONNECTIONS,
     NOT_DONE,
     WRONG_SETTING,
     connected,
     database,
+    moment_or_exit,
     print_rows,
     refuse,
     settings_or_exit,
     shown_time,
 )
+from scripts.history import history_command
+from scripts.listen import listen_command
 from scripts.read_models import operations_command, projections
 from scripts.vault import vault
 
@@ -375,7 +379,7 @@ def reconcile_command(
     What differs is printed and is an event of the payment, which then needs review. A run that was
     interrupted is gone on with. Exit status: 1 if anything differs, 2 if the bank cannot be asked.
     """
-    after = moment_or_exit(since)
+    after = moment_or_exit(since, "--since")
     cause = Cause(actor=actor_or_exit(actor))
     configure_logs("ERROR", "text", for_good=False)  # what is found is in the report
     from infrastructure.bank.records import Stopped
@@ -434,17 +438,6 @@ def print_report(report: "Report", *, as_json: bool) -> None:
         sys.exit(NOT_DONE)
     if report.unanswered:
         sys.exit(WRONG_SETTING)
-
-
-def moment_or_exit(text: str | None) -> datetime | None:
-    """A day or a time, in UTC where it does not say otherwise."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):  # the first and the last day there are have no UTC
-        refuse(f"--since must be a day or a time, not {text!r}")
 
 
 @contextmanager
@@ -690,17 +683,23 @@ def keygen_vault() -> None:
 
 
 @keygen.command("checkpoint")
-def keygen_checkpoint() -> None:
+@click.option("--name", default=NAME, show_default=True, help="Whose key it is; best, the origin.")
+def keygen_checkpoint(name: str) -> None:
     """A key for CHECKPOINT_KEY, alone on one line."""
-    click.echo(new_signing_key())
+    if not NAME_PATTERN.fullmatch(name):
+        refuse("--name must be a name such as ledger.example.com/log, without spaces or plus")
+    click.echo(new_signing_key(name))
 
 
-# --- read models -------------------------------------------------------------------------------
+# --- read models, webhooks ---------------------------------------------------------------------
 
 
+main.add_command(listen_command)
 main.add_command(projections)
 main.add_command(operations_command)
 main.add_command(vault)
+main.add_command(checkpoint)
+main.add_command(history_command)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,12 @@ import click
 import psycopg
 import structlog
 
-from infrastructure.checkpoint_keys import SigningKeyUnusable, check_signing_key
+from infrastructure.checkpoint_keys import (
+    SigningKeyUnusable,
+    VerifierKeyUnusable,
+    check_signing_key,
+    witness_keys,
+)
 from infrastructure.database import UNAVAILABLE, Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
@@ -45,7 +50,8 @@ def settings_or_exit(**given: Any) -> Settings:
         FernetVault(settings.vault_keys or (new_key(),))
         if settings.checkpoint_key is not None:
             check_signing_key(settings.checkpoint_key)
-    except (SettingsError, VaultKeyUnusable, SigningKeyUnusable) as error:
+        witness_keys(settings.checkpoint_witnesses)
+    except (SettingsError, VaultKeyUnusable, SigningKeyUnusable, VerifierKeyUnusable) as error:
         refuse(str(error))
     if settings.redis_url is not None and importlib.util.find_spec("redis") is None:
         refuse("REDIS_URL needs the redis package: .venv/bin/python -m pip install redis")
@@ -99,6 +105,17 @@ def connected(settings: Settings) -> Iterator[Pool]:
     """A few connections for a short command."""
     with database(settings) as url, open_pool(url, size=COMMAND_CONNECTIONS) as pool:
         yield pool
+
+
+def moment_or_exit(text: str | None, option: str) -> datetime | None:
+    """A day or a time, in UTC where it does not say otherwise."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last day there are have no UTC
+        refuse(f"{option} must be a day or a time, not {text!r}")
 
 
 def shown_time(at: datetime | None) -> str | None:

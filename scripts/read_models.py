@@ -28,7 +28,7 @@ from infrastructure.projections.generations import (
 )
 from infrastructure.projections.rebuild import BuilderAtWork, Built, NotSwapped
 from projections.operations import Operations
-from projections.registry import FOLLOWING, READ_MODELS, is_inline
+from projections.registry import ALL, FOLLOWED, READ_MODELS, is_inline
 from scripts.console import (
     NOT_DONE,
     connected,
@@ -46,7 +46,10 @@ one_of_them = click.argument(
     "name", metavar="NAME", type=click.Choice([model.name for model in READ_MODELS])
 )
 one_that_follows = click.argument(
-    "name", metavar="NAME", type=click.Choice([model.name for model in FOLLOWING])
+    "name", metavar="NAME", type=click.Choice([model.name for model in FOLLOWED])
+)
+any_of_them = click.argument(
+    "name", metavar="NAME", type=click.Choice([model.name for model in ALL])
 )
 as_json_option = click.option("--json", "as_json", is_flag=True)
 
@@ -55,7 +58,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True)
 def projections() -> None:
     """Read models: list, rebuild, diff, promote, roll back, retire, pause, retry what failed.
 
-    NAME is one of receipts, refunds, balances, customers and operations.
+    NAME is one of those that `list` names. What webhook_deliveries holds is done once, and not made again.
     """
     log_to_stderr()
 
@@ -193,7 +196,7 @@ def retire_command(name: str) -> None:
 def pause_command(name: str) -> None:
     """Leave a read model as it is, within a second. What reads it is told 503 once it is behind.
 
-    NAME: balances, customers or operations; the others are written with the events.
+    NAME: one that `list` says is not inline; those are written with the events.
     """
     with connected(settings_or_exit()) as pool, pool.connection() as connection:
         set_paused(connection, name, paused=True)
@@ -210,7 +213,7 @@ def resume_command(name: str) -> None:
 
 
 @projections.command("quarantine")
-@one_of_them
+@any_of_them
 @as_json_option
 def quarantine_command(name: str, *, as_json: bool) -> None:
     """The payments that a read model could not take in, and why."""
@@ -232,7 +235,7 @@ def quarantine_command(name: str, *, as_json: bool) -> None:
 
 
 @projections.command("retry")
-@one_of_them
+@any_of_them
 @click.argument("payment", required=False)
 def retry_command(name: str, payment: str | None) -> None:
     """Take in what was set aside: all of it, or one PAYMENT. Exit 1 if some still cannot be."""

@@ -1,6 +1,6 @@
 """What the gateway family takes: JSON to commands, and nowhere else."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -88,10 +88,11 @@ class ReceiptsQuery(PageQuery):
 
 
 class MomentQuery(Strict):
-    """A receipt as it stood: at a time, or at a version."""
+    """A receipt as it stood: at a time, or at a version; and with the proof of its last event."""
 
     as_of: Annotated[str, Field(description="RFC 3339, or Unix seconds.")] | None = None
     version: Annotated[WholeNumber, Field(ge=1, le=10**9)] | None = None
+    proof: Literal["true", "false"] = "false"
 
     @model_validator(mode="after")
     def one_moment(self) -> "MomentQuery":

@@ -18,7 +18,8 @@ from api.http import Answer, Call, Route, json_answer
 from api.instruments import instrument
 from api.lists import asked_page, told_page
 from api.moments import moment
-from api.schemas import OrderOut, ReceiptList, ReceiptOut
+from api.proofs import in_base64, inclusion_of
+from api.schemas import OrderOut, ReceiptAnswer, ReceiptList, ReceiptOut
 from domain.cards import Card
 from domain.commands import AuthorizePayment, CapturePayment, VoidPayment
 from domain.errors import OrderNotFound, PaymentNotFound
@@ -26,6 +27,7 @@ from domain.ledger import Reply
 from domain.money import Money
 from domain.payment import Payment
 from infrastructure.api_keys import Scope
+from infrastructure.audit.log import history
 from infrastructure.shards import shard_of
 from projections import receipts
 from projections.pages import Page
@@ -99,7 +101,20 @@ def get_receipt(call: Call, query: MomentQuery, *, payment_id: str) -> Answer:
         raise PaymentNotFound("There is no such payment.")
     if query.as_of is not None or query.version is not None:
         document = _receipt_at(call, uuid, query)
-    return json_answer(200, outputs.receipt(document))
+    body = outputs.receipt(document)
+    if query.proof == "true":
+        body["proof"] = _proof_of(call, uuid, body["version"])
+    return json_answer(200, body)
+
+
+def _proof_of(call: Call, payment_id: UUID, version: int) -> dict[str, Any] | None:
+    """That the log has the payment's event of this version; None until a checkpoint covers it."""
+    with call.services.pool.connection() as connection:
+        event = history(connection, payment_id)[version - 1]
+        if event.position is None or event.leaf is None:
+            return None
+        proof = inclusion_of(connection, event.position)
+    return None if proof is None else {**proof, "leaf": in_base64(event.leaf)}
 
 
 def _receipt_at(call: Call, payment_id: UUID, query: MomentQuery) -> dict[str, Any]:
@@ -214,9 +229,9 @@ ROUTES: Final = (
         handler=get_receipt,
         query=MomentQuery,
         scope=Scope.PAYMENTS_READ,
-        summary="A receipt, as it is or as it stood",
+        summary="A receipt, as it is or as it stood, and proven",
         family=FAMILY,
-        answers={200: ReceiptOut},
+        answers={200: ReceiptAnswer},
     ),
     Route(
         method="GET",

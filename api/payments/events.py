@@ -14,7 +14,7 @@ from api.payments.expand import expanded
 from api.payments.inputs import EventsQuery, ExpandQuery, missing, uuid_of
 from api.payments.reading import CUSTOMERS, INTENTS, INVOICES, METHODS, SUBSCRIPTIONS, Reader
 from api.payments.schemas import EventList, EventOut
-from domain.commands import Mode
+from domain.commands import Mode, Tenant
 from domain.ids import Prefix, decode, encode
 from domain.payment import Begun, Payment
 from domain.payment_intent import PaymentIntent
@@ -22,11 +22,14 @@ from infrastructure import histories, personal_data
 from infrastructure.api_keys import Scope
 from infrastructure.histories import Logged, as_of
 from infrastructure.projections.reading import wait_until_current
+from infrastructure.services import Services
 from projections import disputes, receipts, refunds
 from projections.api_events import ApiEvents
+from projections.webhook_deliveries import WebhookDeliveries
 
 FAMILY: Final = "payments"
 EVENTS: Final = ApiEvents()
+DELIVERIES: Final = WebhookDeliveries()
 
 Document = dict[str, Any]
 Histories = Mapping[UUID, Sequence[Logged]]
@@ -35,25 +38,25 @@ Histories = Mapping[UUID, Sequence[Logged]]
 def get_event(call: Call, query: ExpandQuery, *, event_id: str) -> Answer:
     """One event."""
     uuid = uuid_of(Prefix.EVENT, event_id)
-    _wait(call)
-    body = _told(call, [_row(call, uuid, None)])[0]
+    wait_for_events(call)
+    body = told(call.services, call.tenant, [event_row(call, uuid)])[0]
     return json_answer(200, expanded(body, query.expand, Reader(call.services, call.tenant)))
 
 
 def list_events(call: Call, query: EventsQuery) -> Answer:
     """Events, newest first."""
-    _wait(call)
+    wait_for_events(call)
 
     def cursor(text: str, param: str) -> UUID:
         uuid = uuid_of(Prefix.EVENT, text, param)
-        _row(call, uuid, param)
+        event_row(call, uuid, param)
         return uuid
 
     page = asked_page(query, {"types": query.wanted()}, cursor)
     with call.services.pool.connection() as connection:
         rows, has_more = EVENTS.page(connection, call.tenant, page)
     body = told_page(
-        _told(call, rows),
+        told(call.services, call.tenant, rows),
         id_field="id",
         has_more=has_more,
         backwards=page.before is not None,
@@ -62,15 +65,17 @@ def list_events(call: Call, query: EventsQuery) -> Answer:
     return json_answer(200, expanded(body, query.expand, Reader(call.services, call.tenant)))
 
 
-def _wait(call: Call) -> None:
-    """For what the caller was answered before. Raises ModelBehind."""
+def wait_for_events(call: Call) -> None:
+    """And for what is delivered of them: all that the caller was answered before. Raises ModelBehind."""
     tenant = call.tenant
-    wait_until_current(
-        call.services.pool, EVENTS.name, merchant_id=tenant.merchant_id, mode=tenant.mode.value
-    )
+    for name in (EVENTS.name, DELIVERIES.name):
+        wait_until_current(
+            call.services.pool, name, merchant_id=tenant.merchant_id, mode=tenant.mode.value
+        )
 
 
-def _row(call: Call, event_id: UUID, param: str | None) -> Document:
+def event_row(call: Call, event_id: UUID, param: str | None = None) -> Document:
+    """The row of a published event. Raises EventNotFound."""
     with call.services.pool.connection() as connection:
         row = EVENTS.by_id(connection, call.tenant, event_id)
     if row is None:
@@ -81,20 +86,21 @@ def _row(call: Call, event_id: UUID, param: str | None) -> Document:
 # --- what it looked like then -------------------------------------------------------------------
 
 
-def _told(call: Call, rows: Sequence[Document]) -> list[Document]:
+def told(services: Services, tenant: Tenant, rows: Sequence[Mapping[str, Any]]) -> list[Document]:
     """The events of these rows, with what each is about: read at once for all of them."""
     known: dict[UUID, Sequence[Logged]] = {}
     wanted = {row["aggregate_id"] for row in rows}
-    with call.services.pool.connection() as connection:
+    with services.pool.connection() as connection:
         for _ in range(3):  # a payment, its intent, the intent's other payments
             known |= histories.histories(connection, wanted)
             wanted = {each for row in rows for each in _beside(row, known)} - set(known)
         personal = personal_data.of(connection, list(known))
-    shown = _Then(Reader(call.services, call.tenant), known, personal)
-    return [_event(row, call.tenant.mode, shown) for row in rows]
+        pending = DELIVERIES.pending(connection, rows)
+    shown = _Then(Reader(services, tenant), known, personal)
+    return [_event(row, tenant.mode, shown, pending.get(row["id"], 0)) for row in rows]
 
 
-def _beside(row: Document, known: Histories) -> list[UUID]:
+def _beside(row: Mapping[str, Any], known: Histories) -> list[UUID]:
     """What else the thing is told from: a payment's intent, and an intent's payments."""
     if not row["type"].startswith("payment_intent."):
         return []
@@ -120,7 +126,7 @@ class _Then:
     def __init__(self, reader: Reader, known: Histories, personal: Mapping[UUID, Document]) -> None:
         self._reader, self._known, self._personal = reader, known, personal
 
-    def thing(self, row: Document, *, before: bool = False) -> Document:
+    def thing(self, row: Mapping[str, Any], *, before: bool = False) -> Document:
         """What the event of `row` is about, as it stood then; or `before` it."""
         whole = self._known[row["aggregate_id"]]
         logged = whole[: row["version"] - (1 if before else 0)]
@@ -168,7 +174,7 @@ class _Then:
         return self._reader.intent_of(record, receipt, self._personal.get(intent_id, {}))
 
 
-def _event(row: Document, mode: Mode, shown: _Then) -> Document:
+def _event(row: Mapping[str, Any], mode: Mode, shown: _Then, pending: int) -> Document:
     thing = shown.thing(row)
     previous = None
     if row["type"].endswith(".updated"):
@@ -185,7 +191,7 @@ def _event(row: Document, mode: Mode, shown: _Then) -> Document:
         "created": int(row["created_at"].timestamp()),
         "data": {"object": thing, "previous_attributes": previous},
         "livemode": mode is Mode.LIVE,
-        "pending_webhooks": 0,
+        "pending_webhooks": pending,
         "request": {"id": row["request_id"], "idempotency_key": row["idempotency_key"]},
         "type": row["type"],
     }

@@ -47,8 +47,11 @@ from domain.errors import (
     SubscriptionNotFound,
     TestClockNotFound,
     TokenNotFound,
+    WebhookDeliveryNotFound,
+    WebhookEndpointNotFound,
 )
 from domain.ids import MalformedId, Prefix, decode
+from infrastructure.webhooks.urls import LONGEST_URL
 from projections.api_events import TYPES
 
 DEEPEST_EXPANSION: Final = 4
@@ -640,6 +643,80 @@ class EventsQuery(ListQuery):
         return sorted({each for kind in kinds for each in _types_like(kind)}) or None
 
 
+# --- webhooks -----------------------------------------------------------------------------------
+
+LONGEST_VERSION: Final = 40
+MOST_EVENTS: Final = 100
+LONGEST_OVERLAP_SECONDS: Final = 7 * 86_400
+
+EventTypes = Annotated[
+    list[EventType],
+    BeforeValidator(listed),
+    Field(
+        min_length=1,
+        max_length=MOST_EVENTS,
+        description="Types of events, groups of them as `charge.*`, or `*` for all.",
+        examples=[["payment.succeeded", "refund.*"]],
+    ),
+]
+Url = Annotated[
+    str, Field(max_length=LONGEST_URL, examples=["https://shop.example/webhooks/payments"])
+]
+
+
+def _each_once(kinds: list[str] | None) -> list[str]:
+    return list(dict.fromkeys(kinds or []))
+
+
+class EndpointInput(Expandable):
+    """Where to be told of which events."""
+
+    url: Url
+    enabled_events: EventTypes
+    api_version: Annotated[str, Field(max_length=LONGEST_VERSION)] | None = None
+    description: TextOrNone = None
+    metadata: MetadataMap = Field(default_factory=dict)
+
+    def wanted(self) -> list[str]:
+        """Which events."""
+        return _each_once(self.enabled_events)
+
+
+class EndpointChange(Expandable):
+    """What may change about an endpoint. `disabled`: whether it is told of nothing for now."""
+
+    url: Url | None = None
+    enabled_events: EventTypes | None = None
+    description: TextOrNone = None
+    metadata: MetadataChange = None
+    disabled: Truth | None = None
+
+    def wanted(self) -> list[str]:
+        """Which events, where that is to be changed."""
+        return _each_once(self.enabled_events)
+
+
+class RotationInput(Expandable):
+    """How long the old secret signs as well."""
+
+    expires_in: Annotated[
+        WholeNumber, Field(ge=0, le=LONGEST_OVERLAP_SECONDS, description="Seconds.")
+    ] = 86_400
+
+
+class ResendInput(Expandable):
+    """To which endpoint; to all that want the event, where none is named."""
+
+    webhook_endpoint: TextOrNone = None
+
+
+class DeliveriesQuery(ListQuery):
+    """Which deliveries."""
+
+    status: Literal["pending", "succeeded", "failed"] | None = None
+    event: Text | None = None
+
+
 def merged(given: Strict, before: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """`before`, with those of `names` that were given set to what was given, and what is null gone."""
     after = dict(before)
@@ -667,6 +744,8 @@ NOT_FOUND: Final[Mapping[Prefix, tuple[type[NotFound], str]]] = {
         BalanceTransactionNotFound,
         "There is no such balance transaction.",
     ),
+    Prefix.WEBHOOK_ENDPOINT: (WebhookEndpointNotFound, "There is no such webhook endpoint."),
+    Prefix.WEBHOOK_DELIVERY: (WebhookDeliveryNotFound, "There is no such delivery."),
 }
 
 

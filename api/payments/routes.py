@@ -1,6 +1,9 @@
 """The payments family's routes."""
 
+from collections.abc import Mapping
 from typing import Final
+
+from pydantic import BaseModel
 
 from api.http import Answer, Call, Route, json_answer
 from api.moments import moment
@@ -19,16 +22,21 @@ from api.payments import (
     subscriptions,
     test_clocks,
     tokens,
+    webhooks,
 )
 from api.payments.inputs import BalanceQuery
+from api.payments.schemas import EventOut
 from api.schemas import BalanceOut
 from infrastructure.api_keys import Scope
 from infrastructure.projections.reading import wait_until_current
+from projections.api_events import TYPES
 from projections.balances import Balances
 
 FAMILY: Final = "payments"
 
 BALANCES: Final = Balances()
+# What is posted to webhook endpoints, by the type of event.
+TOLD: Final[Mapping[str, type[BaseModel]]] = dict.fromkeys(sorted(TYPES), EventOut)
 
 
 def get_balance(call: Call, query: BalanceQuery) -> Answer:
@@ -55,6 +63,7 @@ ROUTES: Final = (
     *balance_transactions.ROUTES,
     *searches.ROUTES,
     *events.ROUTES,
+    *webhooks.ROUTES,
     Route(
         method="GET",
         path="/v1/balance",

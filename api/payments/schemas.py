@@ -316,6 +316,72 @@ class EventList(ListOut):
     data: list[EventOut]
 
 
+class EndpointOut(StripeShaped):
+    """Where a merchant is told of events. `disabled_reason`: `requested`, or `unreachable` where it
+    answered nothing well for three days."""
+
+    id: Annotated[str, Field(pattern=r"^we_[0-9a-z]{26}$")]
+    object: Literal["webhook_endpoint"]
+    api_version: str | None
+    application: None
+    created: int
+    updated: int
+    description: str | None
+    disabled_reason: Literal["requested", "unreachable"] | None
+    enabled_events: list[str]
+    livemode: bool
+    metadata: Metadata
+    status: Literal["enabled", "disabled"]
+    url: str
+
+
+class EndpointWithSecretOut(EndpointOut):
+    """The same, with the secret that its deliveries are signed with: it is shown this once."""
+
+    secret: Annotated[str, Field(pattern=r"^whsec_[0-9A-Za-z+/]{40}$")]
+
+
+class EndpointList(ListOut):
+    """A page of webhook endpoints."""
+
+    data: list[EndpointOut]
+
+
+class AttemptOut(StripeShaped):
+    """One attempt to deliver. `error`: why there is no status; `response`: how the answer began."""
+
+    at: int
+    duration_ms: int
+    status_code: int | None
+    error: str | None
+    response: str
+
+
+class DeliveryOut(StripeShaped):
+    """An event and an endpoint that is to be told of it. What is told of an attempt is of the last."""
+
+    id: Annotated[str, Field(pattern=r"^whd_[0-9a-z]{26}$")]
+    object: Literal["webhook_delivery"]
+    event: str
+    type: str
+    webhook_endpoint: str
+    status: Literal["pending", "succeeded", "failed"]
+    created: int
+    next_attempt_at: int | None
+    attempts: int
+    status_code: int | None
+    duration_ms: int | None
+    error: str | None
+    response: str | None
+    history: list[AttemptOut]
+
+
+class DeliveryList(ListOut):
+    """A page of deliveries."""
+
+    data: list[DeliveryOut]
+
+
 class SearchOut(StripeShaped):
     """A page of what was found, newest first. `next_page`: what to ask for next as `page`."""
 

@@ -26,7 +26,7 @@ from domain.payment import Payment
 from infrastructure.event_store import FlatJSON, FlatMapper
 from infrastructure.projections.generations import Generation, hold
 from projections.changes import Change, Origin, ReadModel, Write, topics_of
-from projections.registry import read_model
+from projections.registry import followed
 
 # How many events a step takes in: enough to be quick, and little to do again.
 BATCH_EVENTS: Final = 2_000
@@ -150,7 +150,7 @@ class Follower:
 
     def __init__(self, generation: Generation, model: ReadModel | None = None) -> None:
         self._generation = generation
-        self._model = read_model(generation.name) if model is None else model
+        self._model = followed(generation.name) if model is None else model
         self._mapper = FlatMapper(FlatJSON())
         self._identity = {"name": generation.name, "generation": generation.generation}
         self.topics = topics_of(self._model)

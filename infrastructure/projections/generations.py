@@ -20,7 +20,7 @@ from psycopg.rows import DictRow
 
 from infrastructure.shards import SHARDS
 from projections.changes import ReadModel
-from projections.registry import READ_MODELS, is_inline
+from projections.registry import ALL, ONCE, READ_MODELS, is_inline
 
 
 class Slot(StrEnum):
@@ -59,7 +59,7 @@ class Generation:
     @property
     def is_of_this_code(self) -> bool:
         """Whether this code makes the rows that the generation has. Other code's are left to it."""
-        known = {model.name: model.version for model in READ_MODELS}
+        known = {model.name: model.version for model in ALL}
         return known.get(self.name) == self.code_version
 
 
@@ -175,7 +175,7 @@ def create_missing(connection: Connection[DictRow], migrated: Collection[str]) -
     """Makes the tables of read models that the database does not know yet; their names. `migrated`:
     the migrations that were applied just now."""
     known = {each.name for each in all_generations(connection)}
-    missing = [model for model in READ_MODELS if model.name not in known]
+    missing = [model for model in ALL if model.name not in known]
     row = connection.execute(HEADS_TOTAL).fetchone()
     is_first = row is not None and not row["events"]
     for model in missing:
@@ -185,7 +185,9 @@ def create_missing(connection: Connection[DictRow], migrated: Collection[str]) -
         lacks_the_past = is_inline(model.name) and not has_no_past
         version = INCOMPLETE if lacks_the_past else model.version
         generation = _insert(connection, model, Slot.LIVE, Status.LIVE, version)
-        if not is_inline(model.name):
+        if model in ONCE:
+            connection.execute(START_AT_HEADS, {"name": model.name, "generation": generation})
+        elif not is_inline(model.name):
             start_at_zero(connection, model.name, generation)
     return [model.name for model in missing]
 
@@ -193,7 +195,7 @@ def create_missing(connection: Connection[DictRow], migrated: Collection[str]) -
 def missing_models(connection: Connection[DictRow]) -> list[str]:
     """The names of the read models that `create_missing` would make."""
     known = {each.name for each in all_generations(connection)}
-    return [model.name for model in READ_MODELS if model.name not in known]
+    return [model.name for model in ALL if model.name not in known]
 
 
 def to_rebuild(connection: Connection[DictRow]) -> list[str]:

@@ -171,7 +171,7 @@ def append_authorization(
     second = _stored(payment.payment_id, 2, "payment.authorized", held)
     key = payment.call.cause.idempotency_key
     assert key is not None
-    answer = StoredAnswer(status=201, body=b" " * 700)
+    answer = StoredAnswer(status=201, body=b'"%s"' % (b" " * 698))
     recorder.insert_events(
         [second],
         cause=payment.call.cause,

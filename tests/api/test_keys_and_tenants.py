@@ -192,12 +192,18 @@ OF_NO_OBJECT: Final = {
     "POST /v1/tokens",
     "POST /v1/customers",
     "POST /v1/payment_methods",
+    "POST /v1/webhook_endpoints",
     "GET /v1/balance",
     "GET /v1/customers/search",
     "GET /v1/payment_intents/search",
     "GET /v1/charges/search",
     "GET /v1/health",
     "GET /health",
+    # Of the whole log, to keys for it: tests/api/test_audit.py shows what they tell of others.
+    "GET /v1/audit/checkpoint",
+    "GET /v1/audit/key",
+    "GET /v1/audit/events",
+    "GET /v1/audit/proof",
 }
 # What only a richer bank than this one makes: tests/api/test_disputes.py and test_subscriptions.py walk it.
 OF_A_RICHER_BANK: Final = re.compile(
@@ -226,6 +232,7 @@ def test_in_every_operation_anothers_object_is_a_404_and_ones_own_is_not(
         **of_intents(ids),
         **of_the_asynchronous(ids),
     }
+    walk |= of_webhooks(ids)
     document = json_of(merchant.get("/openapi.json"))
 
     asked_of_any = {each for each in operations(document) if not OF_A_RICHER_BANK.match(each)}
@@ -251,7 +258,7 @@ def test_in_no_list_search_or_sum_is_anything_of_anothers(
     lists = [
         path
         for path, methods in document["paths"].items()
-        if "get" in methods and "{" not in path and "health" not in path
+        if "get" in methods and not any(part in path for part in ("{", "health", "/audit/"))
         if not OF_A_RICHER_BANK.match(f"GET {path}")
     ]
 
@@ -303,9 +310,19 @@ def things_of(merchant: Caller) -> dict[str, str]:
         "method": method,
         "intent": json_of(merchant.post("/v1/payment_intents", an_intent()))["id"],
         "waiting": json_of(merchant.post("/payment_intents", an_intent(**waiting)))["id"],
-        "event": first_of(merchant, "/v1/events"),
         "movement": first_of(merchant, "/v1/balance_transactions"),
+        **things_of_webhooks(merchant),
     }
+
+
+def things_of_webhooks(merchant: Caller) -> dict[str, str]:
+    """An event, an endpoint, and the delivery of one to the other."""
+    event, wanted = first_of(merchant, "/v1/events"), {"enabled_events": ["*"]}
+    created = merchant.post("/v1/webhook_endpoints", {"url": "http://127.0.0.1:9/", **wanted})
+    endpoint = json_of(created)["id"]
+    merchant.post(f"/v1/events/{event}/resend", {"webhook_endpoint": endpoint})
+    delivery = first_of(merchant, f"/v1/webhook_endpoints/{endpoint}/deliveries")
+    return {"event": event, "endpoint": endpoint, "delivery": delivery}
 
 
 def first_of(merchant: Caller, path: str) -> str:
@@ -332,8 +349,9 @@ def of_payments(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
         "GET /v1/receipts": [(f"/v1/receipts?ending_before={payment}", None)],
         "GET /v1/receipts/{payment_id}": [
             (f"/v1/receipts/{payment}{query}", None)
-            for query in ("", "?version=1", "?as_of=2030-01-01T00:00:00Z")
+            for query in ("", "?version=1", "?as_of=2030-01-01T00:00:00Z", "?proof=true")
         ],
+        "GET /v1/payments/{payment_id}/history": [(f"/v1/payments/{payment}/history", None)],
         "GET /v1/orders/{order_id}": [(f"/v1/orders/{ids['order']}", None)],
         "GET /v1/charges": [
             (f"/v1/charges?payment_intent={ids['intent']}", None),
@@ -364,6 +382,25 @@ def of_money_at_once(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
         "POST /v1/payments/{payment_id}/confirm": [
             (f"/v1/payments/{payment}/confirm", {"return_url": "https://shop.test"})
         ],
+    }
+
+
+def of_webhooks(ids: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """What names an endpoint, a delivery, or an event to deliver."""
+    all_of_them, one = "/v1/webhook_endpoints", "/v1/webhook_endpoints/{endpoint_id}"
+    endpoint = f"{all_of_them}/{ids['endpoint']}"
+    return {
+        f"GET {all_of_them}": [(f"{all_of_them}?starting_after={ids['endpoint']}", None)],
+        f"GET {one}": [(endpoint, None)],
+        f"POST {one}": [(endpoint, {"disabled": True})],
+        f"PATCH {one}": [(endpoint, {"disabled": True})],
+        f"DELETE {one}": [(endpoint, None)],
+        f"POST {one}/rotate_secret": [(f"{endpoint}/rotate_secret", {})],
+        f"GET {one}/deliveries": [
+            (f"{endpoint}/deliveries", None),
+            (f"{endpoint}/deliveries?starting_after={ids['delivery']}", None),
+        ],
+        "POST /v1/events/{event_id}/resend": [(f"/v1/events/{ids['event']}/resend", {})],
     }
 
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.schemas import ReceiptOut
 from domain.bank import Operation
 from infrastructure import reconciliation, worker
+from infrastructure.webhooks import deliverer
 from tests.api.a_server import PROJECT, Server
 from tests.api.an_api import (
     GOOD_CARD,
@@ -31,7 +32,7 @@ from tests.infrastructure.bank_simulator.a_bank import Bank, eventually
 
 PATIENCE_SECONDS = 30
 # Their metrics are on the list, too, whoever imports them.
-WITH_METRICS_OF_THEIR_OWN: Final = (reconciliation, worker)
+WITH_METRICS_OF_THEIR_OWN: Final = (deliverer, reconciliation, worker)
 DOCUMENTED: Final = PROJECT / "docs" / "metrics.md"
 
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from infrastructure.projections.generations import set_paused
-from projections.registry import READ_MODELS
+from projections.registry import ALL
 from tests.api.an_api import Api, an_api
 from tests.builders import FULL_AMOUNTS
 from tests.fakes import FakeBank, SteppableClock
@@ -44,7 +44,7 @@ def test_every_read_model_tells_its_lag_in_events_and_in_seconds(own_api: Api) -
         own_api.merchant().authorized()
         behind, seconds = gauge(own_api, "lag_events"), gauge(own_api, "lag_seconds")
 
-    assert set(behind) == set(seconds) == {model.name for model in READ_MODELS}
+    assert set(behind) == set(seconds) == {model.name for model in ALL}
     assert behind["customers"] == 2
     assert seconds["customers"] > 0
     assert (behind["receipts"], seconds["receipts"]) == (0, 0)
@@ -56,7 +56,7 @@ def test_what_is_set_aside_and_what_is_paused_is_told(own_api: Api) -> None:
         set_paused(connection, "balances", paused=True)
 
     assert gauge(own_api, "quarantined") == {
-        model.name: 3 * (model.name == "operations") for model in READ_MODELS
+        model.name: 3 * (model.name == "operations") for model in ALL
     }
     assert gauge(own_api, "paused")["balances"] == 1
     assert gauge(own_api, "paused")["customers"] == 0

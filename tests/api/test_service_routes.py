@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.app import ROUTES
 from api.errors import REFUSALS
 from api.schemas import HealthOut
+from projections.api_events import TYPES
 from tests.api.an_api import Api, Caller, an_api, error_of, shaped
 from tests.fakes import FakeBank, Misfortune
 
@@ -90,6 +91,19 @@ def test_the_document_has_every_route_with_every_status_of_its_refusals(api: Api
             own_words = {422} if route.errors else {status for status, _ in REFUSALS.values()}
             assert own_words | {409, 413, 415, 502} <= statuses
             assert list(operation["requestBody"]["content"]) == list(route.body_types)
+
+
+def test_the_document_says_what_is_posted_to_webhook_endpoints(api: Api) -> None:
+    webhooks = json.loads(api.nobody().get("/openapi.json").data)["webhooks"]
+
+    assert set(webhooks) == TYPES
+    for kind in TYPES:
+        post = webhooks[kind]["post"]
+        body = post["requestBody"]["content"]["application/json"]["schema"]
+        assert body == {"$ref": "#/components/schemas/EventOut"}
+        assert {"Stripe-Signature", "webhook-signature"} <= {
+            each["name"] for each in post["parameters"]
+        }
 
 
 def test_the_documents_operations_have_names_of_their_own(api: Api) -> None:

@@ -29,6 +29,7 @@ READERS_OF_THE_ENVIRONMENT: Final = {
 }
 CATCH_EVERYTHING: Final = {
     "infrastructure/worker.py": "the loop outlives whatever happens to one piece of its work",
+    "infrastructure/webhooks/deliverer.py": "the loop outlives one delivery and one event",
     "infrastructure/projections/engine.py": "a follower that fails is looked for again",
     "infrastructure/projections/follower.py": "what cannot be taken in is kept, with its error",
 }

@@ -19,6 +19,7 @@ from api.app import create_app
 from domain.commands import Mode, Tenant
 from domain.ledger import LEASE_SECONDS
 from infrastructure import fault_points
+from infrastructure.audit.duties import Sealing
 from infrastructure.logs import configure_logs
 from infrastructure.services import Services, build_services
 from infrastructure.settings import read_settings
@@ -104,6 +105,9 @@ def act(scene: dict[str, Any]) -> dict[str, Any]:
             said = {"done": Worker(services).bill()}
         case {"expire": payment_id, "tenant": [merchant_id, mode]}:
             Worker(services).expire(UUID(payment_id), Tenant(merchant_id, Mode(mode)))
+            said = {}
+        case {"seal": True}:
+            Sealing(services.pool, services.settings, services.clock).step()
             said = {}
         case other:
             raise AssertionError(f"nobody can do this: {other}")

@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from infrastructure.database import open_pool
 from infrastructure.migrations import DID_THE_SAME, MigrationChanged, migrate
-from projections.registry import READ_MODELS
+from projections.registry import ALL
 from tests.conftest import Databases
 
 TABLES: LiteralString = """
@@ -82,7 +82,7 @@ def test_all_that_is_due_is_applied_in_order(empty_url: str) -> None:
     assert files == sorted(files)
     assert [row[0] for row in query(empty_url, APPLIED)] == files
     assert [name for name in applied if name not in files] == [
-        f"the read model {model.name}" for model in READ_MODELS
+        f"the read model {model.name}" for model in ALL
     ]
     tables = {row[0] for row in query(empty_url, TABLES)}
     assert {"events", "shard_heads", "bank_calls", "receipts", "refunds"} <= tables

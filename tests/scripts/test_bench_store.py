@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -23,10 +24,11 @@ from infrastructure.database import open_pool
 from infrastructure.event_store import PostgresPaymentLedger, ShardedRecorder, event_digest
 from infrastructure.idempotency import KEPT_DAYS
 from infrastructure.shards import SHARDS
-from scripts.bench import growth, lag, pgbench, rebuild, stock
+from scripts.bench import audit, growth, lag, pgbench, rebuild, stock
 from scripts.bench.fill import build_read_models, fill_shard, make_partitions_of_the_past
 from scripts.bench.growth import AgreeableBank
 from scripts.bench.lives import Past, events_of_shard
+from scripts.bench.store import Cluster
 from scripts.bench.system import BenchFailed
 from scripts.bench.writers import Background
 from tests.builders import refund
@@ -259,3 +261,42 @@ def test_a_rebuild_is_read_through_compared_and_promoted(databases: Databases) -
     assert differ == 0
     assert reader.reads > 0
     assert reader.failures == []
+
+
+class OneStore:
+    """Stands where a cluster would, and has the one database."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def store(self, _name: str) -> str:
+        return self._url
+
+
+def test_every_proof_that_is_measured_is_one(database_url: str, tmp_path: Path) -> None:
+    leaves = audit.LEAVES_AT_ONCE + 700
+    cluster = cast("Cluster", OneStore(database_url))
+
+    it = audit.proven(cluster, audit.settings_in(tmp_path), {"leaves": leaves, "proofs": 20})
+
+    assert it["milliseconds"]["count"] == 20
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT level, count(*) FROM audit_tiles GROUP BY level"
+        ).fetchall()
+    assert dict(rows) == {0: 259, 1: 2, 2: 1}
+
+
+def test_all_that_is_sealed_is_counted(databases: Databases, tmp_path: Path) -> None:
+    with databases.clone() as url:
+        fill_two_shards(url)
+        receiving, sending = Pipe(duplex=False)
+
+        audit.seal_all(url, audit.settings_in(tmp_path), sending)
+
+        with psycopg.connect(url) as connection:
+            events = connection.execute("SELECT count(*) FROM events").fetchone()
+    seconds, cpu_seconds, size = receiving.recv()
+    assert (size,) == events
+    assert seconds > 0
+    assert cpu_seconds > 0

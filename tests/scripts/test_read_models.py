@@ -22,7 +22,7 @@ from infrastructure.migrations import migrate
 from infrastructure.projections.engine import LEASE_SECONDS
 from infrastructure.projections.generations import Slot, drop_beside, hold_alone
 from infrastructure.projections.rebuild import LOCK_BUILDER
-from projections.registry import INLINE, READ_MODELS, read_model
+from projections.registry import ALL, INLINE, read_model
 from tests.builders import NOON, Story, a_payment, an_id
 from tests.infrastructure.projections.a_log import (
     FOLLOWING_NAMES,
@@ -89,12 +89,12 @@ def test_every_read_model_is_listed_with_its_lag(
 
     found = listed(run)
 
-    assert set(found) == {(model.name, 1) for model in READ_MODELS}
+    assert set(found) == {(model.name, 1) for model in ALL}
     assert all(set(row) == LISTED for row in found.values())
     assert {name for name, _ in found if found[name, 1]["inline"]} == {m.name for m in INLINE}
     lags = {name: found[name, 1]["lag_events"] for name, _ in found}
-    none = {model.name: 0 for model in READ_MODELS}
-    behind = ("api_events", "balances", "balance_transactions", "operations")
+    none = {model.name: 0 for model in ALL}
+    behind = ("api_events", "balances", "balance_transactions", "operations", "webhook_deliveries")
     assert lags == none | dict.fromkeys(behind, 4)
     assert found["balances", 1]["lag_seconds"] > 0
     assert found["customers", 1]["lag_seconds"] == 0

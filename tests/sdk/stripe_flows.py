@@ -9,6 +9,7 @@ import pytest
 import stripe
 
 from tests.api.an_api import fresh
+from tests.infrastructure.webhooks.a_receiver import Receiver
 from tests.sdk.a_shop import DECLINES, ApiKeys, once, the_shopper_decides
 
 CARD: Final = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2034, "cvc": "123"}
@@ -884,10 +885,7 @@ def balance_transactions_are_listed(shop: Shop) -> None:
     assert (found.amount, found.source) == (2000, paid.latest_charge)
 
 
-@flow(
-    "webhook endpoint: create, list, update, delete",
-    broken="/v1/webhook_endpoints is not there yet",
-)
+@flow("webhook endpoint: create, list, update, delete")
 def webhook_endpoint_is_kept(shop: Shop) -> None:
     made = shop.v1.webhook_endpoints.create(
         {"url": "https://shop.example/hooks", "enabled_events": ["payment_intent.succeeded"]}
@@ -899,6 +897,25 @@ def webhook_endpoint_is_kept(shop: Shop) -> None:
 
     assert (found.id, list(found.enabled_events)) == (made.id, ["*"])
     assert shop.v1.webhook_endpoints.delete(made.id).deleted is True
+
+
+@flow("webhooks: what is delivered is verified, and is the event")
+def delivery_is_verified(shop: Shop) -> None:
+    with Receiver() as receiver:
+        params: Any = {"url": receiver.url, "enabled_events": ["payment_intent.succeeded"]}
+        made = shop.v1.webhook_endpoints.create(params)
+        paid = shop.paid()
+
+        (delivered,) = once(lambda: receiver.delivered, lambda found: len(found) == 1)
+
+    header = delivered.headers["stripe-signature"]
+    event = stripe.Webhook.construct_event(delivered.body, header, made.secret)
+    assert (event.type, event.data.object.id) == ("payment_intent.succeeded", paid.id)
+    assert event.data.object.status == "succeeded"
+    (found,) = shop.v1.events.list({"type": "payment_intent.succeeded"})
+    assert found.id == event.id
+    with pytest.raises(stripe.SignatureVerificationError):
+        stripe.Webhook.construct_event(delivered.body + b" ", header, made.secret)
 
 
 # --- idempotency, keys, errors ------------------------------------------------------------------

@@ -15,7 +15,7 @@ from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.projections.generations import Slot, set_paused
-from projections.registry import FOLLOWING, read_model
+from projections.registry import FOLLOWED, FOLLOWING, read_model
 from tests.builders import Story
 from tests.infrastructure.projections.a_log import (
     FOLLOWING_NAMES,
@@ -122,12 +122,12 @@ def test_each_generation_has_one_runner_among_all_engines(
     with open_pool(database_url, size=8) as other_pool, engines(pool, other_pool) as stops:
         poll_until(lambda: all_current(connection))
         before = owners(connection)
-        assert sorted(before) == sorted(FOLLOWING_NAMES)
+        assert set(before) == {model.name for model in FOLLOWED}
 
         stops[0].set()  # what it had, the other takes up
         poll_until(lambda: len(set(owners(connection).values())) == 1)
         pay(pool, 5)
-        poll_until(lambda: all_current(connection) and len(owners(connection)) == len(FOLLOWING))
+        poll_until(lambda: all_current(connection) and len(owners(connection)) == len(FOLLOWED))
 
     for model in FOLLOWING:
         assert rows(connection, model) == replayed_rows(connection, model.name)
@@ -137,7 +137,7 @@ def test_an_engine_that_ends_gives_its_leases_back(
     pool: Pool, connection: Connection[DictRow]
 ) -> None:
     with engines(pool):
-        poll_until(lambda: len(owners(connection)) == len(FOLLOWING))
+        poll_until(lambda: len(owners(connection)) == len(FOLLOWED))
 
     assert owners(connection) == {}
 
@@ -164,7 +164,7 @@ def test_what_is_paused_stays_as_it_is_until_it_is_resumed(
     pool: Pool, connection: Connection[DictRow]
 ) -> None:
     with engines(pool):
-        poll_until(lambda: len(owners(connection)) == len(FOLLOWING))
+        poll_until(lambda: len(owners(connection)) == len(FOLLOWED))
         set_paused(connection, "balances", paused=True)
         poll_until(lambda: "balances" not in owners(connection))
         pay(pool)
@@ -228,7 +228,7 @@ def test_new_generations_are_found_and_followed(
     pool: Pool, connection: Connection[DictRow], database_url: str
 ) -> None:
     with engines(pool):
-        poll_until(lambda: len(owners(connection)) == len(FOLLOWING))
+        poll_until(lambda: len(owners(connection)) == len(FOLLOWED))
         for name in ("receipts", "customers"):
             rebuilt(database_url, name)
         pay(pool)
@@ -263,6 +263,8 @@ def test_what_this_code_does_not_know_or_did_not_make_is_left_to_others(
 
     with engines(pool):
         poll_until(lambda: is_current(connection) and is_current(connection, "operations"))
-        poll_until(lambda: set(owners(connection)) == {*FOLLOWING_NAMES} - {"customers"})
+        poll_until(
+            lambda: set(owners(connection)) == {model.name for model in FOLLOWED} - {"customers"}
+        )
 
     assert not is_current(connection, "customers")

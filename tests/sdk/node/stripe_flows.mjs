@@ -882,7 +882,6 @@ flow('events: of several types, with the idempotency key of their cause', async 
 
 flow(
   'webhook endpoint: create, list, update, delete',
-  { broken: '/v1/webhook_endpoints is not there yet' },
   async ({ stripe: { webhookEndpoints } }) => {
     const made = await webhookEndpoints.create({
       url: 'https://shop.example/hooks', enabled_events: ['payment_intent.succeeded'],

@@ -1,0 +1,1 @@
+"""The audit family: the log itself, its signed head, proofs, and a payment's history."""

@@ -1,0 +1,1 @@
+"""Webhooks: where merchants are told of events, and how each of these gets there."""

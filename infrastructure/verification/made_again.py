@@ -7,13 +7,13 @@ Of an aggregate that was set aside, the live rows have what came before; so has 
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 
-from psycopg import Connection, Error, sql
+from psycopg import Error, sql
 from psycopg.rows import dict_row
 
-from infrastructure.projections.differences import KEY_COLUMNS
-from infrastructure.verification.findings import Findings, Kind, named
+from infrastructure.verification.findings import Kind, named
+from infrastructure.verification.place import Place
 from infrastructure.verification.reach import Reach
-from infrastructure.verification.written import COLUMNS, FETCHED_AT_ONCE, differing, shown
+from infrastructure.verification.written import FETCHED_AT_ONCE, differing, shown
 from projections.changes import PAYMENT, Change, ReadModel, Write
 
 DIFFERENCES: Final[LiteralString] = """
@@ -29,14 +29,11 @@ Placed = tuple[Change, Sequence[int]]
 class Following:
     """The rows of one model in one shard."""
 
-    def __init__(
-        self, connection: Connection[Any], shard: int, model: ReadModel, findings: Findings
-    ) -> None:
-        self._connection, self._shard = connection, shard
-        self._model, self._findings = model, findings
-        self._reach = Reach(connection, shard, model)
+    def __init__(self, place: Place, model: ReadModel) -> None:
+        self._place, self._model = place, model
+        self._reach = Reach(place, model)
         if self._reach.is_of_this_code:
-            connection.execute(model.CREATE)
+            place.connection.execute(model.CREATE)
 
     def take_in(self, placed: Sequence[Placed]) -> None:
         """More histories, whole."""
@@ -61,7 +58,7 @@ class Following:
         """All of them or none."""
         try:
             writes = self._model.writes(changes)
-            with self._connection.transaction():
+            with self._place.connection.transaction():
                 for write in writes:
                     self._carry_out(write)
         except (Error, ArithmeticError, AssertionError, LookupError, TypeError, ValueError):
@@ -71,40 +68,39 @@ class Following:
     def _write_one(self, change: Change) -> None:
         if not self._write([change]):
             first = change.history[0]
-            self._findings.add(
+            self._place.findings.add(
                 Kind.HISTORY_IMPOSSIBLE,
                 f"no such thing can have happened: a replay into {self._model.name} fails",
-                shard=self._shard,
+                shard=self._place.shard,
                 **named(first.originator_id, type(first).TOPIC),
             )
 
     def _carry_out(self, write: Write) -> None:
         if write.into is None:
-            self._connection.execute(write.sql, write.parameters)
+            self._place.connection.execute(write.sql, write.parameters)
             return
         command = sql.SQL("COPY {} ({}) FROM STDIN").format(
             sql.Identifier(write.into), sql.SQL(", ").join(map(sql.Identifier, write.parameters))
         )
-        with self._connection.cursor() as cursor, cursor.copy(command) as copy:
+        with self._place.connection.cursor() as cursor, cursor.copy(command) as copy:
             for row in zip(*write.parameters.values(), strict=True):
                 copy.write_row(row)
 
     # --- comparing -----------------------------------------------------------------------------
 
     def _compare(self, table: str) -> None:
-        key = self._names(KEY_COLUMNS, table)
-        columns = self._names(COLUMNS, table)
+        key, columns = ("shard", *self._place.layout[table].key), self._place.layout[table].columns
         query = sql.SQL(DIFFERENCES).format(
             table=sql.Identifier(table),
-            shard=self._shard,
+            shard=self._place.shard,
             joined=sql.SQL(" AND ").join(
                 sql.SQL("a.{0} = b.{0}").format(sql.Identifier(name)) for name in key
             ),
             a=_qualified("a", columns),
             b=_qualified("b", columns),
         )
-        self._connection.execute(sql.SQL("ANALYZE pg_temp.{}").format(sql.Identifier(table)))
-        with self._connection.cursor(name="compared", row_factory=dict_row) as cursor:
+        self._place.connection.execute(sql.SQL("ANALYZE pg_temp.{}").format(sql.Identifier(table)))
+        with self._place.connection.cursor(name="compared", row_factory=dict_row) as cursor:
             cursor.itersize = FETCHED_AT_ONCE
             for row in cursor.execute(query):
                 self._find(table, key, row["made"], row["live"])
@@ -117,27 +113,25 @@ class Following:
         live: dict[str, Any] | None,
     ) -> None:
         row = live or made or {}
-        places = {"table": table, "shard": self._shard, "version": row.get("version")}
+        places = {"table": table, "shard": self._place.shard, "version": row.get("version")}
         owner = row.get("payment_id") or row.get("aggregate_id")
         if owner is not None:
             places |= named(owner, PAYMENT if "payment_id" in row else None)
         place = shown({name: row[name] for name in key if name != "shard"})
         if live is None:
             says = f"there is no row {place}"
-            self._findings.add(Kind.ROW_MISSING, says, expected=shown(made), found="none", **places)
+            self._place.findings.add(
+                Kind.ROW_MISSING, says, expected=shown(made), found="none", **places
+            )
         elif made is None:
             says = f"no event says that there is a row {place}"
-            self._findings.add(Kind.ROW_WITHOUT_EVENTS, says, found=shown(live), **places)
+            self._place.findings.add(Kind.ROW_WITHOUT_EVENTS, says, found=shown(live), **places)
         else:
             for field, (wanted, found) in differing("", made, live):
                 says = f"`{field.removeprefix('.')}` of {place} is not what the events make it"
-                self._findings.add(
+                self._place.findings.add(
                     Kind.ROW_DIFFERS, says, expected=shown(wanted), found=shown(found), **places
                 )
-
-    def _names(self, query: LiteralString, table: str) -> list[str]:
-        rows = self._connection.execute(query, {"table": f"public.{table}"}).fetchall()
-        return [row[0] for row in rows]
 
 
 def _qualified(alias: str, columns: Sequence[str]) -> sql.Composed:

@@ -9,12 +9,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Final, LiteralString
 
-from psycopg import Connection
-
 from domain.evidence import HASH_BYTES, Leaf, leaf_bytes, leaf_hash
 from infrastructure.counted_work import count
 from infrastructure.event_store import event_digest
-from infrastructure.verification.findings import Findings, Kind, named
+from infrastructure.verification.findings import Kind, named
+from infrastructure.verification.place import Place
 
 FETCHED_AT_ONCE: Final = 2_000
 BEGINNING: Final = hashlib.sha256(b"").digest()
@@ -59,8 +58,9 @@ Row = tuple[Any, ...]
 class ShardOrder:
     """Goes once through a shard by position."""
 
-    def __init__(self, connection: Connection[Any], shard: int, findings: Findings) -> None:
-        self._connection, self._shard, self._findings = connection, shard, findings
+    def __init__(self, place: Place) -> None:
+        self._connection, self._shard = place.connection, place.shard
+        self._findings = place.findings
         self._chain = BEGINNING
         self._append_hash: bytes | None = None
         self._appended: list[bytes] = []
@@ -93,7 +93,7 @@ class ShardOrder:
         return events
 
     def _batches(self) -> Iterator[list[Row]]:
-        with self._connection.cursor(name="by_position", binary=True) as cursor:  # type: ignore[call-overload]
+        with self._connection.cursor(name="by_position", binary=True) as cursor:
             cursor.itersize = FETCHED_AT_ONCE
             cursor.execute(EVENTS, {"shard": self._shard}, binary=True)
             while batch := cursor.fetchmany(FETCHED_AT_ONCE):

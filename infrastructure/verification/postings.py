@@ -11,10 +11,11 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from psycopg import Connection, sql
+from psycopg import sql
 from psycopg.rows import dict_row
 
-from infrastructure.verification.findings import Findings, Kind, named
+from infrastructure.verification.findings import Kind, named
+from infrastructure.verification.place import Place
 from infrastructure.verification.reach import Reach
 from infrastructure.verification.written import in_batches, shown
 from projections.balances import EVERYONE, Balances
@@ -34,11 +35,6 @@ CURRENCY: Final = OF_POSTING.index("currency")
 VERSION: Final = OF_POSTING.index("version")
 OWNER: Final = OF_POSTING.index("payment_id")
 
-COLUMNS: Final = """
-    SELECT attname FROM pg_attribute
-    WHERE attrelid = 'public.entries'::regclass AND attnum > 0 AND NOT attisdropped
-      AND attname <> ALL (%(of_posting)s) ORDER BY attnum
-"""
 STORED: Final = """
     SELECT {columns} FROM public.entries WHERE shard = {shard} ORDER BY payment_id, version
 """
@@ -60,12 +56,11 @@ Row = tuple[Any, ...]
 class Postings:
     """The postings and balances of one shard."""
 
-    def __init__(self, connection: Connection[Any], shard: int, findings: Findings) -> None:
-        self._connection, self._shard, self._findings = connection, shard, findings
-        self._model = Balances()
-        self._reach = Reach(connection, shard, self._model)
-        rows = connection.execute(COLUMNS, {"of_posting": list(OF_POSTING)}).fetchall()
-        self._accounts = [row[0] for row in rows]
+    def __init__(self, place: Place) -> None:
+        self._place, self._model = place, Balances()
+        self._reach = Reach(place, self._model)
+        all_columns = place.layout["entries"].columns
+        self._accounts = [name for name in all_columns if name not in OF_POSTING]
         self._columns = (*OF_POSTING, *self._accounts)
         self._values = itemgetter(*self._columns)
         self._sums: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(self._accounts))
@@ -163,16 +158,16 @@ class Postings:
 
     def _read(self) -> Iterator[tuple[UUID, list[Row]]]:
         query = sql.SQL(STORED).format(
-            columns=sql.SQL(", ").join(map(sql.Identifier, self._columns)), shard=self._shard
+            columns=sql.SQL(", ").join(map(sql.Identifier, self._columns)), shard=self._place.shard
         )
-        with self._connection.cursor(name="postings") as cursor:
+        with self._place.connection.cursor(name="postings") as cursor:
             cursor.execute(query, binary=True)
             for owner, rows in groupby(in_batches(cursor), key=itemgetter(OWNER)):
                 yield owner, list(rows)
 
     def _compare_balances(self) -> None:
         query = sql.SQL(UNEQUAL_BALANCES).format(
-            shard=self._shard,
+            shard=self._place.shard,
             everyone=sql.Literal(EVERYONE),
             sums=sql.SQL(", ").join(
                 sql.SQL("sum({0})::bigint AS {0}").format(sql.Identifier(name))
@@ -181,7 +176,7 @@ class Postings:
             of_live=sql.SQL(", ").join(sql.Identifier("b", name) for name in self._accounts),
             of_summed=sql.SQL(", ").join(sql.Identifier("s", name) for name in self._accounts),
         )
-        with self._connection.cursor(row_factory=dict_row) as cursor:
+        with self._place.connection.cursor(row_factory=dict_row) as cursor:
             for row in cursor.execute(query):
                 self._tell_balance(row["live"] or {}, row["summed"] or {})
 
@@ -190,15 +185,15 @@ class Postings:
         of = {name: row[name] for name in ("merchant_id", "mode", "customer_id", "currency")}
         for name in (*self._accounts, "entries"):
             if live.get(name, 0) != summed.get(name, 0):
-                self._findings.add(
+                self._place.findings.add(
                     Kind.BALANCE_DIFFERS,
                     f"`{name}` of {shown(of)} is not the sum of its postings",
                     table="balances",
-                    shard=self._shard,
+                    shard=self._place.shard,
                     expected=shown(summed.get(name)),
                     found=shown(live.get(name)),
                 )
 
     def _find(self, kind: Kind, says: str, aggregate: UUID, **more: Any) -> None:
-        places = {"shard": self._shard, "table": "entries"}
-        self._findings.add(kind, says, **places, **named(aggregate, PAYMENT), **more)
+        places = {"shard": self._place.shard, "table": "entries"}
+        self._place.findings.add(kind, says, **places, **named(aggregate, PAYMENT), **more)

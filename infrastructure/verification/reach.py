@@ -1,13 +1,11 @@
 """How far a read model that follows the log has read one shard, and what it has set aside."""
 
 from collections.abc import Sequence
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString
 from uuid import UUID
 
-from psycopg import Connection
-from psycopg.rows import dict_row
-
-from infrastructure.projections.generations import Slot, in_slot
+from infrastructure.projections.generations import Generation
+from infrastructure.verification.place import Place
 from projections.changes import Change, ReadModel
 
 READ_UPTO: Final[LiteralString] = """
@@ -21,22 +19,21 @@ SET_ASIDE: Final[LiteralString] = """
 
 
 class Reach:
-    """Of the live generation, in the snapshot of `connection`."""
+    """Of the live generation, as of the place's snapshot."""
 
-    def __init__(self, connection: Connection[Any], shard: int, model: ReadModel) -> None:
+    def __init__(self, place: Place, model: ReadModel) -> None:
         kinds = model.aggregate
         self._kinds = {kinds} if isinstance(kinds, str) else set(kinds)
         self._upto, self._aside = 0, dict[UUID, int]()
-        with connection.cursor(row_factory=dict_row) as cursor:
-            live = in_slot(cursor, model.name, Slot.LIVE)  # type: ignore[arg-type]
-            self.is_of_this_code = live is not None and live.is_of_this_code
-            if live is None:
-                return
-            identity = {"name": live.name, "generation": live.generation, "shard": shard}
-            row = cursor.execute(READ_UPTO, identity).fetchone()
-            self._upto = 0 if row is None else row["position"]
-            aside = cursor.execute(SET_ASIDE, identity).fetchall()
-            self._aside = {row["originator_id"]: row["applied_version"] for row in aside}
+        self.is_of_this_code = place.has_rows_of_this_code(model.name)
+        if self.is_of_this_code:
+            self._look(place, place.live[model.name])
+
+    def _look(self, place: Place, live: Generation) -> None:
+        identity = {"name": live.name, "generation": live.generation, "shard": place.shard}
+        row = place.connection.execute(READ_UPTO, identity).fetchone()
+        self._upto = 0 if row is None else row[0]
+        self._aside = dict(place.connection.execute(SET_ASIDE, identity).fetchall())
 
     def takes_in(self, change: Change) -> bool:
         """Whether the model is made of such, and its rows are those that this code makes."""

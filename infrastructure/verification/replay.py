@@ -14,13 +14,12 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
-from psycopg import Connection
-
 from infrastructure.counted_work import count
 from infrastructure.event_store import FlatJSON, FlatMapper
 from infrastructure.shards import shard_of
-from infrastructure.verification.findings import Findings, Kind, named
+from infrastructure.verification.findings import Kind, named
 from infrastructure.verification.made_again import Following
+from infrastructure.verification.place import Place
 from infrastructure.verification.postings import Postings
 from infrastructure.verification.written import Written
 from projections.balances import Balances
@@ -58,28 +57,20 @@ class History:
 class ShardReplay:
     """Goes once through a shard by aggregate."""
 
-    def __init__(
-        self,
-        connection: Connection[Any],
-        shard: int,
-        findings: Findings,
-        *,
-        is_thorough: bool = False,
-    ) -> None:
-        self._connection, self._shard, self._findings = connection, shard, findings
+    def __init__(self, place: Place, *, is_thorough: bool = False) -> None:
+        self._place, self._is_thorough = place, is_thorough
         self._mapper = FlatMapper(FlatJSON())
-        self._is_thorough = is_thorough
         self.aggregates = 0
 
     def check(self) -> dict[str, dict[str, int]]:
         """The sums of all postings, by currency and account."""
-        inline = [Written(self._connection, self._shard, model, self._findings) for model in INLINE]
+        inline = [Written(self._place, model) for model in INLINE]
         by_kind = defaultdict(list)
         for written in inline:
             by_kind[written.kind].append(written)
-        postings = Postings(self._connection, self._shard, self._findings)
+        postings = Postings(self._place)
         following = [
-            Following(self._connection, self._shard, model, self._findings)
+            Following(self._place, model)
             for model in FOLLOWING
             if self._is_thorough and not isinstance(model, Balances)
         ]
@@ -99,7 +90,7 @@ class ShardReplay:
     def _change(self, history: History) -> tuple[Change, Sequence[int]]:
         """The whole history as one change, and the events' positions in the shard."""
         change = Change(
-            shard=self._shard,
+            shard=self._place.shard,
             history=history.events,
             new=len(history.events),
             origins=[Origin(*row[5:]) for row in history.rows] if self._is_thorough else (),
@@ -120,9 +111,9 @@ class ShardReplay:
         yield batch
 
     def _rows(self) -> Iterator[Row]:
-        with self._connection.cursor(name="by_aggregate") as cursor:
+        with self._place.connection.cursor(name="by_aggregate") as cursor:
             query = WITH_ORIGINS if self._is_thorough else EVENTS
-            cursor.execute(query, {"shard": self._shard}, binary=True)
+            cursor.execute(query, {"shard": self._place.shard}, binary=True)
             while rows := cursor.fetchmany(FETCHED_AT_ONCE):
                 yield from rows
                 count(len(rows))
@@ -130,7 +121,7 @@ class ShardReplay:
     def _history(self, aggregate: UUID, rows: list[Row]) -> History | None:
         """None: it cannot be read, which is found."""
         self.aggregates += 1
-        if shard_of(aggregate) != self._shard:
+        if shard_of(aggregate) != self._place.shard:
             self._find(Kind.EVENT_MISPLACED, "the events are in another shard than theirs", rows[0])
         position = 0
         for version, row in enumerate(rows, 1):
@@ -156,8 +147,8 @@ class ShardReplay:
         return History(aggregate, rows[0][2].partition(".")[0], events, rows)
 
     def _find(self, kind: Kind, says: str, row: Row, **more: Any) -> None:
-        places = {"shard": self._shard, "position": row[4], "version": row[1]}
-        self._findings.add(kind, says, **places, **named(row[0], row[2]), **more)
+        places = {"shard": self._place.shard, "position": row[4], "version": row[1]}
+        self._place.findings.add(kind, says, **places, **named(row[0], row[2]), **more)
 
 
 def _said(error: Exception) -> str:

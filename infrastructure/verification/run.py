@@ -7,7 +7,8 @@ belongs together. What is sealed never changes, so it does not matter from which
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, LiteralString
@@ -22,10 +23,12 @@ from infrastructure.verification import sealed
 from infrastructure.verification.findings import Finding, Findings, Kind
 from infrastructure.verification.order import ShardOrder
 from infrastructure.verification.orphans import find_orphans
+from infrastructure.verification.place import Place, layout_of, live_generations
 from infrastructure.verification.replay import ShardReplay
 from infrastructure.verification.sealed import Outside
 from projections.registry import READ_MODELS
 
+EVENTS_OF_A_TASK: Final = 10_000
 TILES_OF_A_TASK: Final = 1_024
 CHECKPOINTS_OF_A_TASK: Final = 5_000
 
@@ -91,7 +94,7 @@ def verify(wanted: Wanted, progress: Progress, *, workers: int) -> Verified:
         checkpoints = _number(connection, LAST_CHECKPOINT)
         first = Part()
         keys = sealed.trusted_keys(connection, wanted.keys, first.findings)
-    tasks: list[Task] = [partial(check_shard, wanted, shard) for shard, _ in shards]
+    tasks: list[Task] = [partial(check_shards, wanted, group) for group in _groups(shards)]
     tasks += [partial(check_runs, wanted), partial(check_orphans, wanted)]
     tasks += [partial(check_tiles, wanted, part) for part in _tiles(size)]
     tasks += [partial(check_checkpoints, wanted, part, keys) for part in _numbers(checkpoints)]
@@ -114,6 +117,20 @@ def verify(wanted: Wanted, progress: Progress, *, workers: int) -> Verified:
         count=whole.findings.count,
         seconds=time.monotonic() - began,
     )
+
+
+def _groups(shards: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """The largest first, and each alone; the small ones together, so that none has a process learn
+    anew what the tables are like."""
+    groups: list[list[int]] = [[]]
+    events = 0
+    for shard, position in shards:
+        if events >= EVENTS_OF_A_TASK:
+            groups.append([])
+            events = 0
+        groups[-1].append(shard)
+        events += position
+    return groups
 
 
 def _tiles(size: int) -> list[tuple[int, int, int]]:
@@ -171,15 +188,28 @@ def _place(finding: Finding) -> tuple[int, int]:
 # --- the parts, each in some process ---------------------------------------------------------------
 
 
-def check_shard(wanted: Wanted, shard: int) -> Part:
-    """All that is in one shard."""
-    part = Part()
-    with snapshot(wanted.database_url) as connection:
-        part.events = ShardOrder(connection, shard, part.findings).check()
-        replay = ShardReplay(connection, shard, part.findings, is_thorough=wanted.is_thorough)
-        part.postings = replay.check()
-        part.aggregates = replay.aggregates
-        connection.rollback()
+def check_shards(wanted: Wanted, shards: Sequence[int]) -> Part:
+    """All that is in these shards, one after the other, each as of a snapshot of its own."""
+    part, layout = Part(), None
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    with psycopg.connect(wanted.database_url) as connection:
+        for shard in shards:
+            begin_snapshot(connection)
+            layout = layout or layout_of(connection, READ_MODELS)
+            place = Place(
+                connection=connection,
+                shard=shard,
+                findings=part.findings,
+                layout=layout,
+                live=live_generations(connection),
+            )
+            part.events += ShardOrder(place).check()
+            replay = ShardReplay(place, is_thorough=wanted.is_thorough)
+            for currency, accounts in replay.check().items():
+                sums[currency].update(accounts)
+            part.aggregates += replay.aggregates
+            connection.rollback()
+    part.postings = {currency: dict(accounts) for currency, accounts in sums.items()}
     return part
 
 
@@ -225,10 +255,17 @@ def check_orphans(wanted: Wanted) -> Part:
     return part
 
 
-def snapshot(database_url: str) -> Connection[Any]:
-    """A connection in one snapshot, for as long as it is in its first transaction; before that was
-    taken, the tables of the read models were made to stay where they are."""
-    connection = psycopg.connect(database_url)
+@contextmanager
+def snapshot(database_url: str) -> Iterator[Connection[Any]]:
+    """A connection in one snapshot."""
+    with psycopg.connect(database_url) as connection:
+        begin_snapshot(connection)
+        yield connection
+
+
+def begin_snapshot(connection: Connection[Any]) -> None:
+    """Until the transaction ends. Before the snapshot is taken, the tables of the read models are made
+    to stay where they are: what takes a live one's place later is not what the snapshot shows."""
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     tables = [table for model in READ_MODELS for table in model.TABLES]
     connection.execute(
@@ -237,4 +274,3 @@ def snapshot(database_url: str) -> Connection[Any]:
         )
     )
     connection.execute(SETTINGS)
-    return connection

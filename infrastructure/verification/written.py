@@ -6,25 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 from uuid import UUID
 
-from psycopg import Connection, sql
-from psycopg.rows import dict_row
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from infrastructure.projections.differences import KEY_COLUMNS
-from infrastructure.projections.generations import Slot, in_slot
-from infrastructure.verification.findings import Findings, Kind, named
+from infrastructure.verification.findings import Kind, named
+from infrastructure.verification.place import Place
 from projections.registry import InlineProjection
 
 FETCHED_AT_ONCE: Final = 1_000
 LONGEST_SHOWN: Final = 300
-
-COLUMNS: Final[LiteralString] = """
-    SELECT attname AS name FROM pg_attribute
-    WHERE attrelid = %(table)s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
-"""
 
 Row = dict[str, Any]
 Stored = tuple[UUID, list[Row]]
@@ -33,17 +26,14 @@ Stored = tuple[UUID, list[Row]]
 class Written:
     """The rows of one model in one shard, from the first aggregate to the last."""
 
-    def __init__(
-        self, connection: Connection[Any], shard: int, model: InlineProjection, findings: Findings
-    ) -> None:
-        self._connection, self._shard = connection, shard
-        self._model, self._findings = model, findings
+    def __init__(self, place: Place, model: InlineProjection) -> None:
+        self._place, self._model = place, model
         self.kind: str = model.aggregate
         (self._table,) = model.TABLES
-        self._key = [name for name in self._names(KEY_COLUMNS) if name != "shard"]
-        self._columns = self._names(COLUMNS)
-        self._owner = self._owner_column()
-        self._stored = self._rows() if self._is_of_this_code() else None
+        self._key, self._columns = place.layout[self._table].key, place.layout[self._table].columns
+        self._owner = "id" if list(self._key) == ["id"] else "payment_id"
+        is_compared = place.has_rows_of_this_code(model.name)
+        self._stored = self._rows() if is_compared else None
         self._next = self._advance()
 
     def compare(self, aggregate: UUID, history: Sequence[Any]) -> None:
@@ -58,7 +48,7 @@ class Written:
             stored = self._next[1]
             self._next = self._advance()
         try:
-            expected = self._model.rows(self._shard, history)
+            expected = self._model.rows(self._place.shard, history)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
             self._find(
                 Kind.HISTORY_IMPOSSIBLE,
@@ -136,9 +126,9 @@ class Written:
 
     def _rows(self) -> Iterator[Stored]:
         query = sql.SQL("SELECT * FROM {} WHERE shard = {} ORDER BY {}").format(
-            sql.Identifier("public", self._table), self._shard, sql.Identifier(self._owner)
+            sql.Identifier("public", self._table), self._place.shard, sql.Identifier(self._owner)
         )
-        with self._connection.cursor(name=f"of_{self._table}") as cursor:
+        with self._place.connection.cursor(name=f"of_{self._table}") as cursor:
             cursor.execute(query, binary=True)
             at = self._columns.index(self._owner)
             for owner, rows in groupby(in_batches(cursor), key=itemgetter(at)):
@@ -147,22 +137,9 @@ class Written:
     def _advance(self) -> Stored | None:
         return None if self._stored is None else next(self._stored, None)
 
-    def _is_of_this_code(self) -> bool:
-        with self._connection.cursor(row_factory=dict_row) as cursor:
-            live = in_slot(cursor, self._model.name, Slot.LIVE)  # type: ignore[arg-type]
-        return live is not None and live.is_of_this_code
-
-    def _owner_column(self) -> str:
-        """By which rows are of an aggregate."""
-        return self._key[0] if self._key == ["id"] else "payment_id"
-
-    def _names(self, query: LiteralString) -> list[str]:
-        rows = self._connection.execute(query, {"table": f"public.{self._table}"}).fetchall()
-        return [row[0] for row in rows]
-
     def _find(self, kind: Kind, says: str, aggregate: UUID, **more: Any) -> None:
-        places = {"shard": self._shard, "table": self._table}
-        self._findings.add(kind, says, **places, **named(aggregate, self.kind), **more)
+        places = {"shard": self._place.shard, "table": self._table}
+        self._place.findings.add(kind, says, **places, **named(aggregate, self.kind), **more)
 
 
 def differing(name: str, must_be: Any, is_: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:

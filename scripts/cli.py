@@ -64,6 +64,7 @@ from scripts.console import (
     settings_or_exit,
     shown_time,
 )
+from scripts.export import export_command, replay_command
 from scripts.history import history_command
 from scripts.listen import listen_command
 from scripts.read_models import operations_command, projections
@@ -701,6 +702,8 @@ main.add_command(operations_command)
 main.add_command(vault)
 main.add_command(checkpoint)
 main.add_command(verify_command)
+main.add_command(export_command)
+main.add_command(replay_command)
 main.add_command(history_command)
 
 

@@ -337,7 +337,7 @@ TAMPERINGS: Final = (
         name="a changed cause with its digest",
         tamper=change_the_cause_and_its_digest,
         finds=Kind.CHAIN_BROKEN,
-        where={"shard": SHARD, "position": 2},
+        where={"shard": SHARD, "position": 1},
     ),
     Tampering(
         name="a changed cause with its digest and the chain",

@@ -103,7 +103,7 @@ def test_the_command_says_what_is_wrong_and_where_and_ends_with_one(
     payment_id = encode(Prefix.PAYMENT, world.payments[4].id)
     assert (before.exit_code, before.stdout.splitlines()[-1]) == (0, "nothing is wrong")
     assert (words.exit_code, document.exit_code) == (1, 1)
-    assert f"time_changed: the time of the event is not" in words.stdout
+    assert "time_changed: the time of the event is not" in words.stdout
     told = json.loads(document.stdout)
     first = next(each for each in told["findings"] if each["kind"] == "time_changed")
     assert not told["ok"]

@@ -311,6 +311,8 @@ class Books:
                 return currency, (-hold, 0, 0)
             case "refunded":
                 return currency, (0, 0, -asked)
+            case _:
+                pass
         return None
 
     def end(self) -> None:
@@ -435,8 +437,8 @@ def goes_on(old: int, new: int, old_root: bytes, new_root: bytes, proof: list[st
 def key(text: str) -> Key:
     """A public key, written name+id+key."""
     match = re.fullmatch(r"([^\s+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)", text)
-    content = decoded(match[3]) if match else b""
-    if len(content) != 33 or content[:1] != ED25519:
+    content = b"" if match is None else decoded(match[3])
+    if match is None or len(content) != 33 or content[:1] != ED25519:
         raise Wrong(f"{text} is no public key of a log")
     key_id = hashlib.sha256(match[1].encode() + b"\n" + content).digest()[:4]
     if key_id.hex() != match[2]:

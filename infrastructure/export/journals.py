@@ -5,10 +5,11 @@ that those programs say themselves if they come to others.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
-from typing import ClassVar, Final, Protocol, TextIO
+from typing import ClassVar, Final, TextIO
 
 from domain.ids import Prefix, encode
 from domain.money import in_major_units, minor_digits
@@ -22,17 +23,19 @@ NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9-]+")
 TITLE: Final = "Counterfoil: what was held, captured and refunded"
 
 
-class Journal(Protocol):
-    """One program's form."""
+class Journal(ABC):
+    """One program's form, written into `out`."""
 
     file_name: ClassVar[str]
 
-    def __init__(self, out: TextIO) -> None:
-        """Written into `out`."""
+    @abstractmethod
+    def __init__(self, out: TextIO) -> None: ...
 
+    @abstractmethod
     def add(self, posting: Posting) -> None:
         """One more transaction."""
 
+    @abstractmethod
     def end(self) -> None:
         """What comes after the last."""
 
@@ -80,7 +83,7 @@ class Books:
         return self._names[text]
 
 
-class HledgerJournal:
+class HledgerJournal(Journal):
     """For hledger (and ledger)."""
 
     file_name = "journal.hledger"
@@ -118,7 +121,7 @@ class HledgerJournal:
                 self._out.write(f"{what}\n")
 
 
-class BeancountJournal:
+class BeancountJournal(Journal):
     """For beancount."""
 
     file_name = "journal.beancount"

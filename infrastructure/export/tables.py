@@ -33,7 +33,7 @@ POSTINGS: Final = {
 # The first 48 bits of an id are the milliseconds since 1970 at which it was made; the last are random.
 COPY: Final = """
     COPY (
-        SELECT * REPLACE (at::TIMESTAMP AS at), strftime(
+        SELECT * REPLACE ("at"::TIMESTAMP AS "at"), strftime(
             make_timestamp(1000 * ('0x' || replace(aggregate, '-', '')[1:12])::BIGINT), '%Y-%m'
         ) AS month, ('0x' || right(aggregate, 1))::INTEGER % 8 AS part
         FROM read_json($source, format = 'newline_delimited', columns = $columns)

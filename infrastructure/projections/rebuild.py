@@ -175,20 +175,25 @@ def _build_shards(
 
 
 class Builder(Follower):
-    """Writes what cannot be there yet: by COPY, where a model says into which table."""
+    """Writes what cannot be there yet."""
 
     def write(self, connection: Connection[DictRow], write: Write) -> None:
         """Copies the rows as they are; the statement is for what adds to rows."""
-        if write.into is None:
-            super().write(connection, write)
-            return
-        command = psycopg.sql.SQL("COPY {} ({}) FROM STDIN").format(
-            psycopg.sql.Identifier(write.into),
-            psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, write.parameters)),
-        )
-        with connection.cursor() as cursor, cursor.copy(command) as copy:
-            for row in zip(*write.parameters.values(), strict=True):
-                copy.write_row(row)
+        write_new(connection, write)
+
+
+def write_new(connection: Connection[Any], write: Write) -> None:
+    """Of rows that cannot be there yet: by COPY, where a model says into which table."""
+    if write.into is None:
+        connection.execute(write.sql, write.parameters)
+        return
+    command = psycopg.sql.SQL("COPY {} ({}) FROM STDIN").format(
+        psycopg.sql.Identifier(write.into),
+        psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, write.parameters)),
+    )
+    with connection.cursor() as cursor, cursor.copy(command) as copy:
+        for row in zip(*write.parameters.values(), strict=True):
+            copy.write_row(row)
 
 
 def build_shard(database_url: str, generation: Generation, shard: int) -> int:

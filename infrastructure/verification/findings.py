@@ -83,8 +83,10 @@ class Finding:
         }
         where = ", ".join(f"{name}{at}" for name, at in places.items() if at is not None)
         told = f"{self.kind.value}: {self.says}" + (f" [{where}]" if where else "")
-        if self.expected is not None or self.found is not None:
+        if self.expected is not None:
             told += f": must be {self.expected}, is {self.found}"
+        elif self.found is not None:
+            told += f": {self.found}"
         return told
 
 

@@ -10,11 +10,12 @@ from typing import Any, Final, LiteralString
 from psycopg import Error, sql
 from psycopg.rows import dict_row
 
+from infrastructure.projections.rebuild import write_new
 from infrastructure.verification.findings import Kind, named
 from infrastructure.verification.place import Place
 from infrastructure.verification.reach import Reach
 from infrastructure.verification.written import FETCHED_AT_ONCE, differing, shown
-from projections.changes import PAYMENT, Change, ReadModel, Write
+from projections.changes import PAYMENT, Change, ReadModel
 
 DIFFERENCES: Final[LiteralString] = """
     SELECT to_jsonb(a) AS made, to_jsonb(b) AS live
@@ -60,7 +61,7 @@ class Following:
             writes = self._model.writes(changes)
             with self._place.connection.transaction():
                 for write in writes:
-                    self._carry_out(write)
+                    write_new(self._place.connection, write)
         except (Error, ArithmeticError, AssertionError, LookupError, TypeError, ValueError):
             return False
         return True
@@ -74,17 +75,6 @@ class Following:
                 shard=self._place.shard,
                 **named(first.originator_id, type(first).TOPIC),
             )
-
-    def _carry_out(self, write: Write) -> None:
-        if write.into is None:
-            self._place.connection.execute(write.sql, write.parameters)
-            return
-        command = sql.SQL("COPY {} ({}) FROM STDIN").format(
-            sql.Identifier(write.into), sql.SQL(", ").join(map(sql.Identifier, write.parameters))
-        )
-        with self._place.connection.cursor() as cursor, cursor.copy(command) as copy:
-            for row in zip(*write.parameters.values(), strict=True):
-                copy.write_row(row)
 
     # --- comparing -----------------------------------------------------------------------------
 

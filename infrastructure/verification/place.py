@@ -17,7 +17,9 @@ LAYOUT: Final[LiteralString] = """
         FROM pg_index AS i JOIN pg_attribute AS k
           ON k.attrelid = i.indrelid AND k.attnum = ANY (i.indkey::smallint[])
         WHERE i.indrelid = c.oid AND i.indisprimary
-    ) AS key
+    ) AS key, coalesce(
+        array_agg(a.attname::text) FILTER (WHERE a.atttypid = 'timestamptz'::regtype), '{}'
+    ) AS times
     FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
     WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY (%(tables)s)
       AND a.attnum > 0 AND NOT a.attisdropped
@@ -27,10 +29,11 @@ LAYOUT: Final[LiteralString] = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table of a read model. `key`: without the shard, which leads it."""
+    """A table of a read model. `key`: without the shard, which leads it; `times`: the columns that are."""
 
     columns: Sequence[str]
     key: Sequence[str]
+    times: Sequence[str]
 
 
 Layout = Mapping[str, Table]
@@ -41,8 +44,8 @@ def layout_of(connection: Connection[Any], models: Sequence[ReadModel]) -> Layou
     tables = [table for model in models for table in model.TABLES]
     rows = connection.execute(LAYOUT, {"tables": tables}).fetchall()
     return {
-        name: Table(columns=columns, key=[each for each in key if each != "shard"])
-        for name, columns, key in rows
+        name: Table(columns=columns, key=[each for each in key if each != "shard"], times=times)
+        for name, columns, key, times in rows
     }
 
 

@@ -2,7 +2,7 @@
 compared while the histories go by in the order of the aggregates' ids."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
@@ -19,8 +19,9 @@ from projections.registry import InlineProjection
 FETCHED_AT_ONCE: Final = 1_000
 LONGEST_SHOWN: Final = 300
 
-Row = dict[str, Any]
-Stored = tuple[UUID, list[Row]]
+# A row's values, in the order of the table's columns; and the rows of one aggregate, by its id's number.
+Row = list[Any]
+Stored = tuple[int, list[Row]]
 
 
 class Written:
@@ -32,6 +33,8 @@ class Written:
         (self._table,) = model.TABLES
         self._key, self._columns = place.layout[self._table].key, place.layout[self._table].columns
         self._owner = "id" if list(self._key) == ["id"] else "payment_id"
+        self._values = itemgetter(*self._columns)
+        self._times = [self._columns.index(name) for name in place.layout[self._table].times]
         is_compared = place.has_rows_of_this_code(model.name)
         self._stored = self._rows() if is_compared else None
         self._next = self._advance()
@@ -40,15 +43,17 @@ class Written:
         """The rows of one aggregate, which comes after those that were compared before."""
         if self._stored is None:
             return
-        while self._next is not None and self._next[0] < aggregate:
-            self._without_events(self._next)
+        number = aggregate.int
+        while self._next is not None and self._next[0] < number:
+            self._without_events(self._next[1])
             self._next = self._advance()
         stored: list[Row] = []
-        if self._next is not None and self._next[0] == aggregate:
+        if self._next is not None and self._next[0] == number:
             stored = self._next[1]
             self._next = self._advance()
         try:
-            expected = self._model.rows(self._place.shard, history)
+            made = self._model.rows(self._place.shard, history)
+            expected = [self._as_read_again(self._values(row)) for row in made]
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
             self._find(
                 Kind.HISTORY_IMPOSSIBLE,
@@ -56,83 +61,82 @@ class Written:
                 aggregate,
             )
             return
-        self._compare_rows(aggregate, expected, stored)
+        if expected != stored:
+            self._tell_apart(aggregate, expected, stored)
 
     def end(self) -> None:
         """Whatever is left is of nothing in the log."""
         while self._next is not None:
-            self._without_events(self._next)
+            self._without_events(self._next[1])
             self._next = self._advance()
 
     # --- rows ----------------------------------------------------------------------------------
 
-    def _compare_rows(
-        self, aggregate: UUID, expected: Sequence[Row], stored: Sequence[Row]
-    ) -> None:
-        if len(expected) == 1 and len(stored) == 1:
-            self._compare_row(aggregate, expected[0], stored[0])
-            return
+    def _tell_apart(self, aggregate: UUID, expected: Sequence[Row], stored: Sequence[Row]) -> None:
         must_be = {self._key_of(row): row for row in expected}
         are = {self._key_of(row): row for row in stored}
         for key, row in must_be.items():
+            place = dict(zip(self._key, key, strict=True))
             if key in are:
-                self._compare_row(aggregate, row, are[key])
+                self._tell_fields(aggregate, row, are[key])
             else:
-                self._find(
-                    Kind.ROW_MISSING,
-                    "there is no row of it",
-                    aggregate,
-                    expected=shown(dict(zip(self._key, key, strict=True))),
-                    found="none",
-                )
+                says, wanted = "there is no row of it", shown(place)
+                self._find(Kind.ROW_MISSING, says, aggregate, expected=wanted, found="none")
         for key in are.keys() - must_be.keys():
-            self._find(
-                Kind.ROW_WITHOUT_EVENTS,
-                "no event says that there is such a row",
-                aggregate,
-                found=shown(dict(zip(self._key, key, strict=True))),
-            )
+            place = dict(zip(self._key, key, strict=True))
+            says = "no event says that there is such a row"
+            self._find(Kind.ROW_WITHOUT_EVENTS, says, aggregate, found=shown(place))
 
-    def _compare_row(self, aggregate: UUID, expected: Row, stored: Row) -> None:
-        for name, is_ in stored.items():
-            must_be = expected.get(name)
-            if isinstance(must_be, Jsonb):
-                must_be = must_be.obj
-            if is_ == must_be or _is_that_moment(must_be, is_):
+    def _tell_fields(self, aggregate: UUID, expected: Row, stored: Row) -> None:
+        row = dict(zip(self._columns, stored, strict=True))
+        for name, must_be, is_ in zip(self._columns, expected, stored, strict=True):
+            if is_ == must_be:
                 continue
             for field, (wanted, found) in differing(name, must_be, is_):
                 self._find(
                     Kind.ROW_DIFFERS,
                     f"`{field}` is not what the events make it",
                     aggregate,
-                    version=stored.get("version"),
+                    version=row.get("version"),
                     expected=shown(wanted),
                     found=shown(found),
                 )
 
-    def _without_events(self, stored: Stored) -> None:
-        for row in stored[1]:
+    def _as_read_again(self, values: Iterable[Any]) -> Row:
+        """Documents as such, and times that an event has as a text as times."""
+        row = [value.obj if type(value) is Jsonb else value for value in values]
+        for at in self._times:
+            if isinstance(row[at], str):
+                row[at] = datetime.fromisoformat(row[at])
+        return row
+
+    def _without_events(self, stored: Sequence[Row]) -> None:
+        for values in stored:
+            row = dict(zip(self._columns, values, strict=True))
             self._find(
                 Kind.ROW_WITHOUT_EVENTS,
                 "there is a row of what the log knows nothing of",
-                stored[0],
+                row[self._owner],
                 found=shown({name: row[name] for name in self._key}),
             )
 
-    def _key_of(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[name] for name in self._key)
+    def _key_of(self, row: Row) -> tuple[Any, ...]:
+        return tuple(row[self._columns.index(name)] for name in self._key)
 
     # --- the table -----------------------------------------------------------------------------
 
     def _rows(self) -> Iterator[Stored]:
-        query = sql.SQL("SELECT * FROM {} WHERE shard = {} ORDER BY {}").format(
-            sql.Identifier("public", self._table), self._place.shard, sql.Identifier(self._owner)
+        query = sql.SQL("SELECT {} FROM {} WHERE shard = {} ORDER BY {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, self._columns)),
+            sql.Identifier("public", self._table),
+            self._place.shard,
+            sql.Identifier(self._owner),
         )
         with self._place.connection.cursor(name=f"of_{self._table}") as cursor:
             cursor.execute(query, binary=True)
             at = self._columns.index(self._owner)
-            for owner, rows in groupby(in_batches(cursor), key=itemgetter(at)):
-                yield owner, [dict(zip(self._columns, row, strict=True)) for row in rows]
+            for owner, rows in groupby(in_batches(cursor), key=lambda row: row[at].int):
+                yield owner, [list(row) for row in rows]
 
     def _advance(self) -> Stored | None:
         return None if self._stored is None else next(self._stored, None)
@@ -156,13 +160,6 @@ def in_batches(cursor: Any) -> Iterator[tuple[Any, ...]]:
     """The rows of a cursor on the server, many at a time."""
     while rows := cursor.fetchmany(FETCHED_AT_ONCE):
         yield from rows
-
-
-def _is_that_moment(must_be: Any, is_: Any) -> bool:
-    """A time that an event has as a text."""
-    if not (isinstance(is_, datetime) and isinstance(must_be, str)):
-        return False
-    return datetime.fromisoformat(must_be) == is_
 
 
 def shown(value: Any) -> str:

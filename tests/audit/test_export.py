@@ -62,8 +62,9 @@ def template(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> 
             kept = world.seal()
             append(pool, *payments[2:])
             for customer in (kept_one, forgotten):
-                stored = [mapper.to_stored_event(event) for event in customer.history]
-                ShardedRecorder(pool).insert_events(stored, history=customer.history)
+                history: list[Any] = customer.history
+                stored = [mapper.to_stored_event(event) for event in history]
+                ShardedRecorder(pool).insert_events(stored, history=history)
         person = {"name": "Ada Lovelace"}
         shard = shard_of(kept_one.id)
         world.do(KEEP_PERSON, shard=shard, owner=kept_one.id, document=Jsonb(person))
@@ -364,12 +365,12 @@ def our_balances(world: World) -> dict[tuple[str, str], str]:
 
 
 def test_hledger_accepts_the_journal_and_comes_to_our_balances(
-    world: World, tmp_path: Path
+    world: World, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     hledger = shutil.which("hledger")
-    if hledger is None:
-        assert not os.environ.get("CI"), "CI runs the real program"
-        pytest.skip("hledger is not installed")
+    if hledger is None and not pytestconfig.getoption("--proofs"):
+        pytest.skip("there is no hledger on this machine")
+    assert hledger is not None
     out = tmp_path / "out"
     exported(world, out, "--journal", "hledger")
     journal = str(out / "journal.hledger")
@@ -405,10 +406,17 @@ def test_beancount_accepts_the_journal_and_comes_to_our_balances(
     assert (checked.returncode, checked.stdout, checked.stderr, errors) == (0, "", "", [])
     found = {
         (account.account.split(":")[1].lower(), position.units.currency): str(position.units.number)
-        for account in realization.iter_children(realization.realize(entries))
+        for account in realized(entries)
         for position in account.balance
     }
     assert found == our_balances(world)
+
+
+def realized(entries: Any) -> list[Any]:
+    """Every account with what is in it, as beancount adds it up."""
+    children: Any = realization.iter_children
+    tree: Any = realization.realize
+    return list(children(tree(entries)))
 
 
 def test_a_journal_that_was_changed_is_refused_by_its_own_assertions(
@@ -436,7 +444,9 @@ def test_duckdb_reads_the_tables_and_their_replay_comes_to_our_balances(
     manifest = exported(world, out, "--parquet")
     events = f"{out}/parquet/events/*/*/*.parquet"
 
-    counted = duckdb.sql(f"SELECT count(*), count(DISTINCT aggregate) FROM '{events}'").fetchone()
+    with duckdb.connect() as connection:
+        query = f"SELECT count(*), count(DISTINCT aggregate) FROM '{events}'"
+        counted = connection.execute(query).fetchone()
     replayed = run(world, "replay", str(out), "--workers", "2", "--json")
 
     assert counted == (manifest["events"], len(world.payments) + 2)

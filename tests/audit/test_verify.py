@@ -4,12 +4,14 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
 
+from domain.bank import Unknown
 from domain.ids import Prefix, encode
 from infrastructure.audit.duties import Sealing, keys_of
 from infrastructure.checkpoint_keys import key_kept_in
@@ -20,10 +22,12 @@ from infrastructure.verification.run import Verified, Wanted, verify
 from infrastructure.verification.sealed import Outside
 from projections.registry import FOLLOWING
 from scripts.cli import main
+from tests.api.an_api import GOOD_CARD, an_api, json_of
 from tests.audit import verify_table
-from tests.audit.a_sealed_log import payments
 from tests.audit.tamperings import SHARD, TAMPERINGS, Tampering, World, a_world
+from tests.builders import Story, a_payment
 from tests.conftest import Databases
+from tests.fakes import FakeBank, SteppableClock
 from tests.infrastructure.projections.a_log import append, connect, follow, follower_of
 
 
@@ -138,13 +142,7 @@ def test_verifying_while_payments_are_made_gives_no_false_alarm(world: World) ->
 def write_on(world: World, stopping: threading.Event) -> None:
     with open_pool(world.url, size=1) as pool:
         while not stopping.is_set():
-            append(pool, *(replaced_order(each) for each in payments(2)))
-
-
-def replaced_order(payment):  # type: ignore[no-untyped-def]
-    """Of no order: nobody takes slots for these."""
-    object.__setattr__(payment.history[0], "order_id", None)
-    return payment
+            append(pool, *(Story(a_payment(order_id=None)).authorized().payment for _ in range(2)))
 
 
 def seal_on(world: World, stopping: threading.Event) -> None:
@@ -160,6 +158,39 @@ def follow_on(world: World, stopping: threading.Event) -> None:
         while not stopping.is_set():
             for follower in followers:
                 follow(connection, follower)
+
+
+def test_what_merchants_do_leaves_nothing_that_is_wrong(database_url: str, tmp_path: Path) -> None:
+    """In every family, with what is still under way and what nobody knows the outcome of."""
+    clock = SteppableClock(datetime.now(UTC))
+    bank = FakeBank(clock)
+    with an_api(database_url, DATA_DIR=str(tmp_path)) as api, api.asking(bank):
+        merchant = api.merchant()
+        merchant.captured()
+        merchant.voided()
+        merchant.refunded()
+        merchant.declined()
+        customer = json_of(merchant.post("/v1/customers", {"email": "ada@example.com"}))
+        method = {"type": "card", "card": GOOD_CARD}
+        kept = json_of(merchant.post("/v1/payment_methods", method))
+        merchant.post(f"/v1/payment_methods/{kept['id']}/attach", {"customer": customer["id"]})
+        intent = {"amount": 5000, "currency": "usd", "payment_method": kept["id"], "confirm": True}
+        paid = merchant.post("/v1/payment_intents", intent | {"customer": customer["id"]})
+        assert paid.status_code == 201, paid.text
+        merchant.post(
+            "/v1/payment_intents",
+            {"amount": 5000, "currency": "usd", "metadata": {"order_id": "o"}},
+        )
+        bank.will_answer(Unknown(reason="silence", unanswered=True))
+        assert merchant.authorize().status_code == 202
+        merchant.request("DELETE", f"/v1/customers/{customer['id']}")
+        Sealing(api.services.pool, api.services.settings, SystemClock()).seal_and_sign()
+
+        wanted = Wanted(database_url=database_url, is_thorough=True)
+        found = verify(wanted, lambda *_: None, workers=1)
+
+    assert [each.line for each in found.findings] == []
+    assert found.events > 25
 
 
 def test_the_table_of_the_documentation_is_what_is_said(template: World) -> None:

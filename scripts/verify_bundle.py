@@ -269,6 +269,7 @@ class Books:
         self.sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.postings: dict[tuple[str, int], Moved] = {}
         self.payments: dict[str, tuple[str, int, int]] = {}
+        self.held: set[str] = set()
         for row in lines(path):
             amounts = row["amounts"]
             place = f"{row['aggregate']} version {row['version']}"
@@ -294,26 +295,26 @@ class Books:
         """The currency, and what is moved into each of ACCOUNTS. None: nothing, or it cannot be said, as
         the payment began before what the bundle has."""
         state, topic = json.loads(event["state"]), event["topic"].removeprefix("payment.")
-        if topic == "authorization_requested":
+        if topic in ("authorization_requested", "transfer_requested"):
             self.payments[event["aggregate"]] = (state["currency"], state["amount_minor"], 0)
         payment = self.payments.get(event["aggregate"])
         if payment is None:
             return None
-        currency, hold, asked = payment
+        currency, whole, asked = payment
         match topic:
             case "capture_requested" | "refund_requested":
-                self.payments[event["aggregate"]] = (currency, hold, state["amount_minor"])
+                self.payments[event["aggregate"]] = (currency, whole, state["amount_minor"])
             case "authorized":
-                return currency, (hold, 0, 0)
-            case "captured":
-                return currency, (-hold, asked, 0)
-            case "voided" | "expired":
-                return currency, (-hold, 0, 0)
-            case "refunded":
-                return currency, (0, 0, -asked)
-            case _:
-                pass
-        return None
+                self.held.add(event["aggregate"])
+        amounts = {
+            "authorized": (whole, 0, 0),
+            "captured": (-whole, asked, 0),
+            "transferred": (0, whole, 0),
+            "refunded": (0, 0, -asked),
+        }
+        if event["aggregate"] in self.held:
+            amounts |= dict.fromkeys(("voided", "expired"), (-whole, 0, 0))
+        return (currency, amounts[topic]) if topic in amounts else None
 
     def end(self) -> None:
         """The sums."""

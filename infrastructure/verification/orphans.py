@@ -39,17 +39,6 @@ SLOTS: Final[LiteralString] = """
     WHERE (r.merchant_id, r.mode, r.order_id) IS DISTINCT FROM (s.merchant_id, s.mode, s.order_id)
        OR r.status <> ALL (%(live)s)
 """
-# Attempts of an intent bear the order's id, and have no slot.
-SLOTLESS: Final[LiteralString] = """
-    SELECT r.payment_id AS owner, r.order_id AS found FROM public.receipts AS r
-    WHERE r.order_id IS NOT NULL AND r.status = ANY (%(live)s)
-      AND NOT jsonb_exists(r.document, 'intent_id')
-      AND NOT EXISTS (
-          SELECT FROM public.order_slots AS s
-          WHERE (s.merchant_id, s.mode, s.order_id) = (r.merchant_id, r.mode, r.order_id)
-            AND s.payment_id = r.payment_id
-      )
-"""
 CALLS: Final[LiteralString] = """
     SELECT c.payment_id AS owner, c.operation AS found FROM public.bank_calls AS c
     LEFT JOIN public.receipts AS r ON r.shard = c.shard AND r.payment_id = c.payment_id
@@ -63,10 +52,24 @@ CALLLESS: Final[LiteralString] = """
         WHERE c.shard = r.shard AND c.payment_id = r.payment_id
     )
 """
+# A payment method's, until it is detached, or a token's.
 CARDS: Final[LiteralString] = """
     SELECT c.method_id AS owner, c.shard::text AS found FROM public.stored_cards AS c
     LEFT JOIN public.payment_methods AS m ON m.shard = c.shard AND m.id = c.method_id
-    WHERE m.id IS NULL OR (m.document ->> 'is_detached')::boolean
+    WHERE (m.document ->> 'is_detached')::boolean OR NOT EXISTS (
+        SELECT FROM public.events AS e WHERE e.shard = c.shard AND e.originator_id = c.method_id
+    )
+"""
+TOKENS: Final[LiteralString] = """
+    SELECT t.token_id AS owner, t.shard::text AS found FROM public.used_tokens AS t
+    WHERE NOT EXISTS (
+        SELECT FROM public.events AS e WHERE e.shard = t.shard AND e.originator_id = t.token_id
+    )
+"""
+ERASURES: Final[LiteralString] = """
+    SELECT x.customer_id AS owner, x.shard::text AS found FROM public.erasures AS x
+    LEFT JOIN public.customer_records AS c ON c.shard = x.shard AND c.id = x.customer_id
+    WHERE (c.document ->> 'is_deleted')::boolean IS NOT TRUE
 """
 PEOPLE: Final[LiteralString] = """
     SELECT p.owner, p.shard::text AS found FROM public.personal_data AS p
@@ -78,10 +81,11 @@ PEOPLE: Final[LiteralString] = """
 SEARCHES: Final = (
     Search("idempotency_keys", None, "an idempotency key is of nothing in the log", KEYS),
     Search("order_slots", PAYMENT, "an order's slot is of no payment that is live", SLOTS),
-    Search("order_slots", PAYMENT, "a live payment lacks its order's slot", SLOTLESS),
     Search("bank_calls", PAYMENT, "a call to the bank is of no operation that is running", CALLS),
     Search("bank_calls", PAYMENT, "an operation is running that nobody will finish", CALLLESS),
     Search("stored_cards", "payment_method", "a sealed card is of no payment method", CARDS),
+    Search("used_tokens", None, "a token was used that there never was", TOKENS),
+    Search("erasures", "customer", "the erasure is due of a customer who is there", ERASURES),
     Search("personal_data", None, "personal data is of nobody in the log", PEOPLE),
 )
 

@@ -246,10 +246,6 @@ def take_a_slot(world: World) -> None:
     world.do(TAKE_SLOT, order_id="ORD-9", payment_id=an_id(9009, shard=SHARD))
 
 
-def free_a_slot(world: World) -> None:
-    world.do("DELETE FROM order_slots WHERE order_id = 'ORD-1'")
-
-
 def make_up_a_call(world: World) -> None:
     world.do(MAKE_UP_CALL, shard=SHARD, payment_id=world.payments[0].id)
 
@@ -402,12 +398,6 @@ TAMPERINGS: Final = (
     Tampering(
         name="an order's slot of no payment",
         tamper=take_a_slot,
-        finds=Kind.ORPHAN,
-        where={"table": "order_slots"},
-    ),
-    Tampering(
-        name="an order's slot that is gone",
-        tamper=free_a_slot,
         finds=Kind.ORPHAN,
         where={"table": "order_slots"},
     ),

@@ -86,7 +86,7 @@ def test_what_another_version_makes_otherwise_is_told_field_by_field(
 def test_rows_that_only_one_version_makes_and_sums_that_follow_are_told(
     database_url: str, log: list[Any], tmp_path: Path
 ) -> None:
-    changed = ("case Payment.Voided() | Payment.Expired():", "case Payment.Expired():")
+    changed = ("Payment.Voided() | Payment.Expired() if held", "Payment.Expired() if held")
     path = other_code(tmp_path, balances, changed)
 
     told = json.loads(diff(database_url, "balances", "--code", str(path), "--json").stdout)

@@ -36,7 +36,7 @@ from scripts import verify_bundle
 from scripts.cli import main
 from tests.audit.a_sealed_log import audit_settings
 from tests.audit.tamperings import World
-from tests.builders import NOON, Story, a_payment, a_tenant, an_id
+from tests.builders import NOON, Story, a_payment, a_tenant, a_transfer, an_id
 from tests.conftest import Databases
 from tests.infrastructure.projections.a_log import append, connect, follow, follower_of, mapper
 
@@ -99,6 +99,7 @@ def some_payments(customer: str) -> list[Payment]:
         of(3, customer_id=customer).authorized().captured().refunded(1).payment,
         of(4, tenant=a_tenant("mer_other")).declined().payment,
         of(5).authorized().voided().payment,
+        Story(a_transfer(payment_id=an_id(9120), order_id=None)).transferred().payment,
     ]
 
 

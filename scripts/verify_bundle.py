@@ -306,6 +306,8 @@ class Books:
                 self.payments[event["aggregate"]] = (currency, whole, state["amount_minor"])
             case "authorized":
                 self.held.add(event["aggregate"])
+            case _:
+                pass
         amounts = {
             "authorized": (whole, 0, 0),
             "captured": (-whole, asked, 0),

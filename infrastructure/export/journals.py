@@ -18,7 +18,7 @@ from infrastructure.export.selection import Posting
 
 # On which side of the balance sheet an account is; those that are not named here are what is between us
 # and others.
-ASSETS: Final = frozenset({"held", "captured", "refunded"})
+ASSETS: Final = frozenset({"held", "captured", "refunded", "disputed"})
 NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9-]+")
 TITLE: Final = "Counterfoil: what was held, captured and refunded"
 

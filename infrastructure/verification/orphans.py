@@ -22,13 +22,15 @@ class Search(NamedTuple):
     statement: LiteralString
 
 
+# Endpoints of webhooks are in no log; of one that is gone only the answer tells what the key was of.
 KEYS: Final[LiteralString] = """
     SELECT k.payment_id AS owner, k.request_id AS found FROM public.idempotency_keys AS k
     WHERE NOT EXISTS (
         SELECT FROM public.events AS e
         WHERE e.shard = (get_byte(uuid_send(k.payment_id), 15) %% 64)::smallint
           AND e.originator_id = k.payment_id
-    )
+    ) AND NOT EXISTS (SELECT FROM public.webhook_endpoints AS w WHERE w.id = k.payment_id)
+      AND position('webhook_endpoint'::bytea IN coalesce(k.body, '')) = 0
 """
 # A slot is of a payment that asked for it by that name and is still live.
 SLOTS: Final[LiteralString] = """

@@ -1,5 +1,6 @@
 """Money: an integer in minor units and an ISO 4217 currency code. No float and no Decimal anywhere."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -163,6 +164,26 @@ ISO_4217: Final = frozenset(
         "ZWG",
     ]
 )
+
+# How many digits of a currency's amounts are of its minor unit, where that is not two (ISO 4217).
+MINOR_DIGITS: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW"), 0),
+    **dict.fromkeys(("PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+}
+TWO: Final = 2
+
+
+def minor_digits(currency: str) -> int:
+    """How many digits of its amounts are of the minor unit."""
+    return MINOR_DIGITS.get(currency, TWO)
+
+
+def in_major_units(amount_minor: int, currency: str) -> str:
+    """The amount as people write it, without the currency: 50.00, 5000, 5.000; exact."""
+    digits = minor_digits(currency)
+    sign, text = "-" if amount_minor < 0 else "", str(abs(amount_minor)).rjust(digits + 1, "0")
+    return f"{sign}{text[:-digits]}.{text[-digits:]}" if digits else sign + text
 
 
 # How many digits each currency has after the point, where it is not two.

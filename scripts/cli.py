@@ -64,10 +64,12 @@ from scripts.console import (
     settings_or_exit,
     shown_time,
 )
+from scripts.export import export_command, replay_command
 from scripts.history import history_command
 from scripts.listen import listen_command
 from scripts.read_models import operations_command, projections
 from scripts.vault import vault
+from scripts.verify import verify_command
 
 if TYPE_CHECKING:
     from infrastructure.reconciliation_runs import Report
@@ -699,6 +701,9 @@ main.add_command(projections)
 main.add_command(operations_command)
 main.add_command(vault)
 main.add_command(checkpoint)
+main.add_command(verify_command)
+main.add_command(export_command)
+main.add_command(replay_command)
 main.add_command(history_command)
 
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +18,7 @@ import click
 from tqdm import tqdm
 
 from domain.ids import MalformedId, Prefix, decode, encode
+from infrastructure.projections import lab
 from infrastructure.projections import rebuild as rebuilding
 from infrastructure.projections.differences import NeverAtOnePoint, differences
 from infrastructure.projections.follower import Follower, Overtaken
@@ -26,6 +30,7 @@ from infrastructure.projections.generations import (
     lags,
     set_paused,
 )
+from infrastructure.projections.lab import Compared, OtherCodeUnusable
 from infrastructure.projections.rebuild import BuilderAtWork, Built, NotSwapped
 from projections.operations import Operations
 from projections.registry import ALL, FOLLOWED, READ_MODELS, is_inline
@@ -129,9 +134,42 @@ def built_in_words(built: Built) -> str:
 
 @projections.command("diff")
 @one_of_them
+@click.option(
+    "--code",
+    metavar="PATH",
+    help="Another version of the read model's code, a file or a module: both are run over the whole log, "
+    "and compared field by field.",
+)
+@click.option("--revision", help="The same, with the code as git has it at that revision.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0, 10_000),
+    default=5,
+    show_default=True,
+    help="Examples of each field, with --code or --revision.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=os.cpu_count() or 1,
+    show_default="as many as cores",
+    help="Processes that run the code.",
+)
 @as_json_option
-def diff_command(name: str, *, as_json: bool) -> None:
-    """Compare the live version with the one beside it, row by row. Exit 1 if they differ."""
+def diff_command(
+    name: str, *, code: str | None, revision: str | None, limit: int, workers: int, as_json: bool
+) -> None:
+    """Compare the live version with the one beside it, row by row. Exit 1 if they differ.
+
+    With --code or --revision: what this code makes of the whole log, and what another does. Neither is
+    kept, and nothing is promoted.
+    """
+    if code is not None and revision is not None:
+        refuse("--code and --revision cannot both be given")
+    if code is not None or revision is not None:
+        with told_in_one_line(), code_to_compare(name, code, revision) as path:
+            compare_code(name, path, limit=limit, workers=workers, as_json=as_json)
+        return
     with database(settings_or_exit()) as url, told_in_one_line():
         found = differences(url, name)
         rows: list[dict[str, Any]] = [
@@ -152,6 +190,91 @@ def diff_command(name: str, *, as_json: bool) -> None:
     else:
         click.echo(f"{name}: no row differs")
     sys.exit(NOT_DONE if rows else 0)
+
+
+@contextmanager
+def code_to_compare(name: str, code: str | None, revision: str | None) -> Iterator[str]:
+    """Where the other version is."""
+    if revision is None:
+        assert code is not None
+        yield code
+        return
+    file = lab.file_of(name)
+    shown = subprocess.run(
+        ["git", "-C", str(file.parent), "show", f"{revision}:./{file.name}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if shown.returncode != 0:
+        refuse(f"git has no {file.name} at {revision}: {shown.stderr.strip()}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / file.name
+        path.write_text(shown.stdout)
+        yield str(path)
+
+
+def compare_code(name: str, code: str, *, limit: int, workers: int, as_json: bool) -> None:
+    """Both versions over the whole log; ends with the status that says whether they differ."""
+    with (
+        database(settings_or_exit()) as url,
+        tqdm(desc=name, unit=" events", unit_scale=True, file=sys.stderr, disable=None) as bar,
+    ):
+
+        def show(done: int, of: int) -> None:
+            bar.total = of
+            bar.update(done - bar.n)
+
+        found = lab.compare(url, name, code, show, workers=workers, limit=limit)
+    click.echo(json.dumps(as_document(found)) if as_json else in_words(name, found))
+    sys.exit(0 if found.is_same else NOT_DONE)
+
+
+def as_document(found: Compared) -> dict[str, Any]:
+    """For programs. `ours`: by the code that runs."""
+    return {
+        "ok": found.is_same,
+        "tables": {
+            table: {
+                "ours": rows[lab.OURS],
+                "other": rows[lab.OTHER],
+                "differ": found.differ[table],
+                "only_ours": found.only[table][lab.OURS],
+                "only_other": found.only[table][lab.OTHER],
+            }
+            for table, rows in found.rows.items()
+        },
+        "fields": [
+            {
+                "table": table,
+                "field": field,
+                "count": count,
+                "examples": [
+                    {"key": each.key, "ours": each.ours, "other": each.other}
+                    for each in found.examples[table, field]
+                ],
+            }
+            for (table, field), count in sorted(found.fields.items())
+        ],
+        "failed": dict(found.failed),
+    }
+
+
+def in_words(name: str, found: Compared) -> str:
+    """For people."""
+    lines = []
+    for each in as_document(found)["fields"]:
+        lines.append(f"{each['table']}.{each['field']}: {each['count']} rows")
+        lines += [
+            f"  {json.dumps(it['key'])}: {json.dumps(it['ours'])} -> {json.dumps(it['other'])}"
+            for it in each["examples"]
+        ]
+    lines += [
+        f"{side}: {number} histories cannot be taken in" for side, number in found.failed.items()
+    ]
+    for table, rows in found.rows.items():
+        lines.append(f"{table}: {rows[lab.OURS]} rows, {found.differ[table]} differ")
+    return "\n".join(lines or [f"{name}: no row differs"])
 
 
 def changed_fields(
@@ -290,6 +413,8 @@ def told_in_one_line() -> Iterator[None]:
         yield
     except BuilderAtWork:
         refuse("somebody is rebuilding this read model; wait for them", NOT_DONE)
+    except OtherCodeUnusable as error:
+        refuse(str(error))
     except (NoSuchGeneration, NotSwapped, NeverAtOnePoint) as error:
         refuse(str(error), NOT_DONE)
     except Overtaken as error:

@@ -6,21 +6,9 @@ indexes; then a follower catches up with what happened meanwhile, and keeps up u
 takes the live one's place, in one short transaction that moves tables between schemas.
 """
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import connection as waiting_for
 from operator import itemgetter
 from typing import Any, Final, LiteralString
 
@@ -28,6 +16,7 @@ import psycopg
 from psycopg import Connection, errors
 from psycopg.rows import DictRow, dict_row
 
+from infrastructure.counted_work import all_of, count, executor, new_count
 from infrastructure.projections import generations
 from infrastructure.projections.follower import Follower, Overtaken, Unreadable
 from infrastructure.projections.generations import (
@@ -45,7 +34,6 @@ from projections.registry import is_inline, read_model
 
 PAYMENTS_IN_A_BATCH: Final = 1_000
 FETCHED_AT_ONCE: Final = 5_000
-LOOK_SECONDS: Final = 0.2
 # Readers and writers wait behind a lock that is waited for, so none is waited for long.
 LOCK_TIMEOUT: Final[LiteralString] = "SET LOCAL lock_timeout = '300ms'"
 SWAP_TRIES: Final = 10
@@ -179,70 +167,33 @@ def _build_shards(
     todo = [row["shard"] for row in by_size if row["shard"] not in done]
     events = sum(done.values())
     progress(min(events, total), total)
-    counted = multiprocessing.get_context("spawn").Value("q", events)
-    with _executor(workers, counted) as pool:
-        waiting: set[Future[int]] = {
-            pool.submit(build_shard, database_url, generation, shard) for shard in todo
-        }
-        try:
-            while waiting:
-                ended, waiting = wait(waiting, LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    future.result()
-                progress(min(counted.value, total), total)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    counted = new_count(events)
+    with executor(workers, counted) as pool:
+        waiting = {pool.submit(build_shard, database_url, generation, shard) for shard in todo}
+        all_of(pool, waiting, lambda: progress(min(counted.value, total), total))
     progress(total, total)
 
 
-def _executor(workers: int, counted: Any) -> Executor:
-    """Processes of their own, but for a single worker, which needs none."""
-    if workers == 1:
-        return ThreadPoolExecutor(1, initializer=_count_in, initargs=(counted,))
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin_process, initargs=(counted,)
-    )
-
-
-_counted: Any = None
-
-
-def _count_in(counted: Any) -> None:
-    """The number of events done, which the workers of one rebuild share."""
-    global _counted  # noqa: PLW0603 - how a pool's processes are given something to share
-    _counted = counted
-
-
-def _begin_process(counted: Any) -> None:
-    """A process of a pool does not learn by itself that whom it works for was killed."""
-    _count_in(counted)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        waiting_for.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
 class Builder(Follower):
-    """Writes what cannot be there yet: by COPY, where a model says into which table."""
+    """Writes what cannot be there yet."""
 
     def write(self, connection: Connection[DictRow], write: Write) -> None:
         """Copies the rows as they are; the statement is for what adds to rows."""
-        if write.into is None:
-            super().write(connection, write)
-            return
-        command = psycopg.sql.SQL("COPY {} ({}) FROM STDIN").format(
-            psycopg.sql.Identifier(write.into),
-            psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, write.parameters)),
-        )
-        with connection.cursor() as cursor, cursor.copy(command) as copy:
-            for row in zip(*write.parameters.values(), strict=True):
-                copy.write_row(row)
+        write_new(connection, write)
+
+
+def write_new(connection: Connection[Any], write: Write) -> None:
+    """Of rows that cannot be there yet: by COPY, where a model says into which table."""
+    if write.into is None:
+        connection.execute(write.sql, write.parameters)
+        return
+    command = psycopg.sql.SQL("COPY {} ({}) FROM STDIN").format(
+        psycopg.sql.Identifier(write.into),
+        psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, write.parameters)),
+    )
+    with connection.cursor() as cursor, cursor.copy(command) as copy:
+        for row in zip(*write.parameters.values(), strict=True):
+            copy.write_row(row)
 
 
 def build_shard(database_url: str, generation: Generation, shard: int) -> int:
@@ -279,10 +230,10 @@ def _write_shard(
     while batch := list(islice(payments, PAYMENTS_IN_A_BATCH)):
         follower.take_in(writer, batch)
         new = sum(each.new for each in batch if isinstance(each, Change))
-        _count(new)
+        count(new)
         counted += new
     position: int = head["position"]
-    _count(max(0, position - counted))  # those of aggregates of other kinds
+    count(max(0, position - counted))  # those of aggregates of other kinds
     return position
 
 
@@ -294,12 +245,6 @@ def _payments(
         cursor.itersize = FETCHED_AT_ONCE
         cursor.execute(EVENTS, {"shard": shard, "topics": follower.topics}, binary=True)
         yield from follower.read(cursor)
-
-
-def _count(events: int) -> None:
-    if _counted is not None:
-        with _counted.get_lock():
-            _counted.value += events
 
 
 def _finish(connection: Connection[DictRow], model: ReadModel, generation: Generation) -> None:

@@ -32,6 +32,10 @@ CATCH_EVERYTHING: Final = {
     "infrastructure/webhooks/deliverer.py": "the loop outlives one delivery and one event",
     "infrastructure/projections/engine.py": "a follower that fails is looked for again",
     "infrastructure/projections/follower.py": "what cannot be taken in is kept, with its error",
+    "infrastructure/projections/lab.py": "code that somebody gives may fail in any way",
+    "infrastructure/verification/postings.py": "what a replay fails with is what is found",
+    "infrastructure/verification/replay.py": "what cannot be read is found, however it fails",
+    "infrastructure/verification/written.py": "what a replay fails with is what is found",
 }
 LIKE_SQL: Final = re.compile(
     r"\b(SELECT\b.+\bFROM|INSERT\s+INTO|UPDATE\b.+\bSET|DELETE\s+FROM|CREATE\s+(TABLE|INDEX|DATABASE)"

@@ -3,7 +3,14 @@
 import pytest
 
 from domain.bank import BankCapabilities
-from domain.money import ISO_4217, MAXIMUM_AMOUNT_MINOR, MINIMUM_AMOUNT_MINOR, Money
+from domain.money import (
+    ISO_4217,
+    MAXIMUM_AMOUNT_MINOR,
+    MINIMUM_AMOUNT_MINOR,
+    MINOR_DIGITS,
+    Money,
+    in_major_units,
+)
 from tests.builders import ANY_AMOUNT, FULL_AMOUNTS
 
 
@@ -38,3 +45,26 @@ def test_a_bank_takes_its_own_currencies_or_any(
     bank: BankCapabilities, currency: str, takes: bool
 ) -> None:
     assert bank.takes(currency) is takes
+
+
+def test_only_currencies_that_there_are_have_other_digits_than_two() -> None:
+    assert set(MINOR_DIGITS) <= ISO_4217
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "written"),
+    [
+        (5000, "USD", "50.00"),
+        (5, "USD", "0.05"),
+        (-5, "EUR", "-0.05"),
+        (0, "USD", "0.00"),
+        (5000, "JPY", "5000"),
+        (-7, "JPY", "-7"),
+        (5001, "KWD", "5.001"),
+        (99_999_999, "BHD", "99999.999"),
+    ],
+)
+def test_an_amount_is_written_in_the_digits_of_its_currency(
+    amount: int, currency: str, written: str
+) -> None:
+    assert in_major_units(amount, currency) == written

@@ -24,7 +24,7 @@ from infrastructure.database import open_pool
 from infrastructure.event_store import PostgresPaymentLedger, ShardedRecorder, event_digest
 from infrastructure.idempotency import KEPT_DAYS
 from infrastructure.shards import SHARDS
-from scripts.bench import audit, growth, lag, pgbench, rebuild, stock
+from scripts.bench import audit, growth, lag, pgbench, rebuild, stock, verify
 from scripts.bench.fill import build_read_models, fill_shard, make_partitions_of_the_past
 from scripts.bench.growth import AgreeableBank
 from scripts.bench.lives import Past, events_of_shard
@@ -300,3 +300,13 @@ def test_all_that_is_sealed_is_counted(databases: Databases, tmp_path: Path) -> 
     assert (size,) == events
     assert seconds > 0
     assert cpu_seconds > 0
+
+
+def test_the_figures_of_verifying_are_held_against_their_targets() -> None:
+    run = {"events": 640, "seconds": 1.0, "events_per_second": 640, "peak_megabytes": 50.0}
+    result = {"runs": [{**run, "sealing_seconds": 0.1}, {**run, "sealing_seconds": 0.2}]}
+
+    told = verify.table(result)
+
+    assert "at least 50000: NOT met" in told
+    assert "at most 1.25: met" in told

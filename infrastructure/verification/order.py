@@ -1,0 +1,255 @@
+"""One shard of the log in its order: positions without gaps, each event's digest, the chain over all of
+them, and, as far as the shard is sealed, the leaf that the tree has of each event.
+
+Everything is computed here again from the columns, by what the log's documentation says and not by what
+the database says of itself.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from json.encoder import encode_basestring as in_json
+from typing import Any, Final, LiteralString
+
+from domain.evidence import HASH_BYTES, Leaf, leaf_bytes, leaf_hash
+from infrastructure.counted_work import count
+from infrastructure.verification.findings import Kind, named
+from infrastructure.verification.place import Place
+
+FETCHED_AT_ONCE: Final = 2_000
+BEGINNING: Final = sha256(b"").digest()
+AT: Final = b'"at":"'
+AT_LENGTH: Final = len("2026-11-20T12:00:00.000000Z")
+
+EVENTS: Final[LiteralString] = """
+    SELECT position, event_id::text, originator_id::text, originator_version, topic,
+           to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), state, cause,
+           digest, chain_hash
+    FROM public.events WHERE shard = %(shard)s ORDER BY position
+"""
+HEAD: Final[LiteralString] = """
+    SELECT h.position, h.hash, greatest(c.position, r.position, 0)
+    FROM public.shard_heads h LEFT JOIN public.audit_cursors c ON c.shard = h.shard
+    LEFT JOIN LATERAL (
+        SELECT shard_position + events - 1 AS position FROM public.audit_runs
+        WHERE shard = h.shard ORDER BY shard_position DESC LIMIT 1
+    ) AS r ON true
+    WHERE h.shard = %(shard)s
+"""
+# Each stretch of a run that lies in one tile: where it begins in the one order and in the shard, and the
+# leaves that the tree has of it.
+SEALED: Final[LiteralString] = """
+    SELECT greatest(r.position, n.tile << 8),
+           r.shard_position + greatest(r.position, n.tile << 8) - r.position,
+           least(r.position + r.events, (n.tile + 1) << 8) - greatest(r.position, n.tile << 8),
+           substr(
+               t.hashes, 1 + 32 * (greatest(r.position, n.tile << 8) & 255)::integer,
+               32 * (least(r.position + r.events, (n.tile + 1) << 8)
+                     - greatest(r.position, n.tile << 8))::integer
+           )
+    FROM public.audit_runs r
+    CROSS JOIN LATERAL generate_series(r.position >> 8, (r.position + r.events - 1) >> 8) AS n (tile)
+    LEFT JOIN public.audit_tiles t ON t.level = 0 AND t.tile = n.tile
+    WHERE r.shard = %(shard)s ORDER BY r.shard_position, n.tile
+"""
+
+# As the log's documentation has it, written out, since this is done for every event: an array of these
+# seven as texts. Ids, versions and times have nothing in them that JSON writes otherwise.
+TEXT: Final = '["%s","%s","%d",%s,"%s",%s,%s]'
+
+Row = tuple[Any, ...]
+
+
+class ShardOrder:
+    """Goes once through a shard by position."""
+
+    def __init__(self, place: Place) -> None:
+        self._connection, self._shard = place.connection, place.shard
+        self._findings = place.findings
+        self._chain = BEGINNING
+        self._append_hash: bytes | None = None
+        self._appended: list[bytes] = []
+        self._appended_from = 0
+        self._is_whole = True
+
+    def check(self) -> int:
+        """How many events there are."""
+        row = self._connection.execute(HEAD, {"shard": self._shard}).fetchone()
+        head, hash_of_head, sealed = (0, BEGINNING, 0) if row is None else row
+        expected, events = 1, 0
+        leaves = self._leaves()
+        leaf = next(leaves, None)
+        for batch in self._batches():
+            for row in batch:
+                position = row[0]
+                if position != expected:
+                    self._misplaced(row, expected)
+                expected = position + 1
+                self._check_event(row)
+                while leaf is not None and leaf[0] < position:
+                    leaf = next(leaves, None)
+                if leaf is not None and leaf[0] == position:
+                    self._check_leaf(row, *leaf[1:])
+                    leaf = next(leaves, None)
+            events += len(batch)
+            count(len(batch))
+        self._end_append()
+        self._check_end(expected - 1, head, hash_of_head, sealed)
+        return events
+
+    def _batches(self) -> Iterator[list[Row]]:
+        with self._connection.cursor(name="by_position", binary=True) as cursor:
+            cursor.itersize = FETCHED_AT_ONCE
+            cursor.execute(EVENTS, {"shard": self._shard}, binary=True)
+            while batch := cursor.fetchmany(FETCHED_AT_ONCE):
+                yield batch
+
+    # --- one event -----------------------------------------------------------------------------
+
+    def _check_event(self, row: Row) -> None:
+        position, event_id, aggregate, version, topic, at, state, cause, digest, chain_hash = row
+        try:
+            said = state.decode()
+        except UnicodeDecodeError:
+            found = b""
+        else:
+            text = TEXT % (
+                event_id,
+                aggregate,
+                version,
+                in_json(topic),
+                at,
+                in_json(said),
+                in_json(cause),
+            )
+            found = sha256(text.encode()).digest()
+        if found != digest:
+            self._changed(row, found)
+        if chain_hash != self._append_hash:
+            self._end_append()
+            self._append_hash, self._appended_from = chain_hash, position
+        self._appended.append(digest)
+
+    def _changed(self, row: Row, found: bytes) -> None:
+        """Not all that can be changed leaves a trace that tells what it was; the time does."""
+        at, state = row[5], row[6]
+        begin = state.rfind(AT) + len(AT)
+        said = state[begin : begin + AT_LENGTH].decode(errors="replace")
+        if said != at and state.count(AT) == 1:
+            self._find(
+                Kind.TIME_CHANGED,
+                "the time of the event is not the one that it was recorded with",
+                row,
+                expected=said,
+                found=at,
+            )
+            return
+        self._find(
+            Kind.EVENT_CHANGED,
+            "the event (its content, topic, cause, time, id or version) is not what was recorded; its "
+            "digest is another",
+            row,
+            expected=row[8].hex(),
+            found=found.hex() or "no UTF-8",
+        )
+
+    def _misplaced(self, row: Row, expected: int) -> None:
+        self._is_whole = False
+        position = row[0]
+        if position < expected:
+            self._find(Kind.EVENT_TWICE, "two events have this position", row)
+            return
+        missing = position - expected
+        self._findings.add(
+            Kind.EVENT_MISSING,
+            f"{missing} event{'s are' if missing > 1 else ' is'} gone from the log, before what is "
+            f"at position {position}",
+            shard=self._shard,
+            position=expected,
+            expected="an event",
+            found="none",
+        )
+
+    # --- the chain -----------------------------------------------------------------------------
+
+    def _end_append(self) -> None:
+        """What was recorded at once goes on from what was recorded before."""
+        if self._append_hash is None:
+            return
+        computed = sha256(self._chain + b"".join(self._appended)).digest()
+        if computed != self._append_hash and self._is_whole:
+            self._findings.add(
+                Kind.CHAIN_BROKEN,
+                "the events from here on are not those that were recorded after the ones before",
+                shard=self._shard,
+                position=self._appended_from,
+                expected=computed.hex(),
+                found=self._append_hash.hex(),
+            )
+        # From here on as it says, so that one break is told once.
+        self._chain = self._append_hash
+        self._appended.clear()
+        self._is_whole = True
+
+    def _check_end(self, last: int, head: int, hash_of_head: bytes, sealed: int) -> None:
+        if last < max(head, sealed):
+            self._findings.add(
+                Kind.LOG_TRUNCATED,
+                f"the end of the log is gone: {max(head, sealed) - last} events",
+                shard=self._shard,
+                position=last,
+                expected=str(max(head, sealed)),
+                found=str(last),
+            )
+        elif last > head or self._chain != hash_of_head:
+            self._findings.add(
+                Kind.CHAIN_BROKEN,
+                "the head of the shard is not the end of its log",
+                table="shard_heads",
+                shard=self._shard,
+                position=last,
+                expected=f"{last} {self._chain.hex()}",
+                found=f"{head} {hash_of_head.hex()}",
+            )
+
+    # --- the leaves ----------------------------------------------------------------------------
+
+    def _leaves(self) -> Iterator[tuple[int, int, bytes]]:
+        """Of each sealed event in order: its position here, its position in the one order, and its
+        hash in the tree."""
+        with self._connection.cursor(name="leaves") as cursor:
+            cursor.itersize = FETCHED_AT_ONCE
+            cursor.execute(SEALED, {"shard": self._shard}, binary=True)
+            for log_position, position, events, hashes in cursor:
+                found = hashes or b""
+                if len(found) != events * HASH_BYTES:
+                    self._findings.add(
+                        Kind.TREE_BROKEN,
+                        "the tree has no leaves for events that were sealed",
+                        table="audit_tiles",
+                        shard=self._shard,
+                        position=position,
+                        log_position=log_position,
+                    )
+                    continue
+                for number in range(events):
+                    begin = number * HASH_BYTES
+                    leaf = found[begin : begin + HASH_BYTES]
+                    yield position + number, log_position + number, leaf
+
+    def _check_leaf(self, row: Row, log_position: int, expected: bytes) -> None:
+        _, event_id, aggregate, version, topic, at, state, cause, _, _ = row
+        leaf = Leaf(log_position, event_id, aggregate, version, topic, at, state, cause)
+        found = leaf_hash(leaf_bytes(leaf))
+        if found != expected:
+            self._find(
+                Kind.LEAF_DIFFERS,
+                "the event is not the one that was sealed here",
+                row,
+                log_position=log_position,
+                expected=expected.hex(),
+                found=found.hex(),
+            )
+
+    def _find(self, kind: Kind, says: str, row: Row, **more: Any) -> None:
+        places = {"shard": self._shard, "position": row[0], "version": row[3]}
+        self._findings.add(kind, says, **places, **named(row[2], row[4]), **more)

@@ -1,0 +1,108 @@
+"""What is kept beside the log, and what of it belongs to nothing there. One snapshot, in SQL: the rows are
+many, and those that are wrong few."""
+
+from typing import Any, Final, LiteralString, NamedTuple
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from domain.payment import LIVE
+from infrastructure.verification.findings import Findings, Kind, named
+from projections.changes import PAYMENT
+
+FETCHED_AT_ONCE: Final = 1_000
+
+
+class Search(NamedTuple):
+    """A statement that finds orphans of one kind. `aggregate`: the kind of what they are of."""
+
+    table: str
+    aggregate: str | None
+    says: str
+    statement: LiteralString
+
+
+# Endpoints of webhooks are in no log; of one that is gone only the answer tells what the key was of.
+KEYS: Final[LiteralString] = """
+    SELECT k.payment_id AS owner, k.request_id AS found FROM public.idempotency_keys AS k
+    WHERE NOT EXISTS (
+        SELECT FROM public.events AS e
+        WHERE e.shard = (get_byte(uuid_send(k.payment_id), 15) %% 64)::smallint
+          AND e.originator_id = k.payment_id
+    ) AND NOT EXISTS (SELECT FROM public.webhook_endpoints AS w WHERE w.id = k.payment_id)
+      AND position('webhook_endpoint'::bytea IN coalesce(k.body, '')) = 0
+"""
+# A slot is of a payment that asked for it by that name and is still live.
+SLOTS: Final[LiteralString] = """
+    SELECT s.payment_id AS owner, s.order_id AS found FROM public.order_slots AS s
+    LEFT JOIN public.receipts AS r
+      ON r.shard = (get_byte(uuid_send(s.payment_id), 15) %% 64)::smallint
+     AND r.payment_id = s.payment_id
+    WHERE (r.merchant_id, r.mode, r.order_id) IS DISTINCT FROM (s.merchant_id, s.mode, s.order_id)
+       OR r.status <> ALL (%(live)s)
+"""
+CALLS: Final[LiteralString] = """
+    SELECT c.payment_id AS owner, c.operation AS found FROM public.bank_calls AS c
+    LEFT JOIN public.receipts AS r ON r.shard = c.shard AND r.payment_id = c.payment_id
+    WHERE r.document ->> 'pending_operation' IS DISTINCT FROM c.operation
+"""
+CALLLESS: Final[LiteralString] = """
+    SELECT r.payment_id AS owner, r.document ->> 'pending_operation' AS found
+    FROM public.receipts AS r
+    WHERE r.pending AND NOT EXISTS (
+        SELECT FROM public.bank_calls AS c
+        WHERE c.shard = r.shard AND c.payment_id = r.payment_id
+    )
+"""
+# A payment method's, until it is detached, or a token's.
+CARDS: Final[LiteralString] = """
+    SELECT c.method_id AS owner, c.shard::text AS found FROM public.stored_cards AS c
+    LEFT JOIN public.payment_methods AS m ON m.shard = c.shard AND m.id = c.method_id
+    WHERE (m.document ->> 'is_detached')::boolean OR NOT EXISTS (
+        SELECT FROM public.events AS e WHERE e.shard = c.shard AND e.originator_id = c.method_id
+    )
+"""
+TOKENS: Final[LiteralString] = """
+    SELECT t.token_id AS owner, t.shard::text AS found FROM public.used_tokens AS t
+    WHERE NOT EXISTS (
+        SELECT FROM public.events AS e WHERE e.shard = t.shard AND e.originator_id = t.token_id
+    )
+"""
+ERASURES: Final[LiteralString] = """
+    SELECT x.customer_id AS owner, x.shard::text AS found FROM public.erasures AS x
+    LEFT JOIN public.customer_records AS c ON c.shard = x.shard AND c.id = x.customer_id
+    WHERE (c.document ->> 'is_deleted')::boolean IS NOT TRUE
+"""
+PEOPLE: Final[LiteralString] = """
+    SELECT p.owner, p.shard::text AS found FROM public.personal_data AS p
+    WHERE NOT EXISTS (
+        SELECT FROM public.events AS e WHERE e.shard = p.shard AND e.originator_id = p.owner
+    )
+"""
+
+SEARCHES: Final = (
+    Search("idempotency_keys", None, "an idempotency key is of nothing in the log", KEYS),
+    Search("order_slots", PAYMENT, "an order's slot is of no payment that is live", SLOTS),
+    Search("bank_calls", PAYMENT, "a call to the bank is of no operation that is running", CALLS),
+    Search("bank_calls", PAYMENT, "an operation is running that nobody will finish", CALLLESS),
+    Search("stored_cards", "payment_method", "a sealed card is of no payment method", CARDS),
+    Search("used_tokens", None, "a token was used that there never was", TOKENS),
+    Search("erasures", "customer", "the erasure is due of a customer who is there", ERASURES),
+    Search("personal_data", None, "personal data is of nobody in the log", PEOPLE),
+)
+
+
+def find_orphans(connection: Connection[Any], findings: Findings) -> None:
+    """All of them, as of the snapshot of `connection`."""
+    parameters = {"live": sorted(status.value for status in LIVE)}
+    for search in SEARCHES:
+        with connection.cursor(name="orphans", row_factory=dict_row) as cursor:
+            cursor.itersize = FETCHED_AT_ONCE
+            for row in cursor.execute(search.statement, parameters):
+                findings.add(
+                    Kind.ORPHAN,
+                    search.says,
+                    table=search.table,
+                    found=row["found"],
+                    **named(row["owner"], search.aggregate),
+                )

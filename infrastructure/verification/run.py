@@ -1,0 +1,276 @@
+"""Verifying the whole store: shard by shard in several processes, each part as of one snapshot of its own,
+so that it can be done while the system serves.
+
+All that follows an aggregate is in one shard, and an append is to one shard: what a shard's snapshot shows
+belongs together. What is sealed never changes, so it does not matter from which snapshot it is read.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import Connection, sql
+
+from infrastructure.audit.tree import TILE_NODES
+from infrastructure.checkpoint_keys import VerifierKey
+from infrastructure.counted_work import all_of, executor, new_count
+from infrastructure.verification import sealed
+from infrastructure.verification.findings import Finding, Findings, Kind
+from infrastructure.verification.order import ShardOrder
+from infrastructure.verification.orphans import find_orphans
+from infrastructure.verification.place import Place, layout_of, live_generations
+from infrastructure.verification.replay import ShardReplay
+from infrastructure.verification.sealed import Outside
+from projections.registry import READ_MODELS
+
+EVENTS_OF_A_TASK: Final = 10_000
+TILES_OF_A_TASK: Final = 1_024
+CHECKPOINTS_OF_A_TASK: Final = 5_000
+
+SHARDS: Final[LiteralString] = (
+    "SELECT shard, position FROM public.shard_heads ORDER BY position DESC"
+)
+LAST_CHECKPOINT: Final[LiteralString] = (
+    "SELECT coalesce(max(number), 0) FROM public.audit_checkpoints"
+)
+# No code's words for a time of day, an order of texts or a path are anyone else's.
+SETTINGS: Final[LiteralString] = """
+    SELECT set_config('search_path', 'pg_temp', true), set_config('timezone', 'UTC', true),
+           set_config('statement_timeout', '0', true), set_config('jit', 'off', true)
+"""
+
+Progress = Callable[[int, int], None]
+Task = Callable[[], "Part"]
+
+
+@dataclass(slots=True)
+class Part:
+    """What one part of the work found, and how much there was."""
+
+    findings: Findings = field(default_factory=Findings)
+    events: int = 0
+    aggregates: int = 0
+    postings: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What there is, and what is wrong with it. `count`: of what is wrong, of which `findings` has the
+    first of each part."""
+
+    events: int
+    aggregates: int
+    sealed: int
+    checkpoints: int
+    postings: dict[str, dict[str, int]]
+    keys: Sequence[str]
+    findings: Sequence[Finding]
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be verified, and by which keys. `is_thorough`: every read model too, also those that
+    only count."""
+
+    database_url: str
+    keys: Sequence[VerifierKey] = ()
+    outside: Sequence[Outside] = ()
+    is_thorough: bool = False
+
+
+def verify(wanted: Wanted, progress: Progress, *, workers: int) -> Verified:
+    """Looks at all of it. `progress` is told how much is done, and of how much."""
+    began = time.monotonic()
+    with psycopg.connect(wanted.database_url) as connection:
+        shards = connection.execute(SHARDS).fetchall()
+        size, _ = sealed.size_of_tree(connection)
+        checkpoints = _number(connection, LAST_CHECKPOINT)
+        first = Part()
+        keys = sealed.trusted_keys(connection, wanted.keys, first.findings)
+    tasks: list[Task] = [partial(check_shards, wanted, group) for group in _groups(shards)]
+    tasks += [partial(check_runs, wanted), partial(check_orphans, wanted)]
+    tasks += [partial(check_tiles, wanted, part) for part in _tiles(size)]
+    tasks += [partial(check_checkpoints, wanted, part, keys) for part in _numbers(checkpoints)]
+    tasks += [partial(check_outside, wanted, keys)]
+    total = 2 * sum(position for _, position in shards) + size
+    counted = new_count()
+    with executor(workers, counted) as pool:
+        waiting = {pool.submit(task) for task in tasks}
+        parts = all_of(pool, waiting, lambda: progress(min(counted.value, total), total))
+    progress(total, total)
+    whole = _together([first, *parts])
+    return Verified(
+        events=whole.events,
+        aggregates=whole.aggregates,
+        sealed=size,
+        checkpoints=checkpoints,
+        postings=whole.postings,
+        keys=[key.text for key in keys],
+        findings=whole.findings.kept,
+        count=whole.findings.count,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _groups(shards: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """The largest first, and each alone; the small ones together, so that none has a process learn
+    anew what the tables are like."""
+    groups: list[list[int]] = [[]]
+    events = 0
+    for shard, position in shards:
+        if events >= EVENTS_OF_A_TASK:
+            groups.append([])
+            events = 0
+        groups[-1].append(shard)
+        events += position
+    return groups
+
+
+def _tiles(size: int) -> list[tuple[int, int, int]]:
+    """The levels that a tree of that size has, in parts of so many tiles."""
+    parts, level, nodes = [], 0, size
+    while nodes:
+        tiles = -(-nodes // TILE_NODES)
+        parts += [
+            (level, first, min(first + TILES_OF_A_TASK, tiles))
+            for first in range(0, tiles, TILES_OF_A_TASK)
+        ]
+        level, nodes = level + 1, nodes // TILE_NODES
+    return parts
+
+
+def _numbers(last: int) -> list[tuple[int, int]]:
+    return [
+        (first, min(first + CHECKPOINTS_OF_A_TASK, last + 1))
+        for first in range(1, last + 1, CHECKPOINTS_OF_A_TASK)
+    ]
+
+
+def _number(connection: Connection[Any], query: LiteralString) -> int:
+    row = connection.execute(query).fetchone()
+    number: int = 0 if row is None else row[0]
+    return number
+
+
+def _together(parts: Sequence[Part]) -> Part:
+    whole = Part()
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for part in parts:
+        whole.findings.extend(part.findings)
+        whole.events += part.events
+        whole.aggregates += part.aggregates
+        for currency, accounts in part.postings.items():
+            sums[currency].update(accounts)
+    whole.postings = {currency: dict(accounts) for currency, accounts in sorted(sums.items())}
+    for currency, accounts in whole.postings.items():
+        if sum(accounts.values()) != 0:
+            says = f"all postings in {currency} together do not sum to zero"
+            found = str(sum(accounts.values()))
+            whole.findings.add(Kind.POSTINGS_UNBALANCED, says, expected="0", found=found)
+    whole.findings.kept.sort(key=_place)
+    return whole
+
+
+def _place(finding: Finding) -> tuple[int, int]:
+    return (
+        -1 if finding.shard is None else finding.shard,
+        -1 if finding.position is None else finding.position,
+    )
+
+
+# --- the parts, each in some process ---------------------------------------------------------------
+
+
+def check_shards(wanted: Wanted, shards: Sequence[int]) -> Part:
+    """All that is in these shards, one after the other, each as of a snapshot of its own."""
+    part, layout = Part(), None
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    with psycopg.connect(wanted.database_url) as connection:
+        for shard in shards:
+            begin_snapshot(connection)
+            layout = layout or layout_of(connection, READ_MODELS)
+            place = Place(
+                connection=connection,
+                shard=shard,
+                findings=part.findings,
+                layout=layout,
+                live=live_generations(connection),
+            )
+            part.events += ShardOrder(place).check()
+            replay = ShardReplay(place, is_thorough=wanted.is_thorough)
+            for currency, accounts in replay.check().items():
+                sums[currency].update(accounts)
+            part.aggregates += replay.aggregates
+            connection.rollback()
+    part.postings = {currency: dict(accounts) for currency, accounts in sums.items()}
+    return part
+
+
+def check_runs(wanted: Wanted) -> Part:
+    """The one order."""
+    part = Part()
+    with snapshot(wanted.database_url) as connection:
+        sealed.check_runs(connection, part.findings)
+    return part
+
+
+def check_tiles(wanted: Wanted, tiles: tuple[int, int, int]) -> Part:
+    """Some of the tree."""
+    part = Part()
+    with snapshot(wanted.database_url) as connection:
+        sealed.check_tiles(connection, tiles, part.findings)
+    return part
+
+
+def check_checkpoints(
+    wanted: Wanted, numbers: tuple[int, int], keys: Sequence[VerifierKey]
+) -> Part:
+    """Some of the checkpoints."""
+    part = Part()
+    with snapshot(wanted.database_url) as connection:
+        sealed.check_checkpoints(connection, numbers, keys, part.findings)
+    return part
+
+
+def check_outside(wanted: Wanted, keys: Sequence[VerifierKey]) -> Part:
+    """The checkpoints that somebody kept."""
+    part = Part()
+    with snapshot(wanted.database_url) as connection:
+        sealed.check_outside(connection, wanted.outside, keys, part.findings)
+    return part
+
+
+def check_orphans(wanted: Wanted) -> Part:
+    """What belongs to nothing."""
+    part = Part()
+    with snapshot(wanted.database_url) as connection:
+        find_orphans(connection, part.findings)
+    return part
+
+
+@contextmanager
+def snapshot(database_url: str) -> Iterator[Connection[Any]]:
+    """A connection in one snapshot."""
+    with psycopg.connect(database_url) as connection:
+        begin_snapshot(connection)
+        yield connection
+
+
+def begin_snapshot(connection: Connection[Any]) -> None:
+    """Until the transaction ends. Before the snapshot is taken, the tables of the read models are made
+    to stay where they are: what takes a live one's place later is not what the snapshot shows."""
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    tables = [table for model in READ_MODELS for table in model.TABLES]
+    connection.execute(
+        sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(
+            sql.SQL(", ").join(sql.Identifier("public", table) for table in tables)
+        )
+    )
+    connection.execute(SETTINGS)

@@ -1,0 +1,168 @@
+"""What is written with the events, against a replay: the rows of one inline read model in one shard,
+compared while the histories go by in the order of the aggregates' ids."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from infrastructure.verification.findings import Kind, named
+from infrastructure.verification.place import Place
+from projections.registry import InlineProjection
+
+FETCHED_AT_ONCE: Final = 1_000
+LONGEST_SHOWN: Final = 300
+
+# A row's values, in the order of the table's columns; and the rows of one aggregate, by its id's number.
+Row = list[Any]
+Stored = tuple[int, list[Row]]
+
+
+class Written:
+    """The rows of one model in one shard, from the first aggregate to the last."""
+
+    def __init__(self, place: Place, model: InlineProjection) -> None:
+        self._place, self._model = place, model
+        self.kind: str = model.aggregate
+        (self._table,) = model.TABLES
+        self._key, self._columns = place.layout[self._table].key, place.layout[self._table].columns
+        self._owner = "id" if list(self._key) == ["id"] else "payment_id"
+        self._values = itemgetter(*self._columns)
+        self._times = [self._columns.index(name) for name in place.layout[self._table].times]
+        is_compared = place.has_rows_of_this_code(model.name)
+        self._stored = self._rows() if is_compared else None
+        self._next = self._advance()
+
+    def compare(self, aggregate: UUID, history: Sequence[Any]) -> None:
+        """The rows of one aggregate, which comes after those that were compared before."""
+        if self._stored is None:
+            return
+        number = aggregate.int
+        while self._next is not None and self._next[0] < number:
+            self._without_events(self._next[1])
+            self._next = self._advance()
+        stored: list[Row] = []
+        if self._next is not None and self._next[0] == number:
+            stored = self._next[1]
+            self._next = self._advance()
+        try:
+            made = self._model.rows(self._place.shard, history)
+            expected = [self._as_read_again(self._values(row)) for row in made]
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
+            self._find(
+                Kind.HISTORY_IMPOSSIBLE,
+                f"no such thing can have happened: a replay fails with {type(error).__name__}",
+                aggregate,
+            )
+            return
+        if expected != stored:
+            self._tell_apart(aggregate, expected, stored)
+
+    def end(self) -> None:
+        """Whatever is left is of nothing in the log."""
+        while self._next is not None:
+            self._without_events(self._next[1])
+            self._next = self._advance()
+
+    # --- rows ----------------------------------------------------------------------------------
+
+    def _tell_apart(self, aggregate: UUID, expected: Sequence[Row], stored: Sequence[Row]) -> None:
+        must_be = {self._key_of(row): row for row in expected}
+        are = {self._key_of(row): row for row in stored}
+        for key, row in must_be.items():
+            place = dict(zip(self._key, key, strict=True))
+            if key in are:
+                self._tell_fields(aggregate, row, are[key])
+            else:
+                says, wanted = "there is no row of it", shown(place)
+                self._find(Kind.ROW_MISSING, says, aggregate, expected=wanted, found="none")
+        for key in are.keys() - must_be.keys():
+            place = dict(zip(self._key, key, strict=True))
+            says = "no event says that there is such a row"
+            self._find(Kind.ROW_WITHOUT_EVENTS, says, aggregate, found=shown(place))
+
+    def _tell_fields(self, aggregate: UUID, expected: Row, stored: Row) -> None:
+        row = dict(zip(self._columns, stored, strict=True))
+        for name, must_be, is_ in zip(self._columns, expected, stored, strict=True):
+            if is_ == must_be:
+                continue
+            for field, (wanted, found) in differing(name, must_be, is_):
+                self._find(
+                    Kind.ROW_DIFFERS,
+                    f"`{field}` is not what the events make it",
+                    aggregate,
+                    version=row.get("version"),
+                    expected=shown(wanted),
+                    found=shown(found),
+                )
+
+    def _as_read_again(self, values: Iterable[Any]) -> Row:
+        """Documents as such, and times that an event has as a text as times."""
+        row = [value.obj if type(value) is Jsonb else value for value in values]
+        for at in self._times:
+            if isinstance(row[at], str):
+                row[at] = datetime.fromisoformat(row[at])
+        return row
+
+    def _without_events(self, stored: Sequence[Row]) -> None:
+        for values in stored:
+            row = dict(zip(self._columns, values, strict=True))
+            self._find(
+                Kind.ROW_WITHOUT_EVENTS,
+                "there is a row of what the log knows nothing of",
+                row[self._owner],
+                found=shown({name: row[name] for name in self._key}),
+            )
+
+    def _key_of(self, row: Row) -> tuple[Any, ...]:
+        return tuple(row[self._columns.index(name)] for name in self._key)
+
+    # --- the table -----------------------------------------------------------------------------
+
+    def _rows(self) -> Iterator[Stored]:
+        query = sql.SQL("SELECT {} FROM {} WHERE shard = {} ORDER BY {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, self._columns)),
+            sql.Identifier("public", self._table),
+            self._place.shard,
+            sql.Identifier(self._owner),
+        )
+        with self._place.connection.cursor(name=f"of_{self._table}") as cursor:
+            cursor.execute(query, binary=True)
+            at = self._columns.index(self._owner)
+            for owner, rows in groupby(in_batches(cursor), key=lambda row: row[at].int):
+                yield owner, [list(row) for row in rows]
+
+    def _advance(self) -> Stored | None:
+        return None if self._stored is None else next(self._stored, None)
+
+    def _find(self, kind: Kind, says: str, aggregate: UUID, **more: Any) -> None:
+        places = {"shard": self._place.shard, "table": self._table}
+        self._place.findings.add(kind, says, **places, **named(aggregate, self.kind), **more)
+
+
+def differing(name: str, must_be: Any, is_: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """The fields that differ, inside of documents too."""
+    if not (isinstance(must_be, dict) and isinstance(is_, dict)):
+        yield name, (must_be, is_)
+        return
+    for field in sorted(must_be.keys() | is_.keys()):
+        if must_be.get(field) != is_.get(field):
+            yield from differing(f"{name}.{field}", must_be.get(field), is_.get(field))
+
+
+def in_batches(cursor: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows of a cursor on the server, many at a time."""
+    while rows := cursor.fetchmany(FETCHED_AT_ONCE):
+        yield from rows
+
+
+def shown(value: Any) -> str:
+    """As it is told, in a few words."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return text[:LONGEST_SHOWN]

@@ -1,0 +1,515 @@
+"""Verify an audit bundle of a Counterfoil ledger, anywhere: this file alone, Python 3.11 or newer, and the
+package `cryptography`.
+
+    python verify_bundle.py FOLDER [--key FILE] [--checkpoint FILE]
+
+It recomputes everything: the hash of each event, its proof of inclusion in the signed head of the log
+(RFC 6962), the proofs that each signed head goes on from the one before, the signatures (Ed25519, as C2SP
+signed notes), that no version of anything is missing, and that what each event moves sums to zero.
+
+Give the public key that you trust with --key (lines of name+id+key) and the checkpoint that you kept with
+--checkpoint: without them it is only shown that the bundle is what its own keys signed. Exit status: 0 if all
+of it holds, 1 if anything does not, 2 for wrong arguments.
+"""
+
+import argparse
+import base64
+import binascii
+import hashlib
+import json
+import re
+import struct
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+FORMAT = "counterfoil audit bundle"
+VERSION = 1
+ED25519 = b"\x01"
+MOST_SHOWN = 20
+PART = 1 << 20
+UNLISTED = {"manifest.json", "manifest.note"}
+# What payments' events move, from the account of the cardholder; of others only the sums are looked at.
+ACCOUNTS = ("held", "captured", "refunded")
+
+
+# A key's name, its id, and itself.
+Key = tuple[str, bytes, Ed25519PublicKey]
+# A currency, and what is moved into each account.
+Moved = tuple[str, tuple[int, ...]]
+Row = dict[str, Any]
+
+
+class Wrong(Exception):
+    """Something does not hold. One line."""
+
+
+def main(arguments: list[str]) -> int:
+    """What is wrong is printed; the exit status says whether anything is."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--key", type=Path, help="Public keys that you trust: name+id+key a line.")
+    parser.add_argument("--checkpoint", type=Path, help="A checkpoint that you kept.")
+    given = parser.parse_args(arguments)
+    if not (given.folder / "manifest.json").is_file():
+        parser.error(f"{given.folder} has no manifest.json: it is no bundle")
+    report = Report()
+    try:
+        Bundle(given.folder, report).verify(given.key, given.checkpoint)
+    except Wrong as error:
+        report.wrong(str(error))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        report.wrong(f"the bundle cannot be read: {type(error).__name__}: {error}")
+    report.end()
+    return 1 if report.count else 0
+
+
+class Report:
+    """What holds and what does not."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def ok(self, says: str) -> None:
+        """One thing that holds."""
+        print(f"ok     {says}")
+
+    def wrong(self, says: str) -> None:
+        """One thing that does not; the first of them are told, the others counted."""
+        self.count += 1
+        if self.count <= MOST_SHOWN:
+            print(f"WRONG  {says}")
+
+    def end(self) -> None:
+        """The verdict."""
+        if self.count > MOST_SHOWN:
+            print(f"       and {self.count - MOST_SHOWN} more")
+        print("The bundle does NOT verify." if self.count else "The bundle verifies.")
+
+
+class Bundle:
+    """A folder with a manifest."""
+
+    def __init__(self, folder: Path, report: Report) -> None:
+        self.folder, self.report = folder, report
+        self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if (self.manifest.get("format"), self.manifest.get("version")) != (FORMAT, VERSION):
+            raise Wrong("it is no bundle of a version that is known here")
+        self.size, self.root = self.manifest["size"], decoded(self.manifest["root"])
+
+    def verify(self, key_file: Path | None, checkpoint_file: Path | None) -> None:
+        """All of it."""
+        keys = self.trusted_keys(key_file)
+        self.check_manifest(keys)
+        self.check_files()
+        self.check_head(keys)
+        roots = self.check_checkpoints(keys)
+        kept = None if checkpoint_file is None else self.kept(checkpoint_file, keys, roots)
+        self.check_events(kept)
+
+    # --- keys and signatures -------------------------------------------------------------------
+
+    def trusted_keys(self, key_file: Path | None) -> list[Key]:
+        """Those of the file that was given; else those of the bundle, which anybody can have made."""
+        path = key_file or self.folder / "keys.txt"
+        keys = [key(line) for line in path.read_text(encoding="utf-8").split()]
+        if not keys:
+            raise Wrong(f"{path} has no key in it")
+        if key_file is None:
+            print("note   the keys are the bundle's own: give --key with one that you trust")
+        return keys
+
+    def check_manifest(self, keys: list[Key]) -> None:
+        """That somebody trusted signed the manifest as it is."""
+        text, names = signed_text((self.folder / "manifest.note").read_text("utf-8"), keys)
+        digest = hashlib.sha256((self.folder / "manifest.json").read_bytes()).hexdigest()
+        if text != f"{FORMAT} v{VERSION}\n{digest}\n":
+            raise Wrong("the manifest is not the one that was signed")
+        self.report.ok(f"the manifest is signed by {names}")
+
+    def check_files(self) -> None:
+        """That every file is there as it was written, and no other."""
+        listed = self.manifest["files"]
+        there = {
+            path.relative_to(self.folder).as_posix()
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        }
+        for name in sorted(listed.keys() - there):
+            self.report.wrong(f"the file {name} is gone")
+        for name in sorted(there - listed.keys() - UNLISTED):
+            self.report.wrong(f"the file {name} is not of the bundle")
+        for name in sorted(there & listed.keys()):
+            if file_hash(self.folder / name) != listed[name]["sha256"]:
+                self.report.wrong(f"the file {name} is not as it was written")
+        if not self.report.count:
+            self.report.ok(f"{len(listed)} files are as they were written")
+
+    def check_head(self, keys: list[Key]) -> None:
+        """The signed head of the log, under which all events are."""
+        text, names = signed_text((self.folder / "checkpoint.txt").read_text("utf-8"), keys)
+        if checkpoint(text) != (self.manifest["origin"], self.size, self.root):
+            raise Wrong("the manifest is of another head of the log than was signed")
+        self.report.ok(f"the head of {self.size} events is signed by {names}")
+
+    def check_checkpoints(self, keys: list[Key]) -> dict[int, bytes]:
+        """That each goes on from the one before, up to the head; the roots by size."""
+        roots: dict[int, bytes] = {}
+        proof, before = None, None
+        for row in lines(self.folder / "checkpoints.jsonl"):
+            size, root = row["size"], decoded(row["root"])
+            if row["note"] is not None:
+                text, _ = signed_text(row["note"], keys)
+                if checkpoint(text) != (self.manifest["origin"], size, root):
+                    self.report.wrong(f"the checkpoint of {size} events is another than was signed")
+            if before is not None and not goes_on(before, size, roots[before], root, proof):
+                self.report.wrong(f"the log of {size} events does not go on from that of {before}")
+            roots[size], before, proof = root, size, row["to_next"]
+        if roots.get(self.size, self.root if self.size == 0 else None) != self.root:
+            self.report.wrong("the checkpoints do not lead to the head")
+        self.report.ok(f"{len(roots)} signed heads, each going on from the one before")
+        return roots
+
+    def kept(
+        self, path: Path, keys: list[Key], roots: dict[int, bytes]
+    ) -> tuple[int, bytes] | None:
+        """The checkpoint that the auditor kept: its size and root, if those are still to be computed."""
+        text, names = signed_text(path.read_text(encoding="utf-8"), keys)
+        origin, size, root = checkpoint(text)
+        if origin != self.manifest["origin"]:
+            raise Wrong(f"the checkpoint that you kept is of another log, {origin}")
+        if size > self.size:
+            raise Wrong(
+                f"the checkpoint that you kept is of {size} events, the bundle's head of {self.size}"
+            )
+        if size in roots:
+            if roots[size] != root:
+                raise Wrong(
+                    "the log is not the one of the checkpoint that you kept: it was rewritten"
+                )
+            self.report.ok(
+                f"the log goes on from the checkpoint that you kept ({size} events, {names})"
+            )
+            return None
+        if not self.manifest["is_whole_log"]:
+            raise Wrong(
+                f"the bundle has no proof from a log of {size} events: ask for one that was made with "
+                "`counterfoil export --checkpoint FILE`"
+            )
+        return size, root
+
+    # --- events --------------------------------------------------------------------------------
+
+    def check_events(self, kept: tuple[int, bytes] | None) -> None:
+        """Each one's proof, its version, and what it moves."""
+        versions: dict[bytes, int] = {}
+        tree = Tree()
+        books = Books(self.manifest, self.report, self.folder / "postings.jsonl")
+        is_whole, count = self.manifest["is_whole_log"], 0
+        proofs = lines(self.folder / "inclusion.jsonl")
+        for event in lines(self.folder / "events.jsonl"):
+            place = (
+                f"{event['aggregate']} version {event['version']} (position {event['position']})"
+            )
+            leaf = leaf_hash(event)
+            row = next(proofs, None)
+            if row is None or row["position"] != event["position"]:
+                raise Wrong(f"{place} has no proof")
+            if not is_included(leaf, event["position"], self.size, row["hashes"], self.root):
+                self.report.wrong(f"{place} is not the event that was sealed there")
+            if is_whole:
+                self.check_place(event, count)
+                tree.add(leaf)
+                if kept is not None and kept[0] == tree.size and tree.root() != kept[1]:
+                    raise Wrong(
+                        "the log is not the one of the checkpoint that you kept: it was rewritten"
+                    )
+            self.check_version(event, versions, place)
+            books.take_in(event, place)
+            count += 1
+        if count != self.manifest["events"] or next(proofs, None) is not None:
+            self.report.wrong(f"{count} events, where there were {self.manifest['events']}")
+        if is_whole and (tree.size, tree.root()) != (self.size, self.root):
+            self.report.wrong("the whole log has another root than was signed")
+        if kept is not None:
+            self.report.ok(f"the log goes on from the checkpoint that you kept ({kept[0]} events)")
+        self.report.ok(f"{count} events of {len(versions)} payments and other things, each proven")
+        books.end()
+
+    def check_place(self, event: Row, expected: int) -> None:
+        """In a whole log, every position once and in order."""
+        if event["position"] != expected:
+            self.report.wrong(f"position {expected} is missing or twice")
+
+    def check_version(self, event: Row, versions: dict[bytes, int], place: str) -> None:
+        """None is missing: from the first on, or, of a part of time, from the first that is in it."""
+        aggregate = bytes.fromhex(event["aggregate"].replace("-", ""))
+        before = versions.get(aggregate)
+        first = event["version"] if not self.manifest["has_whole_histories"] else 1
+        if event["version"] != (first if before is None else before + 1):
+            self.report.wrong(f"{place} does not follow the version before it")
+        versions[aggregate] = event["version"]
+        if json.loads(event["state"]).get("at") != event["at"]:
+            self.report.wrong(f"{place} has another time than the one that it was recorded with")
+
+
+# --- what events move ----------------------------------------------------------------------------
+
+
+class Books:
+    """The postings that come with the events, against what the events of payments say."""
+
+    def __init__(self, manifest: Row, report: Report, path: Path) -> None:
+        self.manifest, self.report = manifest, report
+        self.sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.postings: dict[tuple[str, int], Moved] = {}
+        self.payments: dict[str, tuple[str, int, int]] = {}
+        self.held: set[str] = set()
+        for row in lines(path):
+            amounts = row["amounts"]
+            place = f"{row['aggregate']} version {row['version']}"
+            if sum(amounts.values()) != 0:
+                report.wrong(f"what {place} moves does not sum to zero")
+            self.sums[row["currency"]].update(amounts)
+            if (row["aggregate"], row["version"]) in self.postings:
+                report.wrong(f"{place} is posted twice")
+            moved = tuple(amounts.get(name, 0) for name in ACCOUNTS)
+            self.postings[row["aggregate"], row["version"]] = (row["currency"], moved)
+        self.count = len(self.postings)
+
+    def take_in(self, event: Row, place: str) -> None:
+        """The next event: what it moves by its own words, where it is a payment's."""
+        posted = self.postings.pop((event["aggregate"], event["version"]), None)
+        if not event["topic"].startswith("payment."):
+            return
+        moved = self.moved(event)
+        if moved is not None and moved != posted:
+            self.report.wrong(f"{place} moves {moved}, and {posted} is posted")
+
+    def moved(self, event: Row) -> Moved | None:
+        """The currency, and what is moved into each of ACCOUNTS. None: nothing, or it cannot be said, as
+        the payment began before what the bundle has."""
+        state, topic = json.loads(event["state"]), event["topic"].removeprefix("payment.")
+        if topic in ("authorization_requested", "transfer_requested"):
+            self.payments[event["aggregate"]] = (state["currency"], state["amount_minor"], 0)
+        payment = self.payments.get(event["aggregate"])
+        if payment is None:
+            return None
+        currency, whole, asked = payment
+        match topic:
+            case "capture_requested" | "refund_requested":
+                self.payments[event["aggregate"]] = (currency, whole, state["amount_minor"])
+            case "authorized":
+                self.held.add(event["aggregate"])
+            case _:
+                pass
+        amounts = {
+            "authorized": (whole, 0, 0),
+            "captured": (-whole, asked, 0),
+            "transferred": (0, whole, 0),
+            "refunded": (0, 0, -asked),
+        }
+        if event["aggregate"] in self.held:
+            amounts |= dict.fromkeys(("voided", "expired"), (-whole, 0, 0))
+        return (currency, amounts[topic]) if topic in amounts else None
+
+    def end(self) -> None:
+        """The sums."""
+        for aggregate, version in list(self.postings)[:MOST_SHOWN]:
+            self.report.wrong(
+                f"{aggregate} version {version} is posted, and is no event of the bundle"
+            )
+        told = {currency: dict(sums) for currency, sums in self.sums.items()}
+        if told != self.manifest["postings"]:
+            self.report.wrong(f"the postings sum to {told}, not to {self.manifest['postings']}")
+        for currency, sums in sorted(told.items()):
+            if sum(sums.values()) != 0:
+                self.report.wrong(f"the postings in {currency} do not sum to zero")
+            amounts = ", ".join(f"{name} {amount}" for name, amount in sorted(sums.items()))
+            self.report.ok(f"{currency}, in minor units: {amounts}")
+        self.report.ok(f"{self.count} postings, each summing to zero, and all together")
+
+
+# --- the tree (RFC 6962) -------------------------------------------------------------------------
+
+
+def leaf_hash(event: Row) -> bytes:
+    """Of the bytes that an event has in the tree: a line that names the form, then each field after its
+    length in four bytes."""
+    fields = (
+        str(event["position"]),
+        event["event_id"],
+        event["aggregate"],
+        str(event["version"]),
+        event["topic"],
+        event["at"],
+        event["state"],
+        event["cause"],
+    )
+    leaf = b"counterfoil event v1\n"
+    for field in fields:
+        content = field.encode()
+        leaf += struct.pack(">I", len(content)) + content
+    return hashlib.sha256(b"\x00" + leaf).digest()
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    """Two parts of the tree that lie beside one another."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Tree:
+    """The root over leaves that come one after the other."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.parts: list[bytes] = []
+
+    def add(self, leaf: bytes) -> None:
+        """The next leaf."""
+        self.parts.append(leaf)
+        self.size += 1
+        size = self.size
+        while size % 2 == 0:
+            right = self.parts.pop()
+            self.parts.append(node(self.parts.pop(), right))
+            size //= 2
+
+    def root(self) -> bytes:
+        """Over all leaves so far."""
+        if not self.parts:
+            return hashlib.sha256(b"").digest()
+        root = self.parts[-1]
+        for part in reversed(self.parts[:-1]):
+            root = node(part, root)
+        return root
+
+
+def is_included(leaf: bytes, position: int, size: int, proof: list[str], root: bytes) -> bool:
+    """RFC 9162, 2.1.3.2."""
+    if not 0 <= position < size:
+        return False
+    fn, sn, found = position, size - 1, leaf
+    for each in map(decoded, proof):
+        if sn == 0:
+            return False
+        if fn % 2 or fn == sn:
+            found = node(each, found)
+            while fn % 2 == 0 and fn:
+                fn, sn = fn // 2, sn // 2
+        else:
+            found = node(found, each)
+        fn, sn = fn // 2, sn // 2
+    return sn == 0 and found == root
+
+
+def goes_on(old: int, new: int, old_root: bytes, new_root: bytes, proof: list[str] | None) -> bool:
+    """RFC 9162, 2.1.4.2."""
+    if not 0 < old < new or proof is None:
+        return False
+    hashes = [decoded(each) for each in proof]
+    if old & (old - 1) == 0:
+        hashes.insert(0, old_root)
+    if not hashes:
+        return False
+    fn, sn = old - 1, new - 1
+    while fn % 2:
+        fn, sn = fn // 2, sn // 2
+    fr = sr = hashes[0]
+    for each in hashes[1:]:
+        if sn == 0:
+            return False
+        if fn % 2 or fn == sn:
+            fr, sr = node(each, fr), node(each, sr)
+            while fn % 2 == 0 and fn:
+                fn, sn = fn // 2, sn // 2
+        else:
+            sr = node(sr, each)
+        fn, sn = fn // 2, sn // 2
+    return sn == 0 and (fr, sr) == (old_root, new_root)
+
+
+# --- signed notes (C2SP) -------------------------------------------------------------------------
+
+
+def key(text: str) -> Key:
+    """A public key, written name+id+key."""
+    match = re.fullmatch(r"([^\s+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)", text)
+    content = b"" if match is None else decoded(match[3])
+    if match is None or len(content) != 33 or content[:1] != ED25519:
+        raise Wrong(f"{text} is no public key of a log")
+    key_id = hashlib.sha256(match[1].encode() + b"\n" + content).digest()[:4]
+    if key_id.hex() != match[2]:
+        raise Wrong(f"the key {text} is damaged: its id is another's")
+    return match[1], key_id, Ed25519PublicKey.from_public_bytes(content[1:])
+
+
+def signed_text(note: str, keys: list[Key]) -> tuple[str, str]:
+    """The text, and the names of the keys that signed it. Raises Wrong where none of them did."""
+    before, gap, signatures = note.rpartition("\n\n")
+    text = before + "\n"
+    names = []
+    for line in signatures.splitlines():
+        parts = line.split(" ")
+        if not gap or len(parts) != 3 or parts[0] != "\N{EM DASH}":
+            raise Wrong("a signed note is malformed")
+        content = decoded(parts[2])
+        for name, key_id, public in keys:
+            if (name, key_id) == (parts[1], content[:4]) and has_signed(public, content[4:], text):
+                names.append(name)
+    if not names:
+        raise Wrong(f"no trusted key has signed this: {text.splitlines()[:2]}")
+    return text, " and ".join(sorted(set(names)))
+
+
+def has_signed(public: Ed25519PublicKey, signature: bytes, text: str) -> bool:
+    """Whether it is the key's signature of the text."""
+    try:
+        public.verify(signature, text.encode())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def checkpoint(text: str) -> tuple[str, int, bytes]:
+    """What a head says: the log's name, the number of its events, and the root."""
+    parts = text.split("\n")
+    if len(parts) < 4 or not parts[1].isdecimal():
+        raise Wrong("a checkpoint is malformed")
+    return parts[0], int(parts[1]), decoded(parts[2])
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def lines(path: Path) -> Iterator[Row]:
+    """The rows of a file, one at a time."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(PART):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def decoded(text: str) -> bytes:
+    """Base64. Raises Wrong."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError) as error:
+        raise Wrong(f"{text!r} is no base64") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -161,6 +161,7 @@ def test_a_bundle_verifies_on_a_machine_that_has_nothing_of_ours(
     assert manifest["postings"]["JPY"] == {
         "captured": 3000,
         "cardholder": -3000,
+        "disputed": 0,
         "held": 0,
         "refunded": 0,
     }

@@ -33,9 +33,7 @@ def moves(history: Sequence[Payment.Event]) -> Iterator[tuple[int, str, str, int
     for event in history:
         match event:
             case (
-                Payment.TransferRequested()
-                | Payment.CaptureRequested()
-                | Payment.RefundRequested()
+                Payment.TransferRequested() | Payment.CaptureRequested() | Payment.RefundRequested()
             ):
                 asked = event.amount_minor
             case Payment.Captured() | Payment.Transferred():

@@ -81,6 +81,7 @@ DAMAGED: Final = {
     "balances": "entries",
     "customer_totals": "payments",
     "operation_hours": "count",
+    "balance_transactions": "amount",
 }
 READS: Final[dict[str, LiteralString]] = {
     "receipts": "SELECT count(*) AS n FROM receipts",
@@ -88,6 +89,7 @@ READS: Final[dict[str, LiteralString]] = {
     "balances": "SELECT coalesce(sum(held), 0)::bigint AS n FROM balances",
     "customers": "SELECT coalesce(sum(payments), 0)::bigint AS n FROM customer_totals",
     "operations": "SELECT coalesce(sum(count), 0)::bigint AS n FROM operation_hours",
+    "balance_transactions": "SELECT count(*) AS n FROM balance_transactions",
 }
 
 each_model = pytest.mark.parametrize("name", NAMES)

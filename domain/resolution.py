@@ -128,6 +128,7 @@ class _Resolution:
     def _settle_transfer(self) -> None:
         match self._found.status:
             case Status.CAPTURED:
+                self._refuse_other_amount(self._payment.money.amount_minor)
                 self._record(Payment.Transferred, bank_transfer_id=self._needed(Kind.TRANSFER))
             case Status.DECLINED:
                 self._not_done(Payment.TransferDeclined)
@@ -237,6 +238,8 @@ class _Resolution:
         match _kind(bank_id):
             case Kind.HOLD:
                 self._fill_in(Operation.AUTHORIZATION, payment.authorization_id)
+            case Kind.TRANSFER if payment.capture_id is None:
+                raise BankIdRefused("The payment is of a card: --bank-id cap_…", param="bank_id")
             case Kind.CAPTURE | Kind.TRANSFER:
                 self._fill_in(Operation.CAPTURE, payment.capture_id)
             case Kind.VOID:

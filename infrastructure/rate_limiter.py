@@ -1,7 +1,7 @@
 """Rate limits: how many requests one name may make in a minute, counted once for all processes.
 
-In any minute, wherever it begins: what counts is each second of the last sixty, so that no border lets
-twice as many through. What is refused is not counted, so that who comes too often is served at the
+In any minute, wherever it begins, to a second: what counts is the second that it is and the fifty-nine
+before, so that no border lets twice as many through. What is refused is not counted, so that who comes too often is served at the
 limit's rate all the same. Counted in Postgres, in a table that a crash may empty, or in Redis where there
 is one. A limiter that cannot count lets requests through.
 """
@@ -48,8 +48,9 @@ class Windows(Protocol):
 class PostgresWindows:
     """The table of the last minute's seconds: one row a name, sixty numbers in a ring."""
 
-    # `second`: the one that it is now, and never before one that was counted. `place`: the second's in
-    # the ring, from 1. `since`: how long ago the place was last written to.
+    # `second`: the one that it is now, and not before one that was counted, unless the clock was set back
+    # by more than the window: then it is counted anew. `place`: the second's in the ring, from 1.
+    # `since`: how long ago the place was last written to.
     HIT: LiteralString = """
         INSERT INTO rate_limits AS r (name, newest, oldest, counted, refused, hits)
         SELECT %(name)s, n.second, n.second, 1, false, array_agg((p = n.second %% 60)::int ORDER BY p)
@@ -66,10 +67,14 @@ class PostgresWindows:
                 SELECT n.second, n.second %% 60 + 1 AS place,
                        array_agg(s.kept ORDER BY s.place) AS kept, sum(s.kept)::int AS counted,
                        min(r.newest - s.since) FILTER (WHERE s.kept > 0) AS oldest
-                FROM (SELECT greatest(r.newest, excluded.newest) AS second) AS n,
+                FROM (
+                    SELECT CASE WHEN r.newest > excluded.newest + 60 THEN excluded.newest
+                           ELSE greatest(r.newest, excluded.newest) END AS second
+                ) AS n,
                 LATERAL (
                     SELECT u.place, a.since,
-                           CASE WHEN r.newest - a.since > n.second - 60 THEN u.hits ELSE 0 END AS kept
+                           CASE WHEN r.newest - a.since BETWEEN n.second - 59 AND n.second
+                           THEN u.hits ELSE 0 END AS kept
                     FROM unnest(r.hits) WITH ORDINALITY AS u (hits, place),
                          LATERAL (SELECT (r.newest - u.place + 1) %% 60 AS since) AS a
                 ) AS s

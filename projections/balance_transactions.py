@@ -1,6 +1,7 @@
 """Balance transactions: what raised or lowered a merchant's balance, one row for each capture, each
-refund, and each time that a dispute took money away or brought it back, in Stripe's vocabulary. A row has the id of the event that it follows from, so that every making
-of the table has the same. Follows the log.
+transfer that came, each refund, and each time that a dispute took money away or brought it back, in
+Stripe's vocabulary. A row has the id of the event that it follows from, so that every making of the table
+has the same. Follows the log.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from psycopg import Connection
 
 from domain.commands import Tenant
 from domain.ids import Prefix, encode
-from domain.payment import Payment
+from domain.payment import Begun, Payment
 from projections.changes import PAYMENT, Change, Write, columns
 from projections.pages import Page, PageOf, select_page
 
@@ -31,9 +32,11 @@ def moves(history: Sequence[Payment.Event]) -> Iterator[tuple[int, str, str, int
     disputed: dict[str, int] = {}
     for event in history:
         match event:
-            case Payment.CaptureRequested() | Payment.RefundRequested():
+            case (
+                Payment.TransferRequested() | Payment.CaptureRequested() | Payment.RefundRequested()
+            ):
                 asked = event.amount_minor
-            case Payment.Captured():
+            case Payment.Captured() | Payment.Transferred():
                 charge_id = encode(Prefix.CHARGE, event.originator_id)
                 yield event.originator_version, CHARGE, charge_id, asked
             case Payment.Refunded():
@@ -125,7 +128,7 @@ class BalanceTransactions:
 
 def _rows(change: Change) -> Iterator[Row]:
     first = change.history[0]
-    assert isinstance(first, Payment.AuthorizationRequested)
+    assert isinstance(first, Begun)
     assert len(change.origins) == len(change.history), "a follower reads where events are from"
     known = len(change.history) - change.new
     for version, kind, source, amount in moves(change.history):

@@ -158,6 +158,23 @@ def test_what_came_by_a_transfer_can_be_given_back_and_not_before(
     assert got(merchant, payment["id"])["amount_refunded"] == 1234
 
 
+def test_what_came_by_a_transfer_and_what_was_given_back_of_it_moved_the_balance(
+    extended_api: Api, extended_merchant: Caller, extended_bank: FakeBank
+) -> None:
+    merchant = extended_merchant
+    payment, failed = pending(merchant), pending(merchant, account_number="22222227")
+    days_pass(extended_api, extended_bank, merchant)
+    refund = json_of(merchant.refund(payment["id"], amount=234))
+
+    moved = json_of(merchant.get("/v1/balance_transactions"))["data"]
+
+    assert got(merchant, failed["id"])["status"] == "failed"
+    assert [(each["source"], each["amount"], each["currency"]) for each in moved] == [
+        (refund["id"], -234, "gbp"),
+        (f"ch_{payment['id'].removeprefix('pay_')}", 1234, "gbp"),
+    ]
+
+
 @pytest.mark.parametrize("command", ["captures", "voids"])
 def test_a_transfer_is_neither_captured_nor_voided(
     extended_api: Api, extended_merchant: Caller, extended_bank: FakeBank, command: str

@@ -251,7 +251,9 @@ def test_a_key_is_its_merchants_and_its_modes(store: Store) -> None:
 def test_an_answer_is_kept_byte_for_byte(store: Store) -> None:
     payment, call = begun(store)
     answer = StoredAnswer(
-        status=402, body=b'{"a": 1}\n\x00\xff', headers=(("Location", "/x"), ("Retry-After", "2"))
+        status=402,
+        body=b'{"a" : "\xc3\xa9\\u00e9"}\n',
+        headers=(("Location", "/x"), ("Retry-After", "2")),
     )
     Story(payment).declined()
 

@@ -237,10 +237,17 @@ def test_an_id_that_the_bank_had_forgotten_is_filled_in_and_refunds_are_possible
     assert story.refunded().payment.status == Status.REFUNDED
 
 
-@pytest.mark.parametrize("bank_id", [None, "ref_9"])
+@pytest.mark.parametrize("bank_id", [None, "ref_9", "trf_9"])
 def test_a_capture_without_an_id_is_no_end_of_a_review(bank_id: str | None) -> None:
-    with pytest.raises(BankIdRefused, match="capture"):
+    with pytest.raises(BankIdRefused, match="cap_"):
         Story().authorized().capture_lost().resolved(Status.CAPTURED, bank_id, amount_minor=10)
+
+
+def test_a_transfer_that_came_is_all_of_it() -> None:
+    story = Story(a_transfer())
+
+    with pytest.raises(ResolutionRefused):
+        story.resolved(Status.CAPTURED, "trf_9", amount_minor=10)
 
 
 def test_the_id_of_a_refund_is_filled_in_where_it_was_lacking() -> None:

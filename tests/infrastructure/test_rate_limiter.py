@@ -94,6 +94,18 @@ def test_what_was_a_minute_ago_is_given_back_and_not_before(pool: Pool) -> None:
     assert (accepted.is_exceeded, accepted.remaining) == (False, 3)
 
 
+def test_a_clock_that_is_set_back_shuts_nobody_out(pool: Pool) -> None:
+    windows, name = PostgresWindows(pool), a_name()
+    for _ in range(4):
+        windows.hit(name, 3)
+
+    earlier(pool, name, -3600)
+    hits = [windows.hit(name, 3) for _ in range(4)]
+
+    assert [each.is_exceeded for each in hits] == [False, False, False, True]
+    assert all(1 <= each.reset_seconds <= 60 for each in hits)
+
+
 @settings(deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 6)), min_size=1, max_size=12))
 def test_in_no_minute_are_there_more_than_the_limit_and_none_is_refused_for_nothing(

@@ -21,6 +21,7 @@ from api.gateway import outputs, routes
 from api.gateway.inputs import MomentQuery
 from api.http import Answer, Call, error_answer
 from api.idempotent import once
+from api.payments import refunds
 from domain.commands import Mode, Tenant
 from domain.errors import ConcurrentChange, DomainError, LeaseLost, StoreUnavailable
 from domain.ids import Prefix, encode, uuid7
@@ -60,7 +61,9 @@ EXPECTED: Final = (
     OperationalError,
     PoolTimeout,
 )
-COMMANDS: Final = {route.path: route for route in routes.ROUTES if route.is_command}
+COMMANDS: Final = {
+    route.path: route for route in (*routes.ROUTES, *refunds.ROUTES) if route.is_command
+}
 
 
 class SeededIds:

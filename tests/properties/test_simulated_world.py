@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -64,6 +65,7 @@ class DrawnChoices:
         return self._left >= 0
 
 
+@pytest.mark.timeout(180)  # fifteen worlds
 @settings(
     max_examples=15,
     deadline=None,

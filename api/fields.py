@@ -175,6 +175,10 @@ _CODES: Final[Mapping[str, str]] = {
 _MESSAGES: Final[Mapping[str, str]] = {
     "missing": "is required",
     "extra_forbidden": "is not a parameter of this request",
+    "string_type": "must be a string",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
 }
 
 

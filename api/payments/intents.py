@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
+from api.auth import publishable_key_not_allowed
 from api.errors import from_refusal, invalid
 from api.http import Answer, Call, Route, error_answer, json_answer
 from api.instruments import instrument, paid_by
@@ -68,7 +69,7 @@ def create(call: Call, body: IntentInput) -> Reply:
     """What a merchant wants to be paid; with `confirm`, and the first attempt."""
     check(KIND, call.expand)
     if call.key.type is KeyType.PUBLISHABLE and call.tenant.mode is not Mode.TEST:
-        raise invalid("publishable_key_not_allowed", "Use a secret key.", status=403)
+        raise publishable_key_not_allowed()
     services = call.services
     intent_id = services.ids.new()
     paid_with = _paid_with(call, body, intent_id, body.whose()[1])

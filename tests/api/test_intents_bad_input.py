@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from werkzeug.test import TestResponse
 
+from domain.commands import Mode
 from infrastructure.api_keys import KeyType
 from tests.api.an_api import GOOD_CARD, Api, Caller, json_of, refusal
 from tests.api.test_bad_input import (
@@ -549,6 +550,14 @@ def test_a_wrong_secret_is_the_intents_404(things: Things, api: Api) -> None:
             assert refusal(confirmed) == missing, secret
     without = browser.post(f"{INTENTS}/{intent}/confirm", {"payment_method": "pm_card_visa"})
     assert refusal(without) == missing
+
+
+def test_a_live_publishable_key_makes_no_intents(api: Api, merchant: Caller) -> None:
+    browser = api.merchant(merchant.merchant, mode=Mode.LIVE, type=KeyType.PUBLISHABLE)
+
+    response = browser.post(INTENTS, RIGHT_INTENT)
+
+    assert refusal(response) == (403, "permission_error", "publishable_key_not_allowed", None)
 
 
 def test_stripes_clients_are_told_in_stripes_words(things: Things) -> None:

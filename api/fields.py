@@ -32,7 +32,8 @@ class Strict(BaseModel):
     )
 
 
-def _whole_number(value: Any, info: ValidationInfo) -> Any:
+def whole_number(value: Any, info: ValidationInfo) -> Any:
+    """A number as it was given; of a form, also one that is written out."""
     is_text_only = bool(info.context and info.context.get("text_only"))
     if is_text_only and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}", value, re.ASCII):
         return int(value)
@@ -42,7 +43,7 @@ def _whole_number(value: Any, info: ValidationInfo) -> Any:
 
 
 def _amount(value: Any, info: ValidationInfo) -> Any:
-    number = _whole_number(value, info)
+    number = whole_number(value, info)
     if number < MINIMUM_AMOUNT_MINOR:
         raise PydanticCustomError(
             "amount_too_small", f"must be at least {MINIMUM_AMOUNT_MINOR} (minor units)"
@@ -123,7 +124,7 @@ def _metadata_value(value: Any) -> str | int | float | bool:
     )
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 Amount = Annotated[
     int,
     BeforeValidator(

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -30,6 +29,7 @@ from api.fields import (
     WholeNumber,
     Year,
     metadata,
+    whole_number,
 )
 from api.lists import PageQuery
 from api.payments.dispute_objects import EVIDENCE_FIELDS
@@ -51,6 +51,7 @@ from domain.errors import (
     WebhookEndpointNotFound,
 )
 from domain.ids import MalformedId, Prefix, decode
+from domain.money import MAXIMUM_AMOUNT_MINOR
 from infrastructure.webhooks.urls import LONGEST_URL
 from projections.api_events import TYPES
 
@@ -281,12 +282,24 @@ class MethodsQuery(ListQuery):
 LEAST_PAYMENT_MINOR: Final = 50
 
 
-def _enough(amount: int) -> int:
+def _enough(value: Any, info: ValidationInfo) -> Any:
+    amount = whole_number(value, info)
     if amount < LEAST_PAYMENT_MINOR:
         raise PydanticCustomError(
             "amount_too_small", f"must be at least {LEAST_PAYMENT_MINOR} (minor units)"
         )
     return amount
+
+
+PaidAmount = Annotated[
+    Amount,
+    BeforeValidator(
+        _enough,
+        json_schema_input_type=Annotated[
+            int, Field(ge=LEAST_PAYMENT_MINOR, le=MAXIMUM_AMOUNT_MINOR)
+        ],
+    ),
+]
 
 
 class HeldAccountInput(AccountInput):
@@ -318,7 +331,7 @@ class SourceInput(Strict):
 class PaymentInput(Strict):
     """Take money at once."""
 
-    amount: Annotated[Amount, AfterValidator(_enough)]
+    amount: PaidAmount
     currency: Currency
     source: SourceInput
     customer_id: Reference | None = None

@@ -32,10 +32,18 @@ class Strict(BaseModel):
     )
 
 
+def is_text_only(info: ValidationInfo) -> bool:
+    """Whether all of it came as text, as forms and queries do."""
+    return bool(info.context and info.context.get("text_only"))
+
+
 def whole_number(value: Any, info: ValidationInfo) -> Any:
     """A number as it was given; of a form, also one that is written out."""
-    is_text_only = bool(info.context and info.context.get("text_only"))
-    if is_text_only and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}", value, re.ASCII):
+    if (
+        is_text_only(info)
+        and isinstance(value, str)
+        and re.fullmatch(r"-?[0-9]{1,15}", value, re.ASCII)
+    ):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise PydanticCustomError("int_type", "must be a whole number")
@@ -88,10 +96,12 @@ def _sort_code(value: Any) -> Any:
     return value.replace("-", "").replace(" ", "")
 
 
-def metadata(value: Any) -> Any:
+def metadata(value: Any, info: ValidationInfo) -> Any:
     """Metadata, checked: up to 50 keys, texts and exact numbers."""
     if value == "":
         return {}
+    if is_text_only(info) and isinstance(value, list):  # `metadata[0]=` is a key in a form
+        value = {str(place): item for place, item in enumerate(value)}
     if not isinstance(value, dict):
         raise PydanticCustomError("metadata", "must be an object of up to 50 keys")
     if len(value) > MAX_METADATA_KEYS:

@@ -28,6 +28,7 @@ from api.fields import (
     Strict,
     WholeNumber,
     Year,
+    is_text_only,
     metadata,
     whole_number,
 )
@@ -78,7 +79,7 @@ def _email(value: Any) -> Any:
 
 
 def _truth(value: Any, info: ValidationInfo) -> Any:
-    if info.context and info.context.get("text_only") and value in TRUTHS:
+    if is_text_only(info) and isinstance(value, str) and value in TRUTHS:
         return TRUTHS[value]
     if not isinstance(value, bool):
         raise PydanticCustomError("bool", "must be true or false")
@@ -102,12 +103,12 @@ def _expansions(value: Any) -> Any:
     return value
 
 
-def _metadata_change(value: Any) -> Any:
+def _metadata_change(value: Any, info: ValidationInfo) -> Any:
     """As metadata is given, but that null removes a key, as an empty text does, and `""` all of them."""
     if isinstance(value, dict):
         given = {name: "" if item is None else item for name, item in value.items()}
-        return metadata(given)
-    return value if value in ("", None) else metadata(value)
+        return metadata(given, info)
+    return value if value in ("", None) else metadata(value, info)
 
 
 Truth = Annotated[bool, BeforeValidator(_truth)]

@@ -364,6 +364,13 @@ def test_a_malformed_card_is_a_400_that_names_the_field(things: Things, field: s
             assert VISA not in response.text
 
 
+@pytest.mark.parametrize("name", ["confirm[0]", "confirm[]", "confirm[a]"])
+def test_a_truth_in_a_form_is_no_list_and_no_object(things: Things, name: str) -> None:
+    response = things.send_form("create", {"amount": "500", "currency": "usd", name: "true"})
+
+    assert refusal(response) == bad("invalid_param", "confirm")
+
+
 @pytest.mark.parametrize("field", ["number", "exp_month", "exp_year"])
 def test_a_card_has_what_makes_it_one(things: Things, field: str) -> None:
     card = {name: value for name, value in GOOD_CARD.items() if name != field}

@@ -82,7 +82,7 @@ def create_app(
 ) -> Flask:
     """The WSGI application. `threads`: how many requests the server works on at once."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # what is cut off is seen to be too long
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # nothing redirects
     app.url_map.converters["any_text"] = _AnyText

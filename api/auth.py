@@ -35,9 +35,7 @@ def authorize(key: ApiKey, route: Route) -> None:
     if key.is_suspended:
         raise _forbidden("account_suspended", "The merchant's account is suspended.")
     if key.type is KeyType.PUBLISHABLE and not route.takes_publishable_keys:
-        raise _forbidden(
-            "publishable_key_not_allowed", "A publishable key may not do this: use a secret key."
-        )
+        raise publishable_key_not_allowed()
     if key.scopes.isdisjoint(route.scopes):
         wanted = " or ".join(route.scopes)
         raise _forbidden("scope_missing", f"The key lacks the scope {wanted}.")
@@ -79,6 +77,13 @@ def too_many(allowance: Allowance) -> ApiError:
             **allowance_headers(allowance),
             "Retry-After": str(max(1, allowance.reset_seconds)),
         },
+    )
+
+
+def publishable_key_not_allowed() -> ApiError:
+    """It was made to be seen, and what is asked for is not for everybody."""
+    return _forbidden(
+        "publishable_key_not_allowed", "A publishable key may not do this: use a secret key."
     )
 
 

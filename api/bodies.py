@@ -77,9 +77,12 @@ def _plain(value: Any) -> Any:
 
 def _raw(request: Request) -> bytes:
     try:
-        return request.get_data(cache=False)
+        raw = request.get_data(cache=False)
     except RequestEntityTooLarge as error:
         raise too_large() from error
+    if len(raw) > MAX_BODY_BYTES:  # one without a length is read to the limit, without a word
+        raise too_large()
+    return raw
 
 
 def too_large() -> ApiError:

@@ -32,9 +32,18 @@ class Strict(BaseModel):
     )
 
 
-def _whole_number(value: Any, info: ValidationInfo) -> Any:
-    is_text_only = bool(info.context and info.context.get("text_only"))
-    if is_text_only and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}", value, re.ASCII):
+def is_text_only(info: ValidationInfo) -> bool:
+    """Whether all of it came as text, as forms and queries do."""
+    return bool(info.context and info.context.get("text_only"))
+
+
+def whole_number(value: Any, info: ValidationInfo) -> Any:
+    """A number as it was given; of a form, also one that is written out."""
+    if (
+        is_text_only(info)
+        and isinstance(value, str)
+        and re.fullmatch(r"-?[0-9]{1,15}", value, re.ASCII)
+    ):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise PydanticCustomError("int_type", "must be a whole number")
@@ -42,7 +51,7 @@ def _whole_number(value: Any, info: ValidationInfo) -> Any:
 
 
 def _amount(value: Any, info: ValidationInfo) -> Any:
-    number = _whole_number(value, info)
+    number = whole_number(value, info)
     if number < MINIMUM_AMOUNT_MINOR:
         raise PydanticCustomError(
             "amount_too_small", f"must be at least {MINIMUM_AMOUNT_MINOR} (minor units)"
@@ -87,10 +96,12 @@ def _sort_code(value: Any) -> Any:
     return value.replace("-", "").replace(" ", "")
 
 
-def metadata(value: Any) -> Any:
+def metadata(value: Any, info: ValidationInfo) -> Any:
     """Metadata, checked: up to 50 keys, texts and exact numbers."""
     if value == "":
         return {}
+    if is_text_only(info) and isinstance(value, list):  # `metadata[0]=` is a key in a form
+        value = {str(place): item for place, item in enumerate(value)}
     if not isinstance(value, dict):
         raise PydanticCustomError("metadata", "must be an object of up to 50 keys")
     if len(value) > MAX_METADATA_KEYS:
@@ -123,7 +134,7 @@ def _metadata_value(value: Any) -> str | int | float | bool:
     )
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 Amount = Annotated[
     int,
     BeforeValidator(
@@ -175,6 +186,10 @@ _CODES: Final[Mapping[str, str]] = {
 _MESSAGES: Final[Mapping[str, str]] = {
     "missing": "is required",
     "extra_forbidden": "is not a parameter of this request",
+    "string_type": "must be a string",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
 }
 
 

@@ -217,7 +217,9 @@ Record = (
 )
 
 
-def claimed_by(claim: Claim | None, cause: Cause, made: UUID, answer: StoredAnswer) -> list[Record]:
+def claimed_by(
+    claim: Claim | None, cause: Cause, made: UUID, answer: StoredAnswer
+) -> list[ClaimKey]:
     """The idempotency key of a command that has its answer at once. `made`: what it was about."""
     if claim is None:
         return []

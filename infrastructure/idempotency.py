@@ -12,6 +12,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from domain.commands import Tenant
+from domain.errors import KeyAlreadyClaimed
 from domain.records import AnswerKey, ClaimKey, StoredAnswer
 from infrastructure.bank_calls import IS_PENDING
 from infrastructure.database import Pool
@@ -32,6 +33,7 @@ CLAIM: Final[LiteralString] = """
         clock_timestamp(), %(status)s, %(headers)s, %(body)s, %(tells_of_people)s
     )
 """
+CLAIM_IF_FREE: Final[LiteralString] = CLAIM + " ON CONFLICT DO NOTHING"
 ANSWER: Final[LiteralString] = """
     UPDATE idempotency_keys SET status = %(status)s, headers = %(headers)s, body = %(body)s,
         tells_of_people = %(tells_of_people)s
@@ -134,6 +136,12 @@ class IdempotencyKeys:
             answer=None if row["status"] is None else _answer(row),
             pending=call is not None and call["pending"],
         )
+
+    def keep(self, record: ClaimKey) -> None:
+        """Claims the key of what changed nothing, with its answer. Raises KeyAlreadyClaimed."""
+        with self._pool.connection() as connection:
+            if connection.execute(CLAIM_IF_FREE, claim(record).parameters).rowcount == 0:
+                raise KeyAlreadyClaimed
 
     def prune(self) -> int:
         """Forgets the answered keys that are older than KEPT_DAYS; how many."""

@@ -53,7 +53,7 @@ def done(
     status: int = 200,
 ) -> Settled:
     """Records what is new of `aggregate`, with `records`, and answers `body`: once, whatever happens.
-    What changes nothing is answered and recorded nowhere, its idempotency key neither."""
+    Of what changes nothing, the idempotency key alone is kept, and the answer."""
     answer = Answer(status=status, body=b"")
     if body is not None:
         whole = expanded(body, call.expand, Reader(call.services, call.tenant))
@@ -70,9 +70,12 @@ def recorded(
 ) -> Settled:
     """The same for an answer that is made, and several aggregates of one shard, of which the request is
     about the first."""
+    claims = claimed_by(call.claim, call.cause, aggregates[0].id, answer)
     if any(each.pending_events for each in aggregates):
-        claims = claimed_by(call.claim, call.cause, aggregates[0].id, answer)
         call.services.ledger.record(aggregates, call.cause, [*claims, *records])
+    else:
+        for each in claims:
+            call.services.idempotency_keys.keep(each)
     return Settled(answer=answer, history=())
 
 

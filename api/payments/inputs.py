@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -29,7 +28,9 @@ from api.fields import (
     Strict,
     WholeNumber,
     Year,
+    is_text_only,
     metadata,
+    whole_number,
 )
 from api.lists import PageQuery
 from api.payments.dispute_objects import EVIDENCE_FIELDS
@@ -51,6 +52,7 @@ from domain.errors import (
     WebhookEndpointNotFound,
 )
 from domain.ids import MalformedId, Prefix, decode
+from domain.money import MAXIMUM_AMOUNT_MINOR
 from infrastructure.webhooks.urls import LONGEST_URL
 from projections.api_events import TYPES
 
@@ -77,7 +79,7 @@ def _email(value: Any) -> Any:
 
 
 def _truth(value: Any, info: ValidationInfo) -> Any:
-    if info.context and info.context.get("text_only") and value in TRUTHS:
+    if is_text_only(info) and isinstance(value, str) and value in TRUTHS:
         return TRUTHS[value]
     if not isinstance(value, bool):
         raise PydanticCustomError("bool", "must be true or false")
@@ -101,12 +103,12 @@ def _expansions(value: Any) -> Any:
     return value
 
 
-def _metadata_change(value: Any) -> Any:
+def _metadata_change(value: Any, info: ValidationInfo) -> Any:
     """As metadata is given, but that null removes a key, as an empty text does, and `""` all of them."""
     if isinstance(value, dict):
         given = {name: "" if item is None else item for name, item in value.items()}
-        return metadata(given)
-    return value if value in ("", None) else metadata(value)
+        return metadata(given, info)
+    return value if value in ("", None) else metadata(value, info)
 
 
 Truth = Annotated[bool, BeforeValidator(_truth)]
@@ -281,12 +283,24 @@ class MethodsQuery(ListQuery):
 LEAST_PAYMENT_MINOR: Final = 50
 
 
-def _enough(amount: int) -> int:
+def _enough(value: Any, info: ValidationInfo) -> Any:
+    amount = whole_number(value, info)
     if amount < LEAST_PAYMENT_MINOR:
         raise PydanticCustomError(
             "amount_too_small", f"must be at least {LEAST_PAYMENT_MINOR} (minor units)"
         )
     return amount
+
+
+PaidAmount = Annotated[
+    Amount,
+    BeforeValidator(
+        _enough,
+        json_schema_input_type=Annotated[
+            int, Field(ge=LEAST_PAYMENT_MINOR, le=MAXIMUM_AMOUNT_MINOR)
+        ],
+    ),
+]
 
 
 class HeldAccountInput(AccountInput):
@@ -318,7 +332,7 @@ class SourceInput(Strict):
 class PaymentInput(Strict):
     """Take money at once."""
 
-    amount: Annotated[Amount, AfterValidator(_enough)]
+    amount: PaidAmount
     currency: Currency
     source: SourceInput
     customer_id: Reference | None = None

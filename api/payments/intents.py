@@ -1,12 +1,14 @@
 """Payment intents: what is wanted, attempt by attempt. Spoken in Stripe's words, whoever asks."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from api.errors import from_refusal, invalid
+from api.auth import publishable_key_not_allowed
+from api.errors import ApiError, from_refusal, invalid
 from api.http import Answer, Call, Route, error_answer, json_answer
 from api.instruments import instrument, paid_by
 from api.lists import asked_page, told_page
@@ -32,7 +34,12 @@ from api.payments.schemas import IntentList, IntentOut
 from api.return_urls import returning_to
 from domain.cards import Card
 from domain.commands import CancelIntent, CaptureIntent, ConfirmIntent, Instrument, Mode
-from domain.errors import AmountTooLarge, AmountTooSmall, PartialAmountUnsupported
+from domain.errors import (
+    AmountTooLarge,
+    AmountTooSmall,
+    DomainError,
+    PartialAmountUnsupported,
+)
 from domain.ids import Prefix, beside, encode
 from domain.intents import PaymentIntents
 from domain.ledger import Reply, Settled
@@ -68,7 +75,7 @@ def create(call: Call, body: IntentInput) -> Reply:
     """What a merchant wants to be paid; with `confirm`, and the first attempt."""
     check(KIND, call.expand)
     if call.key.type is KeyType.PUBLISHABLE and call.tenant.mode is not Mode.TEST:
-        raise invalid("publishable_key_not_allowed", "Use a secret key.", status=403)
+        raise publishable_key_not_allowed()
     services = call.services
     intent_id = services.ids.new()
     paid_with = _paid_with(call, body, intent_id, body.whose()[1])
@@ -264,18 +271,31 @@ def _check_secret(call: Call, intent_id: str, given: str | None) -> None:
         raise missing(Prefix.INTENT)
 
 
+@contextmanager
+def _named_within(whole: str) -> Iterator[None]:
+    """A field that is wrong in a part of the request is named with that part."""
+    try:
+        yield
+    except (ApiError, DomainError) as error:
+        if error.param is not None:
+            first, bracket, rest = error.param.partition("[")
+            error.param = f"{whole}[{first}]{bracket}{rest}"
+        raise
+
+
 def _paid_with(
     call: Call, body: TermsInput | ConfirmInput, intent_id: UUID, whose: str | None
 ) -> PaidWith | None:
     """What was given to pay with. `whose`: the intent's customer. Raises ApiError, NotFound."""
     if body.payment_method_data is not None:
-        given = means_of(call, body.payment_method_data)
-        means = given.means
-        if isinstance(means, Card):
-            means = replace(means, cvc=body.fresh_cvc or means.cvc)
-        # Beside its intent, so that both are recorded in one append.
-        method_id = beside(call.services.ids.new(), intent_id)
-        method, records = made_of(call, means, body.payment_method_data, method_id)
+        with _named_within("payment_method_data"):
+            given = means_of(call, body.payment_method_data)
+            means = given.means
+            if isinstance(means, Card):
+                means = replace(means, cvc=body.fresh_cvc or means.cvc)
+            # Beside its intent, so that both are recorded in one append.
+            method_id = beside(call.services.ids.new(), intent_id)
+            method, records = made_of(call, means, body.payment_method_data, method_id)
         return PaidWith(paid_by(call, method, means), (method,), (*records, *given.records))
     if body.payment_method is None:
         return None

@@ -291,11 +291,7 @@ def _stored(call: Call, status: int, body: Document) -> StoredAnswer:
 
 
 def _claims(call: Call, about: UUID, answer: StoredAnswer) -> Sequence[ClaimKey]:
-    return [
-        each
-        for each in claimed_by(call.claim, call.cause, about, answer)
-        if isinstance(each, ClaimKey)
-    ]
+    return claimed_by(call.claim, call.cause, about, answer)
 
 
 def _route(method: str, path: str, handler: Handler, summary: str, **options: Any) -> Route:

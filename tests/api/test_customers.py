@@ -40,6 +40,30 @@ def created(merchant: Caller, **fields: Any) -> dict[str, Any]:
     return customer
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"name": 5}, "name must be a string."),
+        ({"address": "1 Main"}, "address must be an object."),
+        ({"expand": "x"}, "expand must be a list."),
+    ],
+)
+def test_what_is_of_another_type_is_told_in_plain_words(
+    merchant: Caller, body: dict[str, Any], message: str
+) -> None:
+    assert error_of(merchant.post(CUSTOMERS, body), 400)["message"] == message
+
+
+def test_a_form_may_have_numbers_for_metadatas_keys(merchant: Caller) -> None:
+    form = {"metadata[0]": "a", "metadata[1]": "b"}
+
+    made = json_of(merchant.post(CUSTOMERS, data=form))
+    changed = json_of(merchant.post(f"{CUSTOMERS}/{made['id']}", data={"metadata[0]": ""}))
+
+    assert made["metadata"] == {"0": "a", "1": "b"}
+    assert changed["metadata"] == {"1": "b"}
+
+
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 @pytest.mark.parametrize(("body", "code", "param"), REFUSED)
 def test_what_is_wrong_is_named_and_nothing_is_changed(

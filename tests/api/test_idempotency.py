@@ -209,6 +209,32 @@ def test_a_refund_honours_a_key(merchant: Caller, bank: FakeBank) -> None:
     assert bank.refunded_minor() == 5000
 
 
+@pytest.mark.parametrize("method", ["post", "patch"])
+def test_what_changes_nothing_keeps_its_key_and_its_answer(merchant: Caller, method: str) -> None:
+    path = f"/v1/customers/{json_of(merchant.post('/v1/customers', {'name': 'Ada'}))['id']}"
+    ask, same, key = getattr(merchant, method), {"name": "Ada"}, fresh("key")
+
+    first = ask(path, same, key=key)
+    merchant.post(path, {"description": "Of late"}, key=fresh("key"))
+    again = ask(path, same, key=key)
+    another = ask(path, {"name": "Eve"}, key=key)
+
+    assert (again.data, again.headers["Idempotent-Replayed"]) == (first.data, "true")
+    assert refusal(another) == (409, "idempotency_error", "key_reused", None)
+    assert json_of(merchant.get(path))["name"] == "Ada"
+
+
+def test_what_was_changed_already_is_answered_as_it_was_then(merchant: Caller) -> None:
+    path = f"/v1/customers/{json_of(merchant.post('/v1/customers', {}))['id']}"
+    change, key = {"name": "Ada"}, fresh("key")
+
+    first = merchant.post(path, change, key=key)
+    merchant.post(path, {"description": "Of late"}, key=fresh("key"))
+    again = merchant.post(path, change, key=key)
+
+    assert (again.data, again.headers["Idempotent-Replayed"]) == (first.data, "true")
+
+
 # --- at the same time ---------------------------------------------------------------------------
 
 

@@ -187,6 +187,13 @@ def test_a_card_that_can_be_told_to_be_no_good_makes_no_payment(
     assert api.behind() == before
 
 
+@pytest.mark.parametrize("amount", [-5, 0, 1, 49])
+def test_the_least_that_can_be_paid_is_told(merchant: Caller, amount: int) -> None:
+    error = error_of(pay(merchant, amount=amount), 400)
+
+    assert error["message"] == "amount must be at least 50 (minor units)."
+
+
 @pytest.mark.parametrize(
     ("overrides", "code", "param"),
     [
@@ -469,7 +476,11 @@ def as_intents_method(merchant: Caller, token: str) -> TestResponse:
     return merchant.post("/v1/payment_intents", body)
 
 
-USES: Final = (as_source, as_method, as_intents_method)
+USES: Final[dict[Callable[[Caller, str], TestResponse], str]] = {
+    as_source: "source[token]",
+    as_method: "card[token]",
+    as_intents_method: "payment_method_data[card][token]",
+}
 
 
 @pytest.mark.parametrize("second", USES)
@@ -485,8 +496,7 @@ def test_a_token_is_used_once(
     again = second(merchant, token)
 
     assert used.status_code == 201, used.text
-    param = "source[token]" if second is as_source else "card[token]"
-    assert refusal(again) == (400, INVALID, "token_already_used", param)
+    assert refusal(again) == (400, INVALID, "token_already_used", USES[second])
 
 
 def test_a_token_is_a_card_by_its_face(merchant: Caller) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.bodies import MAX_BODY_BYTES
 from tests.api.a_server import PATIENCE_SECONDS, Received, Server
 from tests.api.an_api import Api, an_authorization, fresh
 from tests.infrastructure.bank_simulator.a_bank import Bank
@@ -80,6 +81,20 @@ def test_a_body_that_is_too_large_is_a_413_with_a_length_and_without(
     assert with_length in {(413, "request_too_large"), "hung up"}
     assert in_parts in {(413, "request_too_large"), "hung up"}
     assert api.behind() == before
+
+
+def test_a_body_without_a_length_is_never_cut_off(server: tuple[Server, Api], key: str) -> None:
+    real, api = server
+    before = api.behind()
+    whole = json.dumps(an_authorization()).encode()
+    longest = whole.ljust(MAX_BODY_BYTES)
+
+    one_more = real.request("POST", "/v1/authorizations", iter([longest, b"x"]), headers_of(key))
+
+    assert error_code(one_more) == (413, "request_too_large")
+    assert api.behind() == before
+    received = real.request("POST", "/v1/authorizations", iter([longest]), headers_of(key))
+    assert received.status == 201, received.text
 
 
 def outcome(real: Server, key: str, body: bytes | Iterator[bytes]) -> Any:

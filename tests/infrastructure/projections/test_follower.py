@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from psycopg import Connection
 from psycopg.rows import DictRow
 
+from domain.dispute import DisputeStatus
 from domain.payment import Payment
 from infrastructure.database import Pool, open_pool
 from infrastructure.projections.differences import differences
@@ -50,23 +51,26 @@ KILL_ME: Final = Write("SELECT pg_terminate_backend(pg_backend_pid())", {})
 BALANCES: LiteralString = """
     SELECT merchant_id, mode, customer_id, currency, sum(held)::bigint AS held,
            sum(captured)::bigint AS captured, sum(refunded)::bigint AS refunded,
-           sum(cardholder)::bigint AS cardholder, sum(entries)::bigint AS entries
+           sum(disputed)::bigint AS disputed, sum(cardholder)::bigint AS cardholder,
+           sum(entries)::bigint AS entries
     FROM balances GROUP BY merchant_id, mode, customer_id, currency
 """
 ENTRIES: LiteralString = """
     SELECT merchant_id, mode, customer_id, currency, sum(held)::bigint AS held,
            sum(captured)::bigint AS captured, sum(refunded)::bigint AS refunded,
-           sum(cardholder)::bigint AS cardholder, count(*) AS entries
+           sum(disputed)::bigint AS disputed, sum(cardholder)::bigint AS cardholder,
+           count(*) AS entries
     FROM (
         SELECT * FROM entries UNION ALL
         SELECT shard, payment_id, version, merchant_id, mode, '', currency, at, held, captured,
-               refunded, cardholder
+               refunded, cardholder, disputed
         FROM entries WHERE customer_id <> ''
     ) AS both_sides
     GROUP BY merchant_id, mode, customer_id, currency
 """
 UNEVEN: LiteralString = """
-    SELECT count(*) AS entries FROM entries WHERE held + captured + refunded + cardholder <> 0
+    SELECT count(*) AS entries FROM entries
+    WHERE held + captured + refunded + disputed + cardholder <> 0
 """
 TOTALS: LiteralString = """
     SELECT customer_id, currency, sum(payments)::bigint AS payments,
@@ -144,7 +148,8 @@ def taken_in_once(connection: Connection[DictRow], name: str) -> bool:
 def test_rows_are_the_fold_of_the_log_for_any_lives_and_any_batches(
     database_url: str, pool: Pool, connection: Connection[DictRow]
 ) -> None:
-    paid = [a_refunded_payment()]
+    won = Story().authorized().captured().disputed().disputed(DisputeStatus.WON).payment
+    paid = [a_refunded_payment(), won]
     append(pool, *paid)
     for model in INLINE_OF_PAYMENTS:
         rebuilt(database_url, model.name)
@@ -178,10 +183,8 @@ def assert_rows_are_of(connection: Connection[DictRow], payments: Sequence[Payme
     sums = connection.execute(BALANCES).fetchall()
     assert sorted(map(repr, sums)) == sorted(map(repr, connection.execute(ENTRIES).fetchall()))
     assert connection.execute(UNEVEN).fetchall() == [{"entries": 0}]
-    assert (
-        sum(row["held"] + row["captured"] + row["refunded"] + row["cardholder"] for row in sums)
-        == 0
-    )
+    sides = ("held", "captured", "refunded", "disputed", "cardholder")
+    assert sum(row[side] for row in sums for side in sides) == 0
     names = ("merchant_id", "mode", "customer_id", "currency")
     amounts = ("held", "captured", "refunded", "cardholder")
     found = {tuple(row[k] for k in names): {k: row[k] for k in amounts} for row in sums}

@@ -218,7 +218,7 @@ class World:
         assert self.rows(WRONG_SLOTS) == []
         assert self.rows(PAID_TWICE) == []
         told = {row["id"]: row["status"] for row in self.rows(DISPUTED)}
-        disputes = self.bank.ledger()["disputes"]
+        disputes = self.bank.ledger().get("disputes", [])  # the partner has none
         assert told == {each["dispute_id"]: each["status"] for each in disputes}
         self.check_books()
 

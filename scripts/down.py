@@ -31,7 +31,7 @@ def down(data: Path) -> None:
 
 def stop_supervisor(folder: Folder, pid: int) -> None:
     processes.send(pid, signal.SIGTERM)
-    if not processes.wait_until(lambda: folder.supervisor_pid() is None, STOP_TIMEOUT_SECONDS):
+    if not processes.wait_until(lambda: not folder.is_locked(), STOP_TIMEOUT_SECONDS):
         raise CannotStart(f"process {pid} does not stop; end it with kill -9 {pid}, run this again")
 
 

@@ -68,9 +68,15 @@ class Folder:
     def postgres(self) -> EmbeddedPostgres:
         return EmbeddedPostgres(self.path / "postgres")
 
+    def is_locked(self) -> bool:
+        """Whether there is an `up` of this folder, also one that is only starting or ending."""
+        with contextlib.suppress(BlockingIOError), self.lock():
+            return False
+        return True
+
     def supervisor_pid(self) -> int | None:
         """The running `up` of this folder: the one that holds the lock."""
-        with contextlib.suppress(BlockingIOError), self.lock():
+        if not self.is_locked():
             return None
         try:
             pid, _, started_at = self.pid_file.read_text().strip().partition(" ")

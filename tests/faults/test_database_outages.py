@@ -204,7 +204,8 @@ def backends(postgres: EmbeddedPostgres) -> list[int]:
 def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
     """Nobody answers and nobody hangs up, as behind a network that has gone."""
     assert postgres.pid is not None
-    os.kill(postgres.pid, signal.SIGSTOP)  # first, so that no backend is added to those stopped next
+    # First, so that no backend is added to those that are stopped next.
+    os.kill(postgres.pid, signal.SIGSTOP)
     pids = [*backends(postgres), postgres.pid]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

@@ -32,6 +32,7 @@ from tests.fakes import FakeBank, SteppableClock
 CONNECTIONS: Final = 8
 THREADS: Final = 64
 PATIENCE_SECONDS: Final = 20
+VAULT_KEY: Final = new_key()  # one a process: what a store is encrypted with, all who share it have
 NO_LIMITS: Final = {
     "RATE_LIMIT_PER_MINUTE": "0",
     "RATE_LIMIT_INTENTS_PER_MINUTE": "0",
@@ -126,8 +127,8 @@ class Api:
 
 
 def settings_for(database_url: str, **overrides: str) -> dict[str, str]:
-    """An environment without limits, with a vault of its own."""
-    return {"DATABASE_URL": database_url, "VAULT_KEYS": new_key(), **NO_LIMITS, **overrides}
+    """An environment without limits, with the vault of all that share a database."""
+    return {"DATABASE_URL": database_url, "VAULT_KEYS": VAULT_KEY, **NO_LIMITS, **overrides}
 
 
 @contextmanager

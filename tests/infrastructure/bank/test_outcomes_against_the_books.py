@@ -108,8 +108,11 @@ class World:
 
     def _heard(self) -> int:
         calls = self.partner.ledger()["calls"]
-        posts = [calls[route] for route in calls if route.startswith("POST")]
-        return sum(int(times) for outcomes in posts for times in outcomes.values())
+        # What became of a transfer is asked as an operation is; of all else, reading is no attempt.
+        asked = [
+            calls[route] for route in calls if route.startswith("POST") or "transfers" in route
+        ]
+        return sum(int(times) for outcomes in asked for times in outcomes.values())
 
     def _quiet_time_passes(self) -> None:
         """Our clock does not wait for the bank, which has to be done with what it was asked; and what
@@ -159,10 +162,12 @@ class World:
     def comes_to_rest(self, **faults: Any) -> Payment:
         """The bank is well again, and workers have been at it until nothing is left to do."""
         self.partner.faults(**LASTING, **dict.fromkeys(COUNTED), **faults)
-        for _ in range(TAKE_UPS):
+        for day in range(2, TAKE_UPS):
             if not self.ledger.store.tables.calls:
                 break
             self.take_up()
+            if "clock_offset_seconds" in faults:  # the bank does what it does in time
+                self.partner.faults(clock_offset_seconds=day * DAY)
         assert self.ledger.store.tables.calls == {}
         return self.payment
 

@@ -31,6 +31,12 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = JSON
 
+    def stored(self) -> StoredAnswer:
+        """The same, to be kept under an idempotency key."""
+        return StoredAnswer(
+            status=self.status, body=self.body, headers=tuple(sorted(self.headers.items()))
+        )
+
 
 def json_bytes(value: Any) -> bytes:
     """JSON as it is sent: compact, and in UTF-8."""
@@ -80,12 +86,6 @@ class Call:
     def audience(self, family: str) -> Audience:
         """Who will read the answer."""
         return Audience(family=family, dialect=self.dialect, expand=self.expand)
-
-    def at_once(self, answer: Answer) -> StoredAnswer:
-        """The answer, to be kept under the idempotency key."""
-        return StoredAnswer(
-            status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
-        )
 
     def command_fields(self, family: str) -> dict[str, Any]:
         """What every command carries."""

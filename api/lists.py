@@ -58,10 +58,10 @@ def asked_page(
 
 
 def told_page(
-    documents: Sequence[Document], *, id_field: str, has_more: bool, backwards: bool, url: str
+    documents: Sequence[Document], *, page: Page, has_more: bool, url: str, id_field: str = "id"
 ) -> Document:
     """A page of a list. `next_cursor` goes on in the direction that was asked for."""
-    edge = 0 if backwards else -1
+    edge = -1 if page.before is None else 0
     return {
         "object": "list",
         "data": list(documents),

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from domain.commands import Mode, Tenant
 from infrastructure.database import Pool
-from projections.pages import Page, PageOf, select_page
+from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 INSERT: Final[LiteralString] = """
     INSERT INTO test_clocks (id, merchant_id, mode, name, frozen_time, target_time)
@@ -68,12 +68,7 @@ PAGE: Final = PageOf(
         ) AS clocks
     """,
     id_column="id",
-    filters={
-        "created_gt": "created_at > to_timestamp(%(created_gt)s)",
-        "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
-        "created_lt": "created_at < to_timestamp(%(created_lt)s)",
-        "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
-    },
+    filters=BY_CREATION,
 )
 
 

@@ -41,6 +41,7 @@ SEALED: Final = (
     SealedColumn(table="stored_cards", column="sealed_number", key=("shard", "method_id")),
     SealedColumn(table="stored_cards", column="sealed_cvc", key=("shard", "method_id")),
     SealedColumn(table="bank_calls", column="sealed_card", key=("shard", "payment_id")),
+    SealedColumn(table="webhook_secrets", column="sealed", key=("id",)),
 )
 
 COUNT: Final = sql.SQL("SELECT count({column}) AS count FROM {table}")

@@ -21,7 +21,7 @@ from domain.payment_intent import PaymentIntent
 from domain.payment_method import PaymentMethod
 from domain.subscription import Subscription
 from projections.changes import PAYMENT, Change, Origin, Write, columns
-from projections.pages import Page, PageOf, select_page
+from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "api_events"
 VERSION: Final = 1
@@ -255,10 +255,7 @@ class ApiEvents:
         filters={
             "id": "id = %(id)s",
             "types": "type = ANY(%(types)s)",
-            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
-            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
-            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
-            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+            **BY_CREATION,
         },
     )
 

@@ -14,7 +14,7 @@ from domain.commands import Tenant
 from domain.ids import Prefix, encode
 from domain.payment import Begun, Payment
 from projections.changes import PAYMENT, Change, Write, columns
-from projections.pages import Page, PageOf, select_page
+from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "balance_transactions"
 VERSION: Final = 1
@@ -102,10 +102,7 @@ class BalanceTransactions:
             "type": "type = %(type)s",
             "source": "source = %(source)s",
             "currency": "currency = %(currency)s",
-            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
-            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
-            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
-            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+            **BY_CREATION,
         },
     )
 

@@ -1,7 +1,8 @@
 """Disputes: one row for each, and how it stands. Projected in the transaction that appends the events,
 as receipts are. The evidence itself is kept apart from the log, and so not here either."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, LiteralString
 
 from psycopg.types.json import Jsonb
@@ -10,8 +11,7 @@ from domain.dispute import DisputeStatus
 from domain.ids import Prefix, decode, encode
 from domain.payment import Payment, rfc3339
 from projections.changes import PAYMENT
-from projections.documents import Document, Documents
-from projections.pages import PageOf
+from projections.documents import Document, DocumentTable
 
 NAME: Final[LiteralString] = "disputes"
 
@@ -69,7 +69,7 @@ def _opened(event: Payment.DisputeOpened) -> Document:
     }
 
 
-class Disputes(Documents):
+class Disputes(DocumentTable):
     """The table of disputes."""
 
     name: LiteralString = NAME
@@ -77,25 +77,13 @@ class Disputes(Documents):
     aggregate: LiteralString = PAYMENT
     migration: LiteralString = "0012_billing.sql"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.INDEXES: LiteralString = (
-            self.INDEXES
-            + """
-            CREATE INDEX disputes_by_payment
-                ON disputes (merchant_id, mode, (document ->> 'payment_id'), id);
-            """
-        )
-        filters: dict[str, LiteralString] = {
-            "payment_id": "document ->> 'payment_id' = %(payment_id)s"
-        }
-        self.PAGE = PageOf(
-            select=self.PAGE.select, id_column="id", filters={**self.PAGE.filters, **filters}
-        )
-
-    def fold(self, history: Sequence[Any]) -> Document:
-        """Not one a payment: see `rows`."""
-        raise NotImplementedError
+    more_indexes: LiteralString = """
+        CREATE INDEX disputes_by_payment
+            ON disputes (merchant_id, mode, (document ->> 'payment_id'), id);
+    """
+    more_filters: Mapping[str, LiteralString] = MappingProxyType(
+        {"payment_id": "document ->> 'payment_id' = %(payment_id)s"}
+    )
 
     def rows(self, shard: int, history: Sequence[Any]) -> list[dict[str, Any]]:
         """A row for each dispute of a payment with this history."""

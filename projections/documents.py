@@ -1,10 +1,11 @@
-"""What read models have in common that keep one row an aggregate: its document, as it is now.
+"""What read models have in common that keep documents, as they are now: one an aggregate, mostly.
 
 Written in the transaction that appends the events. The columns are those that lists are filtered by.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from domain.commands import Tenant
 from projections.changes import Change, Write, columns
-from projections.pages import Page, PageOf, select_page
+from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 Document = dict[str, Any]
 
@@ -72,56 +73,39 @@ FILTERS: Final[Mapping[str, LiteralString]] = {
     "customer_id": "customer_id = %(customer_id)s",
     "ids": "id = ANY(%(ids)s)",
     "type": "document ->> 'type' = %(type)s",
-    "created_gt": "created_at > to_timestamp(%(created_gt)s)",
-    "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
-    "created_lt": "created_at < to_timestamp(%(created_lt)s)",
-    "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+    **BY_CREATION,
 }
 
 
-class Documents(ABC):
+class DocumentTable(ABC):
     """One table of documents. Who derives from it says `name`, which is the table's, `version`,
-    `aggregate`, `migration`, and how a history is folded."""
+    `aggregate`, `migration`, and which rows a history has; `more_indexes` and `more_filters`, where
+    there are any."""
 
     name: LiteralString
     version: int
     aggregate: LiteralString
     migration: LiteralString
+    more_indexes: LiteralString = ""
+    more_filters: Mapping[str, LiteralString] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.TABLES: tuple[LiteralString, ...] = (self.name,)
         self.CREATE: LiteralString = CREATE.replace(TABLE, self.name)
-        self.INDEXES: LiteralString = INDEXES.replace(TABLE, self.name)
+        self.INDEXES: LiteralString = INDEXES.replace(TABLE, self.name) + self.more_indexes
         self.UPSERT: LiteralString = (INTO + ONE + UNLESS_NEWER).replace(TABLE, self.name)
         self.UPSERT_MANY: LiteralString = (INTO + MANY + UNLESS_NEWER).replace(TABLE, self.name)
         self._by_ids: LiteralString = BY_IDS.replace(TABLE, self.name)
         self.PAGE = PageOf(
             select=SELECT.replace(TABLE, self.name),
             id_column="id",
-            filters=FILTERS,
+            filters={**FILTERS, **self.more_filters},
             always=("is_listed",),  # as a constant, or no plan for all tenants has its index
         )
 
     @abstractmethod
-    def fold(self, history: Sequence[Any]) -> Document:
-        """The document of an aggregate with this history: JSON values only, `created_at`, and where it
-        has one `customer_id`; `is_listed` where it is not."""
-
     def rows(self, shard: int, history: Sequence[Any]) -> list[dict[str, Any]]:
-        """The one row of an aggregate with this history."""
-        first, document = history[0], self.fold(history)
-        row = {
-            "shard": shard,
-            "id": first.originator_id,
-            "merchant_id": first.merchant_id,
-            "mode": first.mode,
-            "customer_id": document.get("customer_id"),
-            "is_listed": document.get("is_listed", True),
-            "created_at": first.timestamp,
-            "version": history[-1].originator_version,
-            "document": Jsonb(document),
-        }
-        return [row]
+        """The rows of an aggregate with this history."""
 
     def writes(self, changes: Sequence[Change]) -> list[Write]:
         """The documents of the aggregates that went on."""
@@ -149,3 +133,28 @@ class Documents(ABC):
         """A page of documents, newest first, and whether there are more in that direction."""
         rows, has_more = select_page(connection, self.PAGE, tenant, page)
         return [row["document"] for row in rows], has_more
+
+
+class Documents(DocumentTable):
+    """One document an aggregate. Who derives from it says how a history is folded."""
+
+    @abstractmethod
+    def fold(self, history: Sequence[Any]) -> Document:
+        """The document of an aggregate with this history: JSON values only, `created_at`, and where it
+        has one `customer_id`; `is_listed` where it is not."""
+
+    def rows(self, shard: int, history: Sequence[Any]) -> list[dict[str, Any]]:
+        """The one row of an aggregate with this history."""
+        first, document = history[0], self.fold(history)
+        row = {
+            "shard": shard,
+            "id": first.originator_id,
+            "merchant_id": first.merchant_id,
+            "mode": first.mode,
+            "customer_id": document.get("customer_id"),
+            "is_listed": document.get("is_listed", True),
+            "created_at": first.timestamp,
+            "version": history[-1].originator_version,
+            "document": Jsonb(document),
+        }
+        return [row]

@@ -1,13 +1,13 @@
 """Invoices as they are, and when each is to be tried."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from domain.ids import Prefix, encode
 from domain.invoice import Invoice, InvoiceStatus, intent_of
 from projections.documents import Document, Documents
-from projections.pages import PageOf
 
 NAME: Final[LiteralString] = "invoices"
 TERMS: Final = (
@@ -30,25 +30,19 @@ class Invoices(Documents):
     aggregate: LiteralString = "invoice"
     migration: LiteralString = "0012_billing.sql"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.INDEXES: LiteralString = (
-            self.INDEXES
-            + """
-            CREATE INDEX invoices_due
-                ON invoices ((document ->> 'clock_id'), (document ->> 'due_at'))
-                WHERE document ->> 'due_at' IS NOT NULL;
-            CREATE INDEX invoices_of_subscription
-                ON invoices (merchant_id, mode, (document ->> 'subscription'), id);
-            """
-        )
-        filters: dict[str, LiteralString] = {
+    more_indexes: LiteralString = """
+        CREATE INDEX invoices_due
+            ON invoices ((document ->> 'clock_id'), (document ->> 'due_at'))
+            WHERE document ->> 'due_at' IS NOT NULL;
+        CREATE INDEX invoices_of_subscription
+            ON invoices (merchant_id, mode, (document ->> 'subscription'), id);
+    """
+    more_filters: Mapping[str, LiteralString] = MappingProxyType(
+        {
             "status": "document ->> 'status' = %(status)s",
             "subscription": "document ->> 'subscription' = %(subscription)s",
         }
-        self.PAGE = PageOf(
-            select=self.PAGE.select, id_column="id", filters={**self.PAGE.filters, **filters}
-        )
+    )
 
     def fold(self, history: Sequence[Invoice.Event]) -> Document:
         """`id`, `subscription`, `payment_intent`, the terms, `status`, `attempts`, `is_attempted`,

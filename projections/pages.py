@@ -19,6 +19,13 @@ SLACK_SECONDS: Final = 60
 LOWER: Final = ("created_gt", "created_gte")
 UPPER: Final = ("created_lt", "created_lte")
 LATEST_MILLISECONDS: Final = (1 << 48) - 1
+# What every list that has times of creation is filtered by.
+BY_CREATION: Final[Mapping[str, LiteralString]] = {
+    "created_gt": "created_at > to_timestamp(%(created_gt)s)",
+    "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
+    "created_lt": "created_at < to_timestamp(%(created_lt)s)",
+    "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

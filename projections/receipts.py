@@ -17,7 +17,7 @@ from domain.commands import Mode, Tenant
 from domain.ids import Prefix, encode
 from domain.payment import Begun, CaptureMethod, Payment, Status, rfc3339
 from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
-from projections.pages import Page, PageOf, select_page
+from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "receipts"
 VERSION: Final = 1
@@ -353,10 +353,7 @@ class Receipts:
             "payment_status": "($payment_status) = %(payment_status)s".replace(
                 STATUS, PAYMENT_STATUS
             ),
-            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
-            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
-            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
-            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+            **BY_CREATION,
         },
     )
 

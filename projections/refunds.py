@@ -14,7 +14,7 @@ from domain.commands import Tenant
 from domain.ids import Prefix, decode, encode
 from domain.payment import Begun, Payment, rfc3339
 from projections.changes import FIRST_MIGRATION, PAYMENT, Change, Write, columns
-from projections.pages import Page, PageOf, select_page
+from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "refunds"
 VERSION: Final = 1
@@ -142,10 +142,7 @@ class Refunds:
             "ids": "refund_id = ANY(%(ids)s)",
             "payment_id": "payment_id = %(payment_id)s",
             "status": "status = %(status)s",
-            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
-            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
-            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
-            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+            **BY_CREATION,
         },
     )
 

@@ -1,7 +1,8 @@
 """Subscriptions as they are, and when something is due of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
@@ -10,7 +11,6 @@ from domain.ids import Prefix, encode
 from domain.invoice import rfc3339
 from domain.subscription import INCOMPLETE_FOR, Subscription, SubscriptionStatus
 from projections.documents import Document, Documents
-from projections.pages import PageOf
 
 NAME: Final[LiteralString] = "subscriptions"
 TERMS: Final = (
@@ -39,23 +39,17 @@ class Subscriptions(Documents):
     aggregate: LiteralString = "subscription"
     migration: LiteralString = "0012_billing.sql"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.INDEXES: LiteralString = (
-            self.INDEXES
-            + """
-            CREATE INDEX subscriptions_due
-                ON subscriptions ((document ->> 'clock_id'), (document ->> 'due_at'))
-                WHERE document ->> 'due_at' IS NOT NULL;
-            """
-        )
-        filters: dict[str, LiteralString] = {
+    more_indexes: LiteralString = """
+        CREATE INDEX subscriptions_due
+            ON subscriptions ((document ->> 'clock_id'), (document ->> 'due_at'))
+            WHERE document ->> 'due_at' IS NOT NULL;
+    """
+    more_filters: Mapping[str, LiteralString] = MappingProxyType(
+        {
             "status": "document ->> 'status' = ANY(%(status)s)",
             "clock_id": "document ->> 'clock_id' = %(clock_id)s",
         }
-        self.PAGE = PageOf(
-            select=self.PAGE.select, id_column="id", filters={**self.PAGE.filters, **filters}
-        )
+    )
 
     def fold(self, history: Sequence[Subscription.Event]) -> Document:
         """`id`, the terms, `status`, `current_period_start` and `_end`, `latest_invoice`, `periods`,

@@ -13,7 +13,7 @@ from psycopg import Connection
 from domain.commands import Tenant
 from projections.api_events import ApiEvents, new_rows
 from projections.changes import Change, Write, columns
-from projections.pages import Page, PageOf, select_page
+from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 NAME: Final[LiteralString] = "webhook_deliveries"
 # How long a delivery is tried.
@@ -130,10 +130,7 @@ class WebhookDeliveries:
             "endpoint_id": "endpoint_id = %(endpoint_id)s",
             "event_id": "event_id = %(event_id)s",
             "status": "status = %(status)s",
-            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
-            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
-            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
-            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+            **BY_CREATION,
         },
     )
 

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from scripts.console import (
     NOT_DONE,
     database,
     log_to_stderr,
+    moment_or_exit,
     refuse,
     settings_or_exit,
 )
@@ -83,8 +83,8 @@ def export_command(
     order = Order(
         out=out,
         selection=Selection(
-            since=_moment(options["since"], "--from"),
-            until=_moment(options["until"], "--to"),
+            since=moment_or_exit(options["since"], "--from"),
+            until=moment_or_exit(options["until"], "--to"),
             payment=None if payment is None else _payment(payment),
             customer=customer,
         ),
@@ -157,16 +157,6 @@ def _bar(label: str) -> Iterator[Any]:
             bar.update(done - bar.n)
 
         yield show
-
-
-def _moment(text: str | None, option: str) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):  # the first and the last day there are have no UTC
-        refuse(f"{option} must be a day or a time, not {text!r}")
 
 
 def _payment(text: str) -> Any:

@@ -113,9 +113,7 @@ def settled(history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
     if call.operation is not Operation.REFUND:
         return NOBODY_WAITS
     answer = _refunded(history, call)
-    return StoredAnswer(
-        status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
-    )
+    return answer.stored()
 
 
 def _refunded(history: Sequence[Payment.Event], call: BankCall) -> Answer:

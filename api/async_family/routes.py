@@ -77,7 +77,7 @@ def create(call: Call, body: AsyncIntentInput) -> Settled:
     record = INTENTS.fold(intent.history)
     told = outputs.new_intent(record, client_secret(services, record["id"]))
     location = {"Location": f"/payment_intents/{record['id']}"}
-    stored = call.at_once(json_answer(201, told, location))
+    stored = json_answer(201, told, location).stored()
     claims = claimed_by(call.claim, call.cause, intent.id, stored)
     services.ledger.record((intent,), call.cause, claims)
     return Settled(answer=stored, history=())
@@ -87,7 +87,7 @@ def confirm(call: Call, body: AsyncConfirmInput, *, intent_id: str) -> Settled:
     """The attempt is recorded and answered; a worker makes it, after a while."""
     intents = PaymentIntents(call.services.ledger)
     intent = intents.unconfirmed(intent_uuid(intent_id), call.tenant)
-    stored = call.at_once(outputs.confirmed(intent_id))
+    stored = outputs.confirmed(intent_id).stored()
     query: ConfirmQuery = call.query
     if query.force is not None and call.tenant.mode is not Mode.TEST:
         raise invalid("invalid_param", "force is for test mode only.", "force")

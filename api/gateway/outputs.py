@@ -100,9 +100,7 @@ def receipt_url(payment_id: str) -> str:
 def settled(history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
     """The final answer to a command: its status and its bytes."""
     answer = _settled(history, call)
-    return StoredAnswer(
-        status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
-    )
+    return answer.stored()
 
 
 def _settled(history: Sequence[Payment.Event], call: BankCall) -> Answer:

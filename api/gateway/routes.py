@@ -146,7 +146,7 @@ def list_receipts(call: Call, query: ReceiptsQuery) -> Answer:
         [outputs.receipt(document) for document in documents],
         id_field="payment_id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, body)

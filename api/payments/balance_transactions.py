@@ -42,9 +42,8 @@ def list_balance_transactions(call: Call, query: BalanceTransactionsQuery) -> An
         rows, has_more = TRANSACTIONS.page(connection, call.tenant, page)
     body = told_page(
         [balance_transaction(row) for row in rows],
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, Reader(call.services, call.tenant)))

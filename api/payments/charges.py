@@ -40,9 +40,8 @@ def list_charges(call: Call, query: ChargesQuery) -> Answer:
         receipts, has_more = RECEIPTS.page(connection, call.tenant, page)
     body = told_page(
         reader.charges(receipts),
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, reader))

@@ -58,7 +58,7 @@ def done(
     if body is not None:
         whole = expanded(body, call.expand, Reader(call.services, call.tenant))
         answer = json_answer(status, whole)
-    stored = call.at_once(answer)
+    stored = answer.stored()
     return recorded(call, (aggregate,), stored, records)
 
 

@@ -112,9 +112,8 @@ def list_customers(call: Call, query: CustomersQuery) -> Answer:
     records, has_more = reader.page(CUSTOMERS, page)
     body = told_page(
         reader.customers(records),
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, reader))

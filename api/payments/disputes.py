@@ -91,9 +91,8 @@ def list_disputes(call: Call, query: DisputesQuery) -> Answer:
     records, has_more = reader.page(DISPUTES, page)
     body = told_page(
         reader.disputes(records),
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, reader))

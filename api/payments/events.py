@@ -57,9 +57,8 @@ def list_events(call: Call, query: EventsQuery) -> Answer:
         rows, has_more = EVENTS.page(connection, call.tenant, page)
     body = told_page(
         told(call.services, call.tenant, rows),
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, Reader(call.services, call.tenant)))

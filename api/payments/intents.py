@@ -181,7 +181,7 @@ def _attempt(
         return intents.confirm(command, intent, *records, made=paid_with.made)
 
     def answer(intent: PaymentIntent, payment: Payment) -> StoredAnswer:
-        return call.at_once(_answer(call, intent, payment, told, status=201 if is_new else 200))
+        return _answer(call, intent, payment, told, status=201 if is_new else 200).stored()
 
     return intents.confirm_transfer(command, intent, *records, made=paid_with.made, answer=answer)
 
@@ -218,7 +218,7 @@ def cancel(call: Call, body: CancelIntentInput, *, intent_id: str) -> Reply:
 
     def told(intent: PaymentIntent, payment: Payment | None) -> StoredAnswer:
         personal = Reader(call.services, call.tenant).personal(intent.id)
-        return call.at_once(_answer(call, intent, payment, personal, status=200))
+        return _answer(call, intent, payment, personal, status=200).stored()
 
     reply = PaymentIntents(call.services.ledger).cancel(command, told)
     return Settled(answer=reply, history=()) if isinstance(reply, StoredAnswer) else reply
@@ -238,7 +238,7 @@ def _recorded(
     made, records = (paid_with.made, paid_with.records) if paid_with else ((), ())
     # Nothing is kept of nobody; but what was kept may have to go.
     beside = [kept] if kept.document or status != CREATED_STATUS else []
-    return recorded(call, (intent, *made), call.at_once(answer), [*beside, *records])
+    return recorded(call, (intent, *made), answer.stored(), [*beside, *records])
 
 
 def _answer(
@@ -359,9 +359,7 @@ def settled(reader: Reader, history: Sequence[Payment.Event], call: BankCall) ->
         status = 201 if call.audience.family == CREATED else 200
         charges = reader.charges([receipt])
         answer = json_answer(status, expanded(body, call.audience.expand, reader, charges))
-    return StoredAnswer(
-        status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
-    )
+    return answer.stored()
 
 
 def pending(call: Call, history: Sequence[Payment.Event]) -> Answer:
@@ -394,9 +392,8 @@ def list_intents(call: Call, query: IntentsQuery) -> Answer:
     records, has_more = reader.page(INTENTS, page)
     body = told_page(
         reader.intents(records),
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, reader))

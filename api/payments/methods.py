@@ -223,9 +223,8 @@ def _listed(call: Call, query: MethodsQuery, customer_id: str | None, param: str
     records, has_more = reader.page(METHODS, page)
     body = told_page(
         reader.payment_methods(records),
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, reader))

@@ -97,7 +97,7 @@ def _taken(call: Call, command: MakePayment, source: Source) -> Reply:
         return ledger.pay(command, *source.records)
 
     def answer(payment: Payment) -> StoredAnswer:
-        return call.at_once(_told(payment.history, 201))
+        return _told(payment.history, 201).stored()
 
     return Settled(answer=ledger.transfer(command, answer), history=())
 
@@ -161,7 +161,7 @@ def confirm(call: Call, body: ConfirmPaymentInput, *, payment_id: str) -> Settle
         )
     told = objects.payment(receipts.fold(payment.history))
     told["next_action"] = objects.redirect(_page(payment.action_url, return_url), body.return_url)
-    return Settled(answer=call.at_once(json_answer(200, told)), history=())
+    return Settled(answer=json_answer(200, told).stored(), history=())
 
 
 def _page(url: str, return_url: str) -> str:
@@ -182,9 +182,7 @@ def settled(history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
         answer = _told(history, 201)
     else:
         answer = error_answer(error, call.audience.dialect, call.cause.request_id)
-    return StoredAnswer(
-        status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
-    )
+    return answer.stored()
 
 
 def _error_of(event: Payment.Event, payment_id: str) -> ApiError | None:
@@ -257,9 +255,8 @@ def list_payments(call: Call, query: PaymentsQuery) -> Answer:
         documents, has_more = RECEIPTS.page(connection, call.tenant, page)
     body = told_page(
         [objects.payment(document) for document in documents],
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, body)

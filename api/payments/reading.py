@@ -17,7 +17,7 @@ from infrastructure.services import Services
 from infrastructure.shards import shard_of
 from projections.customer_records import CustomerRecords
 from projections.disputes import Disputes
-from projections.documents import Documents
+from projections.documents import DocumentTable
 from projections.invoices import Invoices
 from projections.pages import Page
 from projections.payment_intents import Intents
@@ -100,7 +100,7 @@ class Reader:
         return billing_objects.invoice(self.record(INVOICES, Prefix.INVOICE, public_id, param))
 
     def record(
-        self, model: Documents, prefix: Prefix, public_id: str, param: str | None = None
+        self, model: DocumentTable, prefix: Prefix, public_id: str, param: str | None = None
     ) -> Document:
         """What the read model has of it. Raises NotFound."""
         key = uuid_of(prefix, public_id, param)
@@ -143,7 +143,7 @@ class Reader:
         return {each["id"]: each for each in found}
 
     def _records(
-        self, model: Documents, prefix: Prefix, public_ids: Sequence[str]
+        self, model: DocumentTable, prefix: Prefix, public_ids: Sequence[str]
     ) -> list[Document]:
         keys = [(shard_of(each), each) for each in _decoded(prefix, public_ids)]
         with self.services.pool.connection() as connection:
@@ -218,7 +218,7 @@ class Reader:
             keys = [(shard_of(each), each) for each in payment_ids]
             return RECEIPTS.by_ids(connection, self.tenant, keys)
 
-    def page(self, model: Documents, page: Page) -> tuple[list[Document], bool]:
+    def page(self, model: DocumentTable, page: Page) -> tuple[list[Document], bool]:
         """The records of a page, and whether there are more beyond it."""
         with self.services.pool.connection() as connection:
             return model.page(connection, self.tenant, page)

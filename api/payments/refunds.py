@@ -77,7 +77,7 @@ def update_refund(call: Call, body: RefundChange, *, refund_id: str) -> Reply:
     found = {each["id"]: each for each in refunds_model.fold(payment.history)}
     reader = Reader(call.services, call.tenant)
     told = expanded(objects.refund(found[document["id"]]), call.expand, reader)
-    return recorded(call, (payment,), call.at_once(json_answer(200, told)), [])
+    return recorded(call, (payment,), json_answer(200, told).stored(), [])
 
 
 def settled(
@@ -96,9 +96,7 @@ def settled(
         answer = error_answer(error, call.audience.dialect, call.cause.request_id)
     else:
         answer = _told(history, call.audience.expand, reader, status=201)
-    return StoredAnswer(
-        status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
-    )
+    return answer.stored()
 
 
 def pending(call: Call, history: Sequence[Payment.Event]) -> Answer:
@@ -150,9 +148,8 @@ def list_refunds(call: Call, query: RefundsQuery) -> Answer:
         documents, has_more = REFUNDS.page(connection, call.tenant, page)
     body = told_page(
         [objects.refund(document) for document in documents],
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, Reader(call.services, call.tenant)))

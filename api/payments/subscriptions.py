@@ -194,7 +194,7 @@ def _told(call: Call, subscription: Subscription, changed: Sequence[Aggregate] =
         if each.TOPIC == INVOICE  # type: ignore[attr-defined]
     ]
     answer = json_answer(200, expanded(body, call.expand, reader, newer))
-    return recorded(call, (subscription, *changed), call.at_once(answer), ())
+    return recorded(call, (subscription, *changed), answer.stored(), ())
 
 
 # --- what the bank's answers make of them -------------------------------------------------------
@@ -210,9 +210,7 @@ def settled(services: Services, history: Sequence[Payment.Event], call: BankCall
     known = {receipt["payment_id"]: receipt}
     intent = reader.intent(encode(Prefix.INTENT, intent_of(due.invoice.id)), known=known)
     answer = _settled(reader, due, receipt, intent, call, history)
-    return StoredAnswer(
-        status=answer.status, body=answer.body, headers=tuple(sorted(answer.headers.items()))
-    )
+    return answer.stored()
 
 
 def _settled(  # noqa: PLR0917 - all that an answer is made of
@@ -289,9 +287,8 @@ def list_subscriptions(call: Call, query: SubscriptionsQuery) -> Answer:
     records, has_more = reader.page(SUBSCRIPTIONS, page)
     body = told_page(
         [billing_objects.subscription(record) for record in records],
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, reader))
@@ -320,9 +317,8 @@ def list_invoices(call: Call, query: InvoicesQuery) -> Answer:
     records, has_more = reader.page(INVOICES, page)
     body = told_page(
         [billing_objects.invoice(record) for record in records],
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, reader))

@@ -30,7 +30,7 @@ def create(call: Call, body: ClockInput) -> Settled:
     services, clock_id = call.services, call.services.ids.new()
     at = datetime.fromtimestamp(body.frozen_time, UTC)
     services.test_clocks.create(clock_id, call.tenant, body.name, at)
-    return _told(call, _asked(call, encode(Prefix.TEST_CLOCK, clock_id)), status=201)
+    return _told(_asked(call, encode(Prefix.TEST_CLOCK, clock_id)), status=201)
 
 
 def advance(call: Call, body: AdvanceInput, *, clock_id: str) -> Settled:
@@ -46,7 +46,7 @@ def advance(call: Call, body: AdvanceInput, *, clock_id: str) -> Settled:
         raise invalid("invalid_param", "A clock goes two years at once at most.", "frozen_time")
     if not call.services.test_clocks.advance(clock.id, to):
         raise invalid("test_clock_advancing", "The clock is on its way already.", status=409)
-    return _told(call, _asked(call, clock_id), status=200)
+    return _told(_asked(call, clock_id), status=200)
 
 
 def delete(call: Call, _body: NothingInput, *, clock_id: str) -> Settled:
@@ -59,9 +59,9 @@ def delete(call: Call, _body: NothingInput, *, clock_id: str) -> Settled:
         cancel_all_of(call, customer_id)
     call.services.test_clocks.delete(clock.id)
     if not tells_what_was_deleted(call.dialect):
-        return Settled(answer=call.at_once(Answer(status=204, body=b"")), history=())
+        return Settled(answer=Answer(status=204, body=b"").stored(), history=())
     body = objects.deleted("test_helpers.test_clock", clock_id)
-    return Settled(answer=call.at_once(json_answer(200, body)), history=())
+    return Settled(answer=json_answer(200, body).stored(), history=())
 
 
 def get(call: Call, _query: ExpandQuery, *, clock_id: str) -> Answer:
@@ -79,9 +79,8 @@ def list_clocks(call: Call, query: ClocksQuery) -> Answer:
     clocks, has_more = call.services.test_clocks.page(call.tenant, page)
     body = told_page(
         [billing_objects.test_clock(each, encode(Prefix.TEST_CLOCK, each.id)) for each in clocks],
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, body)
@@ -106,9 +105,9 @@ def _refuse_live(call: Call, param: str | None = None) -> None:
         raise invalid("test_mode_only", "There are clocks to be moved in test mode only.", param)
 
 
-def _told(call: Call, clock: TestClock, *, status: int) -> Settled:
+def _told(clock: TestClock, *, status: int) -> Settled:
     body = billing_objects.test_clock(clock, encode(Prefix.TEST_CLOCK, clock.id))
-    return Settled(answer=call.at_once(json_answer(status, body)), history=())
+    return Settled(answer=json_answer(status, body).stored(), history=())
 
 
 ALL: Final = "/v1/test_helpers/test_clocks"

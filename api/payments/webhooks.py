@@ -121,7 +121,7 @@ def delete(call: Call, _body: NothingInput, *, endpoint_id: str) -> Settled:
     """Nothing is sent there any more."""
     is_told = tells_what_was_deleted(call.dialect)
     gone = objects.deleted("webhook_endpoint", endpoint_id)
-    answer = _stored(call, 200, gone) if is_told else call.at_once(Answer(status=204, body=b""))
+    answer = _stored(call, 200, gone) if is_told else Answer(status=204, body=b"").stored()
     call.services.webhook_endpoints.delete(
         call.tenant,
         uuid_of(Prefix.WEBHOOK_ENDPOINT, endpoint_id),
@@ -146,9 +146,8 @@ def list_endpoints(call: Call, query: ListQuery) -> Answer:
     endpoints, has_more = call.services.webhook_endpoints.page(call.tenant, page)
     body = told_page(
         [shown(each) for each in endpoints],
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, Reader(call.services, call.tenant)))
@@ -174,9 +173,8 @@ def list_deliveries(call: Call, query: DeliveriesQuery, *, endpoint_id: str) -> 
         rows, has_more = DELIVERIES.page(connection, call.tenant, page)
     body = told_page(
         [shown_delivery(row) for row in rows],
-        id_field="id",
         has_more=has_more,
-        backwards=page.before is not None,
+        page=page,
         url=call.path,
     )
     return json_answer(200, expanded(body, query.expand, Reader(call.services, call.tenant)))
@@ -287,7 +285,7 @@ def _version(call: Call, version: str | None) -> str | None:
 
 def _stored(call: Call, status: int, body: Document) -> StoredAnswer:
     whole = expanded(dict(body), call.expand, Reader(call.services, call.tenant))
-    return call.at_once(json_answer(status, whole))
+    return json_answer(status, whole).stored()
 
 
 def _claims(call: Call, about: UUID, answer: StoredAnswer) -> Sequence[ClaimKey]:

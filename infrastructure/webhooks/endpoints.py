@@ -23,7 +23,7 @@ from infrastructure.database import Pool, unavailability_named
 from infrastructure.event_store import broken_rules_named
 from infrastructure.vault import FernetVault
 from infrastructure.webhooks.signatures import new_secret
-from projections.pages import Page, PageOf, select_page
+from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 MOST_ENDPOINTS: Final = 100
 # Of a rotated secret's predecessors: more are forgotten before their time.
@@ -139,10 +139,7 @@ class WebhookEndpoints:
         id_column="id",
         filters={
             "id": "id = %(id)s",
-            "created_gt": "created_at > to_timestamp(%(created_gt)s)",
-            "created_gte": "created_at >= to_timestamp(%(created_gte)s)",
-            "created_lt": "created_at < to_timestamp(%(created_lt)s)",
-            "created_lte": "created_at <= to_timestamp(%(created_lte)s)",
+            **BY_CREATION,
         },
     )
 

@@ -163,7 +163,8 @@ def stopped_at_once(postgres: EmbeddedPostgres) -> None:
 
 def crashed(postgres: EmbeddedPostgres) -> None:
     """A backend is killed, and with it goes every connection: the server begins anew by itself."""
-    (one, *_) = backends(postgres)
+    with psycopg.connect(postgres.url()) as connection:
+        (one, *_) = backends(connection)
     os.kill(one, signal.SIGKILL)
 
 
@@ -194,21 +195,23 @@ def nothing_is_left(world: World) -> bool:
 # --- frozen -------------------------------------------------------------------------------------
 
 
-def backends(postgres: EmbeddedPostgres) -> list[int]:
-    with psycopg.connect(postgres.url()) as connection:
-        own = connection.info.backend_pid
-        return [pid for (pid,) in connection.execute(BACKENDS) if pid != own]
+def backends(connection: psycopg.Connection) -> list[int]:
+    """The server's, but for the one that tells."""
+    own = connection.info.backend_pid
+    return [pid for (pid,) in connection.execute(BACKENDS) if pid != own]
 
 
 @contextmanager
 def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
     """Nobody answers and nobody hangs up, as behind a network that has gone."""
     assert postgres.pid is not None
-    # First, so that no backend is added to those that are stopped next.
-    os.kill(postgres.pid, signal.SIGSTOP)
-    pids = [*backends(postgres), postgres.pid]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    pids = [postgres.pid]
+    with psycopg.connect(postgres.url()) as connection:
+        # First, so that no backend is added to those that are stopped next.
+        os.kill(postgres.pid, signal.SIGSTOP)
+        pids += backends(connection)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:

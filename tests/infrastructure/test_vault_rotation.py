@@ -44,6 +44,8 @@ class Shop:
         made = [json_of(self.merchant.post("/v1/payment_methods", body)) for _ in range(METHODS)]
         self.methods = [decode(Prefix.PAYMENT_METHOD, each["id"]) for each in made]
         self.fingerprint = made[0]["card"]["fingerprint"]
+        endpoint = {"url": "https://shop.example/hooks", "enabled_events": ["*"]}
+        assert self.merchant.post("/v1/webhook_endpoints", endpoint).status_code == 201
         bank.will_suffer(Misfortune.SILENT_BEFORE)
         self.paid = self.merchant.authorize(key="waits")
         assert self.paid.status_code == 202
@@ -172,7 +174,7 @@ def test_the_command_says_when_the_old_key_may_be_dropped(shop: Shop, database_u
     assert rotated.exit_code == 0
     assert "keep the old ones until" in rotated.stdout
     report = json.loads(after.stdout)
-    assert (after.exit_code, report["requests"]) == (0, METHODS + 1)
+    assert (after.exit_code, report["requests"]) == (0, METHODS + 2)
     assert "may be dropped" in a_day_later.stdout
 
 

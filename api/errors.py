@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from domain.errors import DomainError, Refusal
+from domain.payment import BANK_PROTOCOL_ERROR
 
 INVALID_REQUEST: Final = "invalid_request_error"
 RETRY_SOON_SECONDS: Final = 1
@@ -107,6 +108,17 @@ def internal() -> ApiError:
         type="api_error",
         code="internal_server_error",
         message="Something went wrong on our side. Ask again with the same idempotency key.",
+    )
+
+
+def misunderstood(payment_id: str | None = None) -> ApiError:
+    """The bank says that our request was not one; so nothing was done."""
+    return ApiError(
+        status=502,
+        type="api_error",
+        code=BANK_PROTOCOL_ERROR,
+        message="The bank did not understand our request. Nothing was done.",
+        payment_id=payment_id,
     )
 
 

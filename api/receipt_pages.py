@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -69,7 +69,6 @@ TROUBLES: Final[Mapping[int, tuple[str, str]]] = {
     503: ("Not now", "The receipt cannot be shown at the moment. Try again in a minute."),
 }
 OTHER_TROUBLE: Final = ("Something went wrong", "The receipt could not be shown.")
-MERCHANT: Final[LiteralString] = "SELECT name FROM merchants WHERE merchant_id = %(merchant_id)s"
 
 TEMPLATE: Final = Environment(
     loader=PackageLoader("api"), autoescape=True, undefined=StrictUndefined
@@ -94,10 +93,12 @@ def page(services: Services, payment_id: str, token: str) -> Answer:
         receipt = RECEIPTS.by_id(connection, shard_of(uuid), uuid, tenant)
         wanted = Page(limit=MOST_REFUNDS_SHOWN, filters={"payment_id": uuid})
         refunds, _ = REFUNDS.page(connection, tenant, wanted)
-        merchant = connection.execute(MERCHANT, {"merchant_id": tenant.merchant_id}).fetchone()
     assert receipt is not None, "whoever has an owner is there"
     shown = _shown(receipt, refunds[::-1])
-    shown |= {"merchant": merchant["name"] if merchant else "", "is_test": tenant.mode is Mode.TEST}
+    shown |= {
+        "merchant": services.api_keys.merchant_name(tenant.merchant_id),
+        "is_test": tenant.mode is Mode.TEST,
+    }
     return _page(200, f"Receipt {payment_id}", receipt=shown)
 
 

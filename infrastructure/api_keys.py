@@ -141,6 +141,7 @@ class ApiKeys:
     SUSPEND: LiteralString = """
         UPDATE merchants SET suspended_at = coalesce(suspended_at, %(at)s) WHERE name = %(name)s
     """
+    NAME: LiteralString = "SELECT name FROM merchants WHERE merchant_id = %(merchant_id)s"
     RESUME: LiteralString = "UPDATE merchants SET suspended_at = NULL WHERE name = %(name)s"
 
     def __init__(self, pool: Pool, clock: Clock, ids: Ids) -> None:
@@ -289,6 +290,14 @@ class ApiKeys:
         """Every merchant: `merchant_id`, `name`, `created_at`, `suspended_at`."""
         with self._pool.connection() as connection:
             return connection.execute(self.MERCHANTS).fetchall()
+
+    def merchant_name(self, merchant_id: str) -> str:
+        """What a merchant is called. Raises MerchantUnknown."""
+        with self._pool.connection() as connection:
+            row = connection.execute(self.NAME, {"merchant_id": merchant_id}).fetchone()
+        if row is None:
+            raise MerchantUnknown(merchant_id)
+        return str(row["name"])
 
     def suspend(self, name: str) -> None:
         """The merchant's keys open nothing until it is resumed. Raises MerchantUnknown."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from api.async_family.errors import in_our_words
-from api.errors import ApiError
+from api.errors import misunderstood
 from api.http import RETRY_AFTER_PENDING_SECONDS, Answer, Call, error_answer, json_answer
 from api.stripe_dialect import OWN
 from domain.bank import Operation
@@ -119,13 +119,7 @@ def settled(history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
 def _refunded(history: Sequence[Payment.Event], call: BankCall) -> Answer:
     event = next(each for each in reversed(history) if not isinstance(each, REMARKS))
     if isinstance(event, Payment.RefundDeclined) and event.code == BANK_PROTOCOL_ERROR:
-        error = ApiError(
-            status=502,
-            type="api_error",
-            code=BANK_PROTOCOL_ERROR,
-            message="The bank did not understand our request. Nothing was done.",
-        )
-        return error_answer(in_our_words(error), OWN, call.cause.request_id)
+        return error_answer(in_our_words(misunderstood()), OWN, call.cause.request_id)
     return _refund_answer(history, 201, {})
 
 

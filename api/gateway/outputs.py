@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, ApiError, from_decline
+from api.errors import CARD_ERRORS, DECLINED, INVALID_REQUEST, ApiError, from_decline, misunderstood
 from api.http import RETRY_AFTER_PENDING_SECONDS, Answer, Call, error_answer, json_answer
 from domain.bank import Operation
 from domain.ids import Prefix, encode
@@ -124,13 +124,7 @@ def _error_of(event: Payment.Event, payment_id: str) -> ApiError | None:
             | Payment.CaptureDeclined(code=code)
             | Payment.VoidDeclined(code=code)
         ) if code == BANK_PROTOCOL_ERROR:
-            return ApiError(
-                status=502,
-                type="api_error",
-                code=BANK_PROTOCOL_ERROR,
-                message="The bank did not understand our request. Nothing was done.",
-                payment_id=payment_id,
-            )
+            return misunderstood(payment_id)
         case Payment.AuthorizationDeclined(code=ReviewReason.BANK_DISAGREES):
             return ApiError(
                 status=502,

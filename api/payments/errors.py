@@ -1,9 +1,10 @@
 """What a bank's no makes of an intent's answer, in the intents' words."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from api.errors import INVALID_REQUEST, ApiError
+from api.errors import INVALID_REQUEST, ApiError, misunderstood
 from api.payments import objects
 from domain.bank import Operation
 from domain.payment import BANK_PROTOCOL_ERROR, REMARKS, Payment, ReviewReason
@@ -23,13 +24,7 @@ def declined_error(
     event = next(each for each in reversed(history) if not isinstance(each, REMARKS))
     code = getattr(event, "code", None)
     if code in (BANK_PROTOCOL_ERROR, ReviewReason.BANK_DISAGREES):
-        return ApiError(
-            status=502,
-            type="api_error",
-            code=BANK_PROTOCOL_ERROR,
-            message="The bank did not understand our request. Nothing was done.",
-            more={"payment_intent": intent},
-        )
+        return replace(misunderstood(), more={"payment_intent": intent})
     if isinstance(event, Payment.AuthorizationDeclined):
         return _declined(receipt, intent)
     refused = isinstance(event, Payment.CaptureDeclined | Payment.VoidDeclined)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from api.errors import ApiError
+from api.errors import misunderstood
 from api.http import (
     RETRY_AFTER_PENDING_SECONDS,
     Answer,
@@ -86,13 +86,7 @@ def settled(
     """The final answer: the refund, also where the bank refused it for good."""
     event = next(each for each in reversed(history) if not isinstance(each, REMARKS))
     if isinstance(event, Payment.RefundDeclined) and event.code == BANK_PROTOCOL_ERROR:
-        error = ApiError(
-            status=502,
-            type="api_error",
-            code=BANK_PROTOCOL_ERROR,
-            message="The bank did not understand our request. Nothing was done.",
-            payment_id=encode(Prefix.PAYMENT, event.originator_id),
-        )
+        error = misunderstood(encode(Prefix.PAYMENT, event.originator_id))
         answer = error_answer(error, call.audience.dialect, call.cause.request_id)
     else:
         answer = _told(history, call.audience.expand, reader, status=201)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from scripts.sdk_flows import NODE_FOLDER, flows_in_javascript
+from scripts.sdk_flows import NODE_FOLDER
 
 PACKAGES: Final = NODE_FOLDER / "node_modules"
 COMPLETE: Final = PACKAGES / ".complete"
@@ -31,15 +31,6 @@ BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "chromium-he
 
 class Missing(Exception):
     """What this machine has not got, in a sentence."""
-
-
-def params_of(file: str) -> list[Any]:
-    """A file's flows, by name, for parametrize; one that cannot pass yet has to fail."""
-    marks = {
-        flow.name: [pytest.mark.xfail(reason=flow.broken, strict=True)] if flow.broken else []
-        for flow in flows_in_javascript(NODE_FOLDER / file)
-    }
-    return [pytest.param(name, id=name, marks=each) for name, each in marks.items()]
 
 
 class Node:

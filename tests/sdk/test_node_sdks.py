@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from scripts.sdk_flows import NODE_FOLDER
-from tests.sdk.node_flows import PATIENT, Node, params_of
+from scripts.sdk_flows import NODE_FOLDER, flows_in_javascript
+from tests.sdk.node_flows import PATIENT, Node
 
 STRIPES: Final = "stripe_flows.mjs"
 OURS: Final = "our_flows.mjs"
@@ -15,20 +15,20 @@ IN_A_BROWSER: Final = "browser_flows.mjs"
 
 
 @PATIENT
-@pytest.mark.parametrize("name", params_of(STRIPES))
+@pytest.mark.parametrize("name", flows_in_javascript(NODE_FOLDER / STRIPES))
 def test_stripes_own_package_works_in_node(
     name: str, node_with_packages: Node, shop: dict[str, Any]
 ) -> None:
     node_with_packages.run(STRIPES, name, **shop)
 
 
-@pytest.mark.parametrize("name", params_of(OURS))
+@pytest.mark.parametrize("name", flows_in_javascript(NODE_FOLDER / OURS))
 def test_our_module_works_in_node(name: str, node: Node, shop: dict[str, Any]) -> None:
     node.run(OURS, name, **shop)
 
 
 @PATIENT
-@pytest.mark.parametrize("name", params_of(IN_A_BROWSER))
+@pytest.mark.parametrize("name", flows_in_javascript(NODE_FOLDER / IN_A_BROWSER))
 def test_our_module_works_in_a_browser(
     name: str, node_with_packages: Node, shop: dict[str, Any], browser: dict[str, Any]
 ) -> None:
@@ -38,7 +38,7 @@ def test_our_module_works_in_a_browser(
 @PATIENT
 @pytest.mark.parametrize("file", sorted(each.name for each in NODE_FOLDER.glob("*_flows.mjs")))
 def test_every_flow_is_a_test(file: str, node_with_packages: Node) -> None:
-    assert [param.id for param in params_of(file)] == node_with_packages.names(file)
+    assert flows_in_javascript(NODE_FOLDER / file) == node_with_packages.names(file)
 
 
 def test_a_flow_that_fails_fails_its_test(node: Node, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const PATIENCE_MS = 20_000;
 const POLL_MS = 50;
 
-/** A file's flows by name, and what adds one: `flow(name, [{ broken: why }], function)`. */
+/** A file's flows by name, and what adds one: `flow(name, function)`. */
 export function namedFlows() {
   const flows = new Map();
-  const flow = (name, ...rest) => {
+  const flow = (name, run) => {
     assert.ok(!flows.has(name), `there are two flows: ${name}`);
-    flows.set(name, rest.at(-1));
+    flows.set(name, run);
   };
   return { flows, flow };
 }

@@ -45,7 +45,7 @@ from domain.intents import PaymentIntents
 from domain.ledger import Reply, Settled
 from domain.money import Money
 from domain.payment import CaptureMethod, Payment
-from domain.payment_intent import Attempt, PaymentIntent, Terms
+from domain.payment_intent import Attempt, IntentStatus, PaymentIntent, Terms
 from domain.payment_method import ACCOUNT, CARD, PaymentMethod
 from domain.records import BankCall, KeepPersonalData, Record, StoredAnswer
 from infrastructure.api_keys import KeyType, Scope
@@ -363,11 +363,22 @@ def settled(reader: Reader, history: Sequence[Payment.Event], call: BankCall) ->
 
 
 def pending(call: Call, history: Sequence[Payment.Event]) -> Answer:
-    """Not known in time: the intent is processing."""
+    """Not known in time: the intent is processing, or a shopper has to act."""
+    reader, body = _undecided(call, history)
+    return json_answer(200, expanded(body, call.expand, reader))
+
+
+def created_pending(call: Call, history: Sequence[Payment.Event]) -> Answer:
+    """The same of an intent that was made by the request. That a shopper has to act is known."""
+    reader, body = _undecided(call, history)
+    status = 201 if body["status"] == IntentStatus.REQUIRES_ACTION else 200
+    return json_answer(status, expanded(body, call.expand, reader))
+
+
+def _undecided(call: Call, history: Sequence[Payment.Event]) -> tuple[Reader, dict[str, Any]]:
     receipt = receipts_model.fold(history)
     reader = Reader(call.services, call.tenant)
-    body = reader.intent(receipt["intent_id"], known={receipt["payment_id"]: receipt})
-    return json_answer(200, expanded(body, call.expand, reader))
+    return reader, reader.intent(receipt["intent_id"], known={receipt["payment_id"]: receipt})
 
 
 # --- queries ------------------------------------------------------------------------------------
@@ -408,12 +419,11 @@ def _command(path: str, handler: Any, name: str, summary: str, body: Any, **more
         path=path,
         handler=handler,
         name=name,
-        pending=pending,
         body=body,
         scope=Scope.PAYMENTS_WRITE,
         summary=summary,
         family=FAMILY,
-        **{"answers": {200: IntentOut}, **more},
+        **{"pending": pending, "answers": {200: IntentOut}, **more},
     )
 
 
@@ -424,6 +434,7 @@ ROUTES: Final = (
         "create_intent",
         "Say what is to be paid",
         IntentInput,
+        pending=created_pending,
         answers={200: IntentOut, 201: IntentOut},
         takes_publishable_keys=True,
         creates_intents=True,

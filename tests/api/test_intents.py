@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from domain.bank import Operation
+from domain.bank import Operation, Unknown
 from domain.commands import Tenant
 from domain.ids import Prefix, decode
 from domain.intents import PaymentIntents
@@ -65,6 +65,21 @@ def test_one_request_can_do_it_all(merchant: Caller) -> None:
     paid = created(merchant, payment_method=a_method(merchant), confirm=True)
 
     assert paid["status"] == "succeeded"
+
+
+def test_one_that_a_shopper_has_to_approve_is_made_and_one_in_doubt_is_processing(
+    extended_merchant: Caller, extended_bank: FakeBank
+) -> None:
+    challenged = an_intent(payment_method="tok_3ds", confirm=True)
+    asked = extended_merchant.post(INTENTS, challenged, key="asks a shopper")
+    again = extended_merchant.post(INTENTS, challenged, key="asks a shopper")
+    extended_bank.will_answer(Unknown(reason="down", unanswered=False))
+    known = an_intent(payment_method="pm_card_visa", confirm=True)
+    in_doubt = extended_merchant.post(INTENTS, known)
+
+    assert answered(asked, 201)["status"] == "requires_action"
+    assert answered(again, 201)["id"] == answered(asked, 201)["id"]
+    assert answered(in_doubt, 200)["status"] == "processing"
 
 
 def test_a_decline_leaves_the_intent_to_be_tried_with_another_card(merchant: Caller) -> None:

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 import structlog
@@ -351,7 +351,11 @@ def _http_error(error: HTTPException) -> ApiError:
 
 
 def _add_public_routes(app: Flask, services: Services, routes: list[Route]) -> None:
-    document = openapi.document(routes, services.settings.public_url, payments.TOLD)
+    @cache
+    def document() -> Answer:
+        """Written when it is first asked for, which takes longer than all else here."""
+        public_url = services.settings.public_url
+        return json_answer(200, openapi.document(routes, public_url, payments.TOLD))
 
     def health() -> Response:
         with services.pool.connection() as connection:
@@ -378,7 +382,7 @@ def _add_public_routes(app: Flask, services: Services, routes: list[Route]) -> N
         "/v1/health": health,
         "/health": health,
         "/metrics": lambda: _response(metrics.metrics(services.pool)),
-        "/openapi.json": lambda: _response(json_answer(200, document)),
+        "/openapi.json": lambda: _response(document()),
         "/docs": lambda: _response(pages.docs()),
         "/docs/<name>": docs_asset,
     }

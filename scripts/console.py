@@ -21,13 +21,14 @@ from infrastructure.checkpoint_keys import (
 )
 from infrastructure.database import UNAVAILABLE, Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
-from infrastructure.migrations import migrate
+from infrastructure.migrations import migrate, pending_migrations
 from infrastructure.settings import DEFAULT_BANK_URL, Settings, SettingsError, read_settings
 from infrastructure.vault import FernetVault, VaultKeyUnusable, new_key
 
 WRONG_SETTING = 2
 NOT_DONE = 1
 COMMAND_CONNECTIONS = 4
+BANK_CONNECTIONS = 64  # of a process that asks the bank and answers nobody
 BANK_URL_FILE = "bank.url"
 
 
@@ -144,3 +145,10 @@ def shown_cell(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(value)
     return "-" if value is None else str(value)
+
+
+def refuse_old_schema(url: str) -> None:
+    """Serving on an old schema would fail later, and worse."""
+    names = pending_migrations(url)
+    if names:
+        refuse(f"the database lacks {names[-1]}; run `counterfoil migrate`")

@@ -5,6 +5,7 @@ the child stopped itself, and `{"status": S, "said": …}` when it is over, S as
 (-9: killed by SIGKILL). Nothing here has a thread before the fork.
 """
 
+import gc
 import json
 import os
 import sys
@@ -128,4 +129,7 @@ def post(services: Services, path: str, body: Any, headers: dict[str, str]) -> d
 
 if __name__ == "__main__":
     configure_logs("ERROR", "json")
+    # A child that looks through all that it was given for garbage is given a copy of all of it.
+    gc.freeze()
+    gc.disable()
     main()

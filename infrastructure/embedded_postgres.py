@@ -155,6 +155,10 @@ class EmbeddedPostgres:
         postmaster = self._postmaster()
         return bool(postmaster and postmaster.is_ready and answers(postmaster.socket_folder))
 
+    def is_made(self) -> bool:
+        """Whether there is a cluster, running or not."""
+        return self._cluster.exists()
+
     def url(self) -> str:
         """The libpq URL of the running server."""
         postmaster = self._postmaster()

@@ -34,6 +34,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 UNFINISHED = VENV / "unfinished"
 LOCKS = {"runtime": "requirements.lock", "dev": "requirements-dev.lock"}  # dev contains runtime
+BESIDE_THE_RUNTIME = "dev"  # in UNFINISHED: what runs from .venv has all of its own
 INSTALL_TIMEOUT_SECONDS = 1800
 PROBE_TIMEOUT_SECONDS = 30
 FETCH_TIMEOUT_SECONDS = 30
@@ -84,7 +85,13 @@ def ensure(kind: str = "runtime") -> None:
 
 def is_ready(kind: str) -> bool:
     stamp = stamp_path(kind)
-    return not UNFINISHED.exists() and stamp.exists() and stamp.read_text() == current_stamp(kind)
+    is_finished = not UNFINISHED.exists() or (kind == "runtime" and lacks_extras_only())
+    return is_finished and stamp.exists() and stamp.read_text() == current_stamp(kind)
+
+
+def lacks_extras_only() -> bool:
+    """Whether the set-up that was interrupted had a whole runtime to begin with."""
+    return UNFINISHED.read_text() == BESIDE_THE_RUNTIME
 
 
 def stamp_path(kind: str) -> Path:
@@ -119,7 +126,9 @@ def install(kind: str) -> None:
     say(f"setting up .venv ({LOCKS[kind]}), once")
     if not is_sound():
         make_venv()
-    UNFINISHED.touch()
+    elif UNFINISHED.exists():
+        forget_half_packages()
+    UNFINISHED.write_text(BESIDE_THE_RUNTIME if is_ready("runtime") else "")
     install_lock(ROOT / LOCKS[kind])
     install_project()
     for each in ("runtime", kind):
@@ -129,7 +138,7 @@ def install(kind: str) -> None:
 
 def is_sound() -> bool:
     """A .venv that was finished once, and whose Python still runs and is of the same version."""
-    if UNFINISHED.exists() or not PYTHON.exists():
+    if not PYTHON.exists() or (UNFINISHED.exists() and not lacks_extras_only()):
         return False
     probe = [str(PYTHON), "-c", "import sys; print('python%d.%d' % sys.version_info[:2])"]
     try:
@@ -145,6 +154,13 @@ def make_venv() -> None:
     VENV.mkdir()
     UNFINISHED.touch()
     execute([sys.executable, "-m", "venv", "--without-pip", str(VENV)], PROBE_TIMEOUT_SECONDS)
+
+
+def forget_half_packages() -> None:
+    """An installer takes for installed whatever is described; the list of its files comes last."""
+    for described in site_packages().glob("*.dist-info"):
+        if not (described / "RECORD").exists():
+            shutil.rmtree(described)
 
 
 def install_lock(lock: Path) -> None:

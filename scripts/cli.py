@@ -61,7 +61,7 @@ def serve(port: int | None, workers: int, threads: int) -> None:
     """Serve the API, with a production server."""
     settings = settings_or_exit(PORT=port)
     refuse_used_port(settings.host, settings.port)
-    with database(settings) as url:
+    with database(settings, may_be_new=True) as url:
         refuse_old_schema(url)
         os.environ["DATABASE_URL"] = url
         os.environ["PORT"] = str(settings.port)
@@ -107,7 +107,7 @@ def work() -> None:
     from infrastructure.services import build_services
     from infrastructure.worker import Worker
 
-    with database(settings) as url:
+    with database(settings, may_be_new=True) as url:
         refuse_old_schema(url)
         configure_logs(settings.log_level, settings.log_format)
         services = build_services(
@@ -182,7 +182,7 @@ def bank(host: str, port: int, file: Path | None, balance: int | None, **options
 def migrate_command() -> None:
     """Create or upgrade the schema."""
     settings = settings_or_exit()
-    with database(settings) as url:
+    with database(settings, may_be_new=True) as url:
         try:
             names = migrate(url)
         except MigrationChanged as error:

@@ -55,7 +55,7 @@ def settings_or_exit(**given: Any) -> Settings:
     except (SettingsError, VaultKeyUnusable, SigningKeyUnusable, VerifierKeyUnusable) as error:
         refuse(str(error))
     if settings.redis_url is not None and importlib.util.find_spec("redis") is None:
-        refuse("REDIS_URL needs the redis package: .venv/bin/python -m pip install redis")
+        refuse("REDIS_URL needs the redis package: pip --python .venv/bin/python install redis")
     return settings
 
 
@@ -69,16 +69,22 @@ def with_bank_beside(settings: Settings) -> Settings:
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[str]:
+def database(settings: Settings, *, may_be_new: bool = False) -> Iterator[str]:
     """The database's URL: the one that is set, or the private one, running and with its schema.
 
-    A private database that was not running is stopped again at the end.
+    A private database that was not running is stopped again at the end; one that is not there is made
+    where it `may_be_new`.
     """
     if settings.database_url is not None:
         with reported_out_of_reach():
             yield settings.database_url
         return
     private = EmbeddedPostgres(settings.data_dir / "postgres")
+    if not may_be_new and not private.is_made():
+        refuse(
+            f"nothing is kept in {settings.data_dir}: DATA_DIR or DATABASE_URL must say where it is;"
+            " `counterfoil migrate` begins there"
+        )
     was_running = private.is_running()
     url = private.start()
     try:

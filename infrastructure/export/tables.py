@@ -49,7 +49,7 @@ def refuse_if_unavailable() -> None:
     """Before anything is written. Raises TablesUnavailable."""
     if importlib.util.find_spec("duckdb") is None:
         raise TablesUnavailable(
-            "Parquet files need the duckdb package: .venv/bin/python -m pip install duckdb"
+            "Parquet files need the duckdb package: pip --python .venv/bin/python install duckdb"
         )
 
 

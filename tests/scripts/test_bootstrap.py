@@ -66,6 +66,25 @@ def test_a_half_finished_set_up_is_repaired(project: Path) -> None:
     assert not (project / ".venv" / "unfinished").exists()
 
 
+def test_what_tests_need_is_finished_beside_what_runs(project: Path) -> None:
+    assert bootstrap(project).returncode == 0
+    venv = project / ".venv"
+    (venv / "unfinished").write_text("dev")
+    (half,) = [each / "half-1.0.dist-info" for each in venv.glob("lib/python*/site-packages")]
+    half.mkdir()
+    made = (venv / "pyvenv.cfg").stat().st_mtime_ns
+
+    runtime = bootstrap(project)
+    was_left = (venv / "unfinished").exists()
+    dev = bootstrap(project, "--dev")
+
+    assert (runtime.returncode, dev.returncode) == (0, 0), dev.stderr
+    assert (venv / "pyvenv.cfg").stat().st_mtime_ns == made
+    assert was_left
+    assert not (venv / "unfinished").exists()
+    assert not half.exists()
+
+
 def test_two_set_ups_at_once_both_end_well_and_a_third_has_nothing_to_do(project: Path) -> None:
     with ThreadPoolExecutor() as pool:
         both = list(pool.map(lambda _: bootstrap(project), range(2)))
@@ -96,9 +115,9 @@ def test_a_lock_that_cannot_be_installed_is_refused_in_one_line(project: Path) -
     assert "could not be installed" in done.stderr
 
 
-def bootstrap(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def bootstrap(project: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """As on a machine without uv."""
-    command = [sys.executable, str(project / "scripts" / "bootstrap.py")]
+    command = [sys.executable, str(project / "scripts" / "bootstrap.py"), *options]
     return run(command, PATH="/usr/bin:/bin", **environment)
 
 

@@ -647,3 +647,15 @@ def test_a_database_that_cannot_be_written_to_is_told_in_one_line(
             connection.execute(sql.SQL(WRITABLE).format(database))
 
     assert_refused(result, 1, "out of reach")
+
+
+@pytest.mark.parametrize(
+    "command", [("stuck",), ("verify",), ("reconcile",), ("keys", "create", "--merchant", "Shop")]
+)
+def test_a_folder_in_which_nothing_is_kept_is_no_empty_ledger(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    result = run(*command, DATABASE_URL=None, DATA_DIR=str(tmp_path / "mistyped"))
+
+    assert_refused(result, 2, "nothing is kept in", "mistyped")
+    assert list(tmp_path.iterdir()) == []

@@ -28,7 +28,8 @@ from domain.intents import PaymentIntents
 from domain.invoice import Invoice, intent_of, invoice_of
 from domain.ledger import PaymentLedger, Reply
 from domain.payment import Payment, Status
-from domain.payment_intent import INVOICES, PaymentIntent, Terms
+from domain.payment_intent import INVOICES, Attempt, PaymentIntent, Terms
+from domain.records import Record
 from domain.subscription import Subscription, SubscriptionStatus
 
 REQUESTED: Final = "cancellation_requested"
@@ -59,6 +60,14 @@ class Wallet(Protocol):
 
     def instrument(self, tenant: Tenant, method_id: str, customer_id: str) -> Instrument:
         """What an attempt is paid with, off session. Raises DomainError where it can be used no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What changes with a subscription that ends, and is to be recorded with it."""
+
+    changed: Sequence[Aggregate] = ()
+    records: Sequence[Record] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,32 +199,40 @@ class Billing:
     def _give_up(self, subscription: Subscription, cause: Cause, *, when: datetime) -> None:
         """On a first payment that never came; so that it cannot come any more."""
         subscription.expire(when=when, at=self._ledger.clock.now())
-        voided = self._voided(self._newest(subscription), when=when)
-        self._ledger.record((subscription, *voided), cause, ())
+        voided = self._voided(self._newest(subscription), cause, when=when)
+        self._ledger.record((subscription, *voided.changed), cause, voided.records)
 
-    def cancel(self, subscription: Subscription, *, when: datetime) -> Sequence[Aggregate]:
-        """Ends a subscription now, decided and not recorded yet: what changes with it. Raises
-        SubscriptionStateConflict; InvoiceStateConflict, IntentStateConflict while the first payment is
-        made."""
+    def cancel(self, subscription: Subscription, cause: Cause, *, when: datetime) -> Ending:
+        """Ends a subscription now, decided and not recorded yet. Raises SubscriptionStateConflict;
+        InvoiceStateConflict, IntentStateConflict while the first payment is made; ConcurrentChange."""
         waits = subscription.status is SubscriptionStatus.INCOMPLETE
         subscription.cancel(REQUESTED, when=when, at=self._ledger.clock.now())
         invoice = self._newest(subscription)
         if waits:
-            return self._voided(invoice, when=when)
+            return self._voided(invoice, cause, when=when)
         invoice.stop_collection(when=when, at=self._ledger.clock.now())
-        return [invoice] if invoice.pending_events else []
+        return Ending(changed=[invoice] if invoice.pending_events else [])
 
     def _newest(self, subscription: Subscription) -> Invoice:
         assert subscription.latest_invoice_id is not None, "it has a period from the first"
         return self.invoice(subscription.latest_invoice_id, subscription.tenant)
 
-    def _voided(self, invoice: Invoice, *, when: datetime) -> Sequence[Aggregate]:
+    def _voided(self, invoice: Invoice, cause: Cause, *, when: datetime) -> Ending:
+        """It is not to be paid any more, and a shopper who is asked to approve is asked in vain."""
         at = self._ledger.clock.now()
-        invoice.void(when=when, at=at)
         intents = PaymentIntents(self._ledger)
         intent = intents.intent(intent_of(invoice.id), invoice.tenant)
-        intent.give_up(intents.last_attempt(intent), at=at)
-        return [invoice, intent]
+        last = intents.last_payment(intent)
+        if last is None or last.action_url is None:
+            invoice.refuse_unless_payable()
+        invoice.void(when=when, at=at)
+        intent.give_up(None if last is None else Attempt.of(last), at=at)
+        if last is None or last.action_url is None:
+            return Ending(changed=[invoice, intent])
+        last.request_withdrawal(at=at)
+        return Ending(
+            changed=[invoice, intent, last], records=[self._ledger.withdrawal(last, cause)]
+        )
 
     def collect(
         self, due: Due, wallet: Wallet, command: Command, *, when: datetime
@@ -240,6 +257,7 @@ class Billing:
             if error.refusal is Refusal.UNAVAILABLE:
                 raise
             again = self.due(invoice.id, invoice.tenant)
+            again.invoice.refuse_unless_payable()
             self._failed(again, error.code, None, when=when)
             changed = [each for each in (again.subscription, again.invoice) if each.pending_events]
             self._ledger.record(changed, command.cause, ())
@@ -267,9 +285,16 @@ class Billing:
         payment_id = encode(Prefix.PAYMENT, payment.id)
         if payment.captured_minor > 0:
             self._paid(due, payment_id, when=when)
-        elif payment.status in CAME_TO_NOTHING and invoice.is_attempted:
+        elif payment.status in CAME_TO_NOTHING and self._is_attempt_of(payment, invoice):
             self._failed(due, _why(payment), payment_id, when=invoice.when)
         return due
+
+    def _is_attempt_of(self, payment: Payment, invoice: Invoice) -> bool:
+        """Whether it is what the invoice waits for: something may be found of an earlier attempt."""
+        if not invoice.is_attempted:
+            return False
+        intent = PaymentIntents(self._ledger).intent(intent_of(invoice.id), invoice.tenant)
+        return intent.attempts[-1] == payment.id
 
     def _paid(self, due: Due, payment_id: str, *, when: datetime) -> None:
         at = self._ledger.clock.now()

@@ -175,6 +175,7 @@ class Invoice(Aggregate):
 
         def apply(self, aggregate: Any) -> None:
             aggregate.status = InvoiceStatus.VOID
+            aggregate.is_attempted = False
             aggregate.next_attempt_at = None
             aggregate.when = datetime.fromisoformat(self.when)
 
@@ -222,12 +223,15 @@ class Invoice(Aggregate):
 
     def refuse_unless_payable(self) -> None:
         """Raises InvoiceStateConflict where it is paid or void, or being paid just now."""
-        if self.status is not InvoiceStatus.OPEN:
-            raise InvoiceStateConflict(f"The invoice is {self.status}.", code="invoice_not_open")
+        self._refuse_unless_open()
         if self.is_attempted:
             raise InvoiceStateConflict(
                 "The invoice is being paid just now.", code="operation_in_progress"
             )
+
+    def _refuse_unless_open(self) -> None:
+        if self.status is not InvoiceStatus.OPEN:
+            raise InvoiceStateConflict(f"The invoice is {self.status}.", code="invoice_not_open")
 
     def pay(self, payment_id: str, *, when: datetime, at: datetime) -> None:
         """Records that the money was taken; once, and also of what is void by now."""
@@ -243,7 +247,8 @@ class Invoice(Aggregate):
         when: datetime,
         at: datetime,
     ) -> None:
-        """Records that an attempt came to nothing."""
+        """Records that an attempt came to nothing. Raises InvoiceStateConflict."""
+        self._refuse_unless_open()
         self.trigger_event(
             self.AttemptFailed,
             code=code,
@@ -259,8 +264,9 @@ class Invoice(Aggregate):
             self.trigger_event(self.CollectionStopped, when=rfc3339(when), timestamp=at)
 
     def void(self, *, when: datetime, at: datetime) -> None:
-        """It is not to be paid any more. Raises InvoiceStateConflict."""
-        self.refuse_unless_payable()
+        """It is not to be paid any more; an attempt that waits for its shopper is given up with it.
+        Raises InvoiceStateConflict."""
+        self._refuse_unless_open()
         self.trigger_event(self.Voided, when=rfc3339(when), timestamp=at)
 
 

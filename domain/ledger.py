@@ -408,12 +408,12 @@ class PaymentLedger(Application[UUID]):
     def finish(
         self, payment: Payment, call: BankCall, command: Command, means: Means | None = None
     ) -> Reply:
-        """Completes what was begun. A store that cannot be reached any more leaves it to the worker,
-        who has it already where the lease was lost."""
+        """Completes what was begun. A store that cannot be reached any more, or has something newer of
+        the payment, leaves it to the worker, who has it already where the lease was lost."""
         certain = tuple(payment.history)
         try:
             return self.complete(payment, call, deadline=command.deadline, means=means)
-        except StoreUnavailable:
+        except (StoreUnavailable, ConcurrentChange):
             return Pending(call=call, history=certain)
         except LeaseLost:
             return Pending(call=call, history=certain, taken_over=True)
@@ -492,6 +492,24 @@ class PaymentLedger(Application[UUID]):
         except LeaseLost as error:
             raise ConcurrentChange(str(payment.id)) from error
         return call
+
+    def withdrawal(self, payment: Payment, cause: Cause) -> ContinueCall:
+        """What is recorded with a payment that is withdrawn from its shopper: a worker releases it, and
+        then whoever asked for it has an answer. Raises ConcurrentChange where nothing waits any more."""
+        waiting = self.bank_calls.outstanding(payment.id)
+        if waiting is None or payment.running is None:
+            raise ConcurrentChange(str(payment.id))
+        following = BankCall(
+            payment_id=payment.id,
+            tenant=payment.tenant,
+            operation=payment.running.operation,
+            bank_key=_bank_key(payment, payment.running),
+            cause=replace(cause, idempotency_key=None),
+            audience=waiting.audience,
+            fence=waiting.fence + 1,
+            superseded_key=waiting.cause.idempotency_key,
+        )
+        return ContinueCall(call=waiting, following=following, lease_seconds=0.0)
 
     def _bank_call(self, payment: Payment, command: Command, means: Means | None) -> BankCall:
         assert payment.running is not None

@@ -238,8 +238,8 @@ class PaymentIntent(Aggregate):
         self.trigger_event(self.Canceled, cancellation_reason=reason, timestamp=at)
 
     def give_up(self, last: Attempt | None, *, at: datetime) -> None:
-        """With the invoice that it is of, which is not to be paid any more. Raises
-        IntentStateConflict."""
+        """With the invoice that it is of, which is not to be paid any more; what waits for its shopper
+        is given up with it. Raises IntentStateConflict."""
         self._refuse_by_status("cancel", last)
         self.trigger_event(self.Canceled, cancellation_reason="void_invoice", timestamp=at)
 

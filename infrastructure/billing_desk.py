@@ -19,6 +19,7 @@ from domain.errors import (
     ConcurrentChange,
     IntentStateConflict,
     InvoiceStateConflict,
+    LeaseLost,
     SubscriptionStateConflict,
 )
 from domain.ids import Prefix, encode
@@ -172,7 +173,7 @@ class BillingDesk:
                 self._billing.go_on(subscription, self._cause, when=step.when)
         except WAITS:
             return Taken.WAITS
-        except (BankUnavailable, ConcurrentChange) as error:
+        except (BankUnavailable, ConcurrentChange, LeaseLost) as error:
             log.info("a step of billing is left for later", reason=type(error).__name__)
             return Taken.LATER
         return Taken.DONE

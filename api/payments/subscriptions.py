@@ -26,7 +26,7 @@ from api.payments.expand import check, expanded
 from api.payments.inputs import ExpandQuery, uuid_of
 from api.payments.reading import CUSTOMERS, INVOICES, METHODS, SUBSCRIPTIONS, Reader
 from api.payments.schemas import InvoiceList, InvoiceOut, SubscriptionList, SubscriptionOut
-from domain.billing import Due
+from domain.billing import Due, Ending
 from domain.commands import Command
 from domain.errors import CardsOnFileUnsupported, CustomerNotFound
 from domain.ids import Prefix, decode, encode
@@ -105,8 +105,8 @@ def cancel(call: Call, _body: CancelSubscriptionInput, *, subscription_id: str) 
     check(KIND, call.expand)
     subscription = _subscription(call, subscription_id)
     _, when = time_of(call.services, call, subscription.customer_id)
-    changed = call.services.billing.cancel(subscription, when=when)
-    return _told(call, subscription, changed)
+    ending = call.services.billing.cancel(subscription, call.cause, when=when)
+    return _told(call, subscription, ending)
 
 
 def cancel_all_of(call: Call, customer_id: str) -> None:
@@ -117,8 +117,9 @@ def cancel_all_of(call: Call, customer_id: str) -> None:
         for record in records:
             subscription = _subscription(call, record["id"])
             _, when = time_of(call.services, call, customer_id)
-            changed = call.services.billing.cancel(subscription, when=when)
-            call.services.ledger.record((subscription, *changed), call.cause, ())
+            ending = call.services.billing.cancel(subscription, call.cause, when=when)
+            changed = (subscription, *ending.changed)
+            call.services.ledger.record(changed, call.cause, ending.records)
 
 
 def pay(call: Call, body: PayInvoiceInput, *, invoice_id: str) -> Reply:
@@ -185,16 +186,17 @@ def _subscription(call: Call, public_id: str) -> Subscription:
     return call.services.billing.subscription(uuid, call.tenant)
 
 
-def _told(call: Call, subscription: Subscription, changed: Sequence[Aggregate] = ()) -> Settled:
+def _told(call: Call, subscription: Subscription, ending: Ending | None = None) -> Settled:
+    ending = ending or Ending()
     body = billing_objects.subscription(SUBSCRIPTIONS.fold(subscription.history))
     reader = Reader(call.services, call.tenant)
     newer = [
         billing_objects.invoice(INVOICES.fold(each.history))  # type: ignore[attr-defined]
-        for each in changed
+        for each in ending.changed
         if each.TOPIC == INVOICE  # type: ignore[attr-defined]
     ]
     answer = json_answer(200, expanded(body, call.expand, reader, newer))
-    return recorded(call, (subscription, *changed), answer.stored(), ())
+    return recorded(call, (subscription, *ending.changed), answer.stored(), ending.records)
 
 
 # --- what the bank's answers make of them -------------------------------------------------------

@@ -226,8 +226,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
         subscription = self.subscription()
         if really and not subscription.has_ended:
             with contextlib.suppress(DomainError):
-                changed = self.billing.cancel(subscription, when=self.clocks.frozen)
-                self.ledger.record((subscription, *changed), CAUSE, ())
+                ending = self.billing.cancel(subscription, CAUSE, when=self.clocks.frozen)
+                self.ledger.record((subscription, *ending.changed), CAUSE, ending.records)
 
     # --- what always holds ---
 

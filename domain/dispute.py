@@ -22,12 +22,11 @@ DECIDED: Final = frozenset({DisputeStatus.WON, DisputeStatus.LOST})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute:
-    """One dispute of a payment. `accepted`: the merchant gave it up, and the bank was not heard yet."""
+    """One dispute of a payment."""
 
     bank_id: str
     amount_minor: int
     status: DisputeStatus
-    accepted: bool = False
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     @property

@@ -588,7 +588,7 @@ class Payment(Aggregate):
         dispute_id: str
 
         def apply(self, aggregate: Any) -> None:
-            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.LOST, accepted=True)
+            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.LOST)
 
     class DisputeWon(Event):
         """The bank decided for the merchant, and gave the money back."""
@@ -597,7 +597,7 @@ class Payment(Aggregate):
         dispute_id: str
 
         def apply(self, aggregate: Any) -> None:
-            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.WON, accepted=False)
+            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.WON)
 
     class DisputeLost(Event):
         """The bank decided for the cardholder."""
@@ -606,7 +606,7 @@ class Payment(Aggregate):
         dispute_id: str
 
         def apply(self, aggregate: Any) -> None:
-            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.LOST, accepted=False)
+            _set_dispute(aggregate, self.dispute_id, status=DisputeStatus.LOST)
 
     # --- what may be asked ---------------------------------------------------------------------
 
@@ -973,7 +973,9 @@ class Payment(Aggregate):
 
     def note_dispute(self, notice: DisputeNotice, dispute_id: str, *, at: datetime) -> None:
         """Records what is new in what the bank tells, once however often it does. `dispute_id`: for a
-        dispute that is not known yet. Raises OperationInProgress while the capture has no outcome."""
+        dispute that is not known yet. Raises OperationInProgress while the capture has no outcome, and
+        while anything else is asked of the bank: nothing is to come between."""
+        self._refuse_while_running()
         if self.capture_id not in (None, notice.bank_capture_id) or self.captured_minor == 0:
             raise OperationInProgress("The capture that is disputed is not known yet.")
         known = [each for each, d in self.disputes.items() if d.bank_id == notice.bank_dispute_id]
@@ -991,13 +993,15 @@ class Payment(Aggregate):
         self._note_decision(notice, (known or [dispute_id])[0], at)
 
     def _note_decision(self, notice: DisputeNotice, dispute_id: str, at: datetime) -> None:
-        """Of what the merchant had given up, the bank may have decided otherwise before it heard."""
-        dispute = self.disputes[dispute_id]
-        is_open = dispute.status not in DECIDED
-        if notice.status is DisputeStatus.WON and (is_open or dispute.accepted):
+        """What was given up or lost may be won after all: the bank's last word is where the money is. But
+        that what was won is lost, and how much was taken again, is for a person to find out."""
+        known = self.disputes[dispute_id].status
+        if notice.status is DisputeStatus.WON and known is not DisputeStatus.WON:
             self.trigger_event(self.DisputeWon, dispute_id=dispute_id, timestamp=at)
-        elif notice.status is DisputeStatus.LOST and is_open:
+        elif notice.status is DisputeStatus.LOST and known not in DECIDED:
             self.trigger_event(self.DisputeLost, dispute_id=dispute_id, timestamp=at)
+        elif notice.status is DisputeStatus.LOST and known is DisputeStatus.WON:
+            self._need_review(ReviewReason.BANK_DISAGREES, at)
 
     def give_evidence(
         self,
@@ -1009,11 +1013,13 @@ class Payment(Aggregate):
         at: datetime,
     ) -> None:
         """Says something on a dispute, and submits it once. `fields`: of the evidence, by name, that
-        changed; `metadata`: all of it. Raises DisputeNotFound, PaymentStateConflict."""
+        changed; `metadata`: all of it. Raises DisputeNotFound, PaymentStateConflict; OperationInProgress
+        while the bank is asked about the payment."""
         dispute = self.dispute(dispute_id)
         if fields or is_submitted:
             self._refuse_unless_open(dispute)
         if fields or is_submitted or dict(metadata) != dict(dispute.metadata):
+            self._refuse_while_running()
             self.trigger_event(
                 self.DisputeEvidenceGiven,
                 dispute_id=dispute_id,

@@ -34,7 +34,8 @@ LONGEST_PAUSE_SECONDS: Final = 3600.0
 RECEIPTS: Final = Receipts()
 
 READ_UP_TO: Final[LiteralString] = "SELECT position FROM dispute_feed"
-# Of two who read the same notices, one keeps them. Each that is kept is kept with the new place.
+# Of two who read the same notices, one keeps them. Each that is kept is kept with the new place. What waits
+# where another is now told of is of a bank that has begun again, and does not know it any more.
 KEEP: Final[LiteralString] = """
     WITH moved AS (
         UPDATE dispute_feed SET position = %(position)s WHERE position = %(before)s RETURNING 1
@@ -42,16 +43,24 @@ KEEP: Final[LiteralString] = """
     INSERT INTO dispute_notices (position, notice)
     SELECT * FROM unnest(%(positions)s::bigint[], %(notices)s::jsonb[]) AS n (position, notice)
     WHERE EXISTS (SELECT FROM moved)
-    ON CONFLICT (position) DO NOTHING
+    ON CONFLICT (position) DO UPDATE
+        SET notice = excluded.notice, tries = 0, due_at = clock_timestamp()
+        WHERE dispute_notices.notice <> excluded.notice
 """
 BEGIN_AGAIN: Final[LiteralString] = """
     UPDATE dispute_feed SET position = 0 WHERE position = %(before)s
 """
+# Of one payment the first: what was told of it later is not to be taken in before.
 DUE: Final[LiteralString] = """
     UPDATE dispute_notices SET tries = tries + 1,
            due_at = clock_timestamp() + least(%(first)s * power(2, least(tries, 20)), %(longest)s)
     WHERE position IN (
-        SELECT position FROM dispute_notices WHERE due_at <= clock_timestamp()
+        SELECT position FROM dispute_notices AS n
+        WHERE due_at <= clock_timestamp() AND NOT EXISTS (
+            SELECT FROM dispute_notices AS before
+            WHERE before.notice ->> 'capture_key' = n.notice ->> 'capture_key'
+              AND before.position < n.position
+        )
         ORDER BY position LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     )
     RETURNING position, notice
@@ -119,8 +128,12 @@ class DisputeDesk:
 
     def take_in(self) -> int:
         """Records what is kept and due; how many notices that were."""
-        due = sorted(self._rows(DUE, **PAUSES), key=lambda row: row["position"])
-        return sum(self._take_in(_notice(row["notice"])) for row in due)
+        taken = 0
+        while now := sum(
+            self._take_in(_notice(row["notice"])) for row in self._rows(DUE, **PAUSES)
+        ):
+            taken += now
+        return taken
 
     def _take_in(self, notice: DisputeNotice) -> bool:
         payment_id = payment_of(notice)

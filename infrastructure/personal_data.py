@@ -53,6 +53,7 @@ ANYWHERE: Final = frozenset(
 OF_CUSTOMERS: Final = ANYWHERE | {"description", "name"}
 OF_BILLING: Final = ANYWHERE | {"name"}
 NOTES: Final = "metadata"
+EVIDENCE: Final = "evidence"  # on a dispute: whatever is said there is about somebody
 
 
 def keep(record: KeepPersonalData) -> Part:
@@ -122,6 +123,8 @@ def _without_people(value: Any, personal: frozenset[str]) -> Any:
 def _redacted_field(name: str, value: Any, personal: frozenset[str]) -> Any:
     if name == NOTES:
         return value
+    if name == EVIDENCE and isinstance(value, dict):
+        return dict.fromkeys(value)
     if name in personal:
         return dict.fromkeys(value) if isinstance(value, dict) and name == "address" else None
     within = OF_BILLING if name == "billing_details" else ANYWHERE

@@ -3,12 +3,14 @@
 from typing import Any, Final
 from uuid import UUID
 
+from api.errors import invalid
 from api.http import Answer, Call, Route, json_answer
 from api.lists import asked_page, told_page
 from api.payments import dispute_objects
 from api.payments.commands import done, set_in
 from api.payments.expand import check, expanded
 from api.payments.inputs import (
+    LONGEST_EVIDENCE,
     DisputeChange,
     DisputesQuery,
     ExpandQuery,
@@ -38,6 +40,8 @@ def update(call: Call, body: DisputeChange, *, dispute_id: str) -> Settled:
     before = reader.personal(decode(Prefix.DISPUTE, dispute_id))
     given = {**before, **body.evidence}
     now = {name: text for name, text in given.items() if text is not None}
+    if body.evidence:
+        _refuse_too_long(now)
     records = Disputes(call.services.ledger).evidence(
         payment,
         dispute_id,
@@ -63,6 +67,13 @@ def _asked(call: Call, dispute_id: str) -> tuple[Payment, dict[str, Any]]:
     record = Reader(call.services, call.tenant).record(DISPUTES, Prefix.DISPUTE, dispute_id)
     payment_id = decode(Prefix.PAYMENT, record["payment_id"])
     return call.services.ledger.payment(payment_id, call.tenant), record
+
+
+def _refuse_too_long(evidence: dict[str, Any]) -> None:
+    """Raises ApiError, also where it became so answer by answer."""
+    if sum(map(len, evidence.values())) > LONGEST_EVIDENCE:
+        message = f"evidence may have at most {LONGEST_EVIDENCE} characters, with what was said before."
+        raise invalid("invalid_param", message, "evidence")
 
 
 def _told(

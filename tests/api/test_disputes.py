@@ -4,14 +4,17 @@ from typing import Any
 
 import pytest
 
-from domain.commands import Mode
+from domain.commands import Cause, Mode
+from infrastructure.dispute_desk import DisputeDesk
 from infrastructure.duties import work_on_disputes
 from infrastructure.projections.differences import differences
+from infrastructure.services import bank_disputes
 from tests.api.an_api import Api, Caller, error_of, json_of, refusal
 from tests.infrastructure.bank_simulator.a_bank import Bank
 from tests.infrastructure.projections.a_log import rebuilt
 
 DISPUTED = "pm_card_createDispute"
+WORKER = Cause(actor="worker")
 WITHDRAWN = ["charge.dispute.created", "charge.dispute.funds_withdrawn"]
 
 
@@ -174,9 +177,9 @@ def test_answers_reach_the_bank_though_the_line_is_cut(
     api.execute("UPDATE dispute_responses SET due_at = clock_timestamp()")
     told(api, merchant)
 
-    found = [each for each in bank.ledger()["disputes"] if each["status"] == "under_review"]
-    assert len(found) == 1
-    bank_says(bank, dispute_id=found[0]["dispute_id"], decision="won")
+    found = bank.ledger()["disputes"][-1]
+    assert found["status"] == "under_review"
+    bank_says(bank, dispute_id=found["dispute_id"], decision="won")
     assert [each["status"] for each in told(api, merchant)] == ["won"]
 
 
@@ -226,6 +229,84 @@ def test_what_was_said_is_erased_with_the_customer(api: Api, merchant: Caller) -
     assert merchant.request("DELETE", f"/v1/customers/{customer}").status_code == 204
 
     assert json_of(merchant.get(path))["evidence"]["customer_name"] is None
+
+
+def test_what_was_answered_of_evidence_tells_of_nobody_once_the_customer_is_erased(
+    api: Api, merchant: Caller
+) -> None:
+    customer = json_of(merchant.post("/v1/customers", {"name": "Ada"}))["id"]
+    paid(merchant, customer=customer)
+    (dispute,) = told(api, merchant)
+    path, body = f"/v1/disputes/{dispute['id']}", {"evidence": {"uncategorized_text": "Ada said"}}
+    merchant.post(path, body, key="said")
+
+    merchant.request("DELETE", f"/v1/customers/{customer}")
+
+    again = merchant.post(path, body, key="said")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert json_of(again)["evidence"]["uncategorized_text"] is None
+    assert "Ada" not in again.text
+
+
+def test_a_repeated_answer_is_the_first_one_and_is_given_once(api: Api, merchant: Caller) -> None:
+    dispute = disputed(api, merchant)
+    path = f"/v1/disputes/{dispute['id']}"
+    said = {"evidence": {"receipt": "x"}, "submit": True}
+
+    for body, command in ((said, ""), ({"metadata": {"a": "b"}}, ""), ({}, "")):
+        first = merchant.post(path + command, body, key=str(body))
+        again = merchant.post(path + command, body, key=str(body))
+        assert (again.data, again.headers["Idempotent-Replayed"]) == (first.data, "true")
+
+    assert events(merchant).count("charge.dispute.updated") == 2
+    assert refusal(merchant.post(path, {}, key=str(said)))[0::2] == (409, "key_reused")
+
+
+def test_evidence_of_many_answers_is_no_longer_than_that_of_one(
+    api: Api, merchant: Caller
+) -> None:
+    path = f"/v1/disputes/{disputed(api, merchant)['id']}"
+    merchant.post(path, {"evidence": {"receipt": "x" * 100_000}})
+
+    refused = merchant.post(path, {"evidence": {"refund_policy": "x" * 50_001}})
+
+    assert refusal(refused)[0::3] == (400, "evidence")
+    replaced = json_of(merchant.post(path, {"evidence": {"receipt": "y" * 150_000}}))
+    assert len(replaced["evidence"]["receipt"]) == 150_000
+
+
+def test_what_is_told_of_one_payment_is_taken_in_in_its_order(
+    api: Api, merchant: Caller, bank: Bank
+) -> None:
+    told(api, merchant)
+    paid(merchant)
+    bank_says(bank, dispute_id=bank.ledger()["disputes"][-1]["dispute_id"], decision="won")
+    services = api.services
+    desk = DisputeDesk(services.pool, services.ledger, bank_disputes(services), WORKER)
+    assert desk.read() == 2
+    api.execute(
+        "UPDATE dispute_notices SET due_at = clock_timestamp() + interval '1 hour' "
+        "WHERE position = (SELECT position - 1 FROM dispute_feed)"
+    )
+
+    assert desk.take_in() == 0
+    api.execute("UPDATE dispute_notices SET due_at = clock_timestamp()")
+
+    assert [each["status"] for each in told(api, merchant)] == ["won"]
+    assert balance(merchant) == (2000, 0)
+
+
+def test_what_a_bank_tells_anew_is_not_lost_behind_what_waits_in_its_place(
+    api: Api, merchant: Caller
+) -> None:
+    told(api, merchant)
+    api.execute(
+        "INSERT INTO dispute_notices (position, notice) SELECT position + 1, "
+        "'{\"capture_key\": \"another banks\"}' FROM dispute_feed"
+    )
+    paid(merchant)
+
+    assert len(told(api, merchant)) == 1
 
 
 def test_the_balances_transactions_add_up_to_what_is_available(api: Api, merchant: Caller) -> None:

@@ -139,3 +139,22 @@ class Route:
     def is_command(self) -> bool:
         """Whether it may change something, under an idempotency key."""
         return self.method != "GET"
+
+
+def routes_of(family: str, *, reads: Scope, writes: Scope) -> Callable[..., Route]:
+    """How routes of a family are declared where a GET takes one scope, and all else another: by method,
+    path, handler and summary, and what else a `Route` has."""
+
+    def route(method: str, path: str, handler: Handler, summary: str, **more: Any) -> Route:
+        scope = reads if method == "GET" else writes
+        return Route(
+            method=method,
+            path=path,
+            handler=handler,
+            summary=summary,
+            scope=scope,
+            family=family,
+            **more,
+        )
+
+    return route

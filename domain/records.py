@@ -179,6 +179,15 @@ class RespondToDispute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LiveByClock:
+    """The customer's subscriptions live by a clock that tests move."""
+
+    customer_id: UUID
+    clock_id: UUID
+    tenant: Tenant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EraseLater:
     """All that is known of a deleted customer is erased once more, after so long at the latest."""
 
@@ -213,6 +222,7 @@ Record = (
     | KeepPersonalData
     | ForgetPersonalData
     | RespondToDispute
+    | LiveByClock
     | EraseLater
 )
 

@@ -2,12 +2,12 @@
 are given up. Any number of workers may look at the same: what one has done is due no more, and what two
 try at once only one can record."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, TypeVar
 from uuid import UUID
 
 import structlog
@@ -20,12 +20,13 @@ from domain.errors import (
     IntentStateConflict,
     InvoiceStateConflict,
     LeaseLost,
+    StoreUnavailable,
     SubscriptionStateConflict,
 )
 from domain.ids import Prefix, encode
 from domain.payment import rfc3339
 from domain.ports import Clock
-from infrastructure.database import Pool
+from infrastructure.database import UNAVAILABLE, Pool
 from infrastructure.fault_points import reached
 from infrastructure.test_clocks import TestClock, TestClocks
 
@@ -34,15 +35,19 @@ THREADS: Final = 8
 CLOCKS_AT_ONCE: Final = 20
 # What falls due of one clock before others have their turn.
 STEPS_AT_ONCE: Final = 50
+# How long what has to wait is not looked at again: it is not to stand in the way of what need not.
+WAIT_SECONDS: Final = 30.0
 
 DUE: Final[LiteralString] = """
     (SELECT 'subscription' AS kind, id, merchant_id, mode, document ->> 'due_at' AS due_at
      FROM subscriptions
      WHERE document ->> 'clock_id' IS NULL AND document ->> 'due_at' <= %(now)s
+       AND NOT id || (document ->> 'due_at') = ANY(%(waiting)s::text[])
      ORDER BY document ->> 'due_at' LIMIT %(limit)s)
     UNION ALL
     (SELECT 'invoice', id, merchant_id, mode, document ->> 'due_at' FROM invoices
      WHERE document ->> 'clock_id' IS NULL AND document ->> 'due_at' <= %(now)s
+       AND NOT id || (document ->> 'due_at') = ANY(%(waiting)s::text[])
      ORDER BY document ->> 'due_at' LIMIT %(limit)s)
     ORDER BY due_at LIMIT %(limit)s
 """
@@ -82,6 +87,11 @@ class Taken(StrEnum):
     LATER = "later"  # somebody else was first, or the bank is down
 
 
+OUT_OF_REACH: Final = (*UNAVAILABLE, StoreUnavailable)
+
+Thing = TypeVar("Thing")
+Done = TypeVar("Done")
+
 log = structlog.get_logger(__name__)
 
 
@@ -109,6 +119,7 @@ class BillingDesk:
         cause: Cause,
         audience: Audience,
         call_seconds: float,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._pool = pool
         self._billing = billing
@@ -118,6 +129,8 @@ class BillingDesk:
         self._cause = cause
         self._audience = audience
         self._call_seconds = call_seconds
+        self._at_once = at_once
+        self._waiting: dict[str, float] = {}  # what is due, and until when it is left alone
 
     def work(self) -> int:
         """What is due now, and what clocks of tests make due; how many steps that were."""
@@ -125,18 +138,31 @@ class BillingDesk:
 
     def work_by_the_clock(self) -> int:
         """What is due by real time."""
-        now = self._clock.now()
-        rows = self._rows(DUE, now=rfc3339(now), limit=AT_ONCE)
-        if not rows:
-            return 0
-        steps = [_step(row, now) for row in rows]
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="billing") as executor:
-            return sum(taken is Taken.DONE for taken in executor.map(self.take, steps))
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        self._waiting = {due: end for due, end in self._waiting.items() if end > monotonic}
+        waiting = list(self._waiting)
+        rows = self._rows(DUE, now=rfc3339(now), limit=self._at_once, waiting=waiting)
+        taken = dict(zip(map(_due, rows), self._all(self._taker(now), rows), strict=True))
+        for due, outcome in taken.items():
+            if outcome in (Taken.WAITS, None):
+                self._waiting[due] = monotonic + WAIT_SECONDS
+        return sum(outcome is Taken.DONE for outcome in taken.values())
+
+    def _taker(self, now: datetime) -> Callable[[dict[str, Any]], Taken]:
+        return lambda row: self.take(_step(row, now))
 
     def advance_clocks(self) -> int:
         """Each clock that is on its way: what falls due, in order."""
         clocks = self._clocks.advancing(CLOCKS_AT_ONCE)
-        return sum(self.advance(clock) for clock in clocks)
+        return sum(steps or 0 for steps in self._all(self.advance, clocks))
+
+    def _all(self, work: Callable[[Thing], Done], things: Sequence[Thing]) -> list[Done | None]:
+        """What came of each, at the same time; None where it failed, which is no other's business. Raises
+        what says that the database is out of reach."""
+        if not things:
+            return []
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="billing") as executor:
+            return list(_results([executor.submit(work, each) for each in things]))
 
     def advance(self, clock: TestClock) -> int:
         """Takes a clock further, to its target if nothing is left to do; how many steps that were."""
@@ -158,7 +184,7 @@ class BillingDesk:
                 case Taken.LATER:
                     return taken
                 case Taken.WAITS:
-                    waiting.append(f"{rows[0]['id']}{rows[0]['due_at']}")
+                    waiting.append(_due(rows[0]))
                 case Taken.DONE:
                     pass
         return STEPS_AT_ONCE
@@ -191,6 +217,23 @@ class BillingDesk:
     def _rows(self, statement: LiteralString, **parameters: Any) -> Sequence[dict[str, Any]]:
         with self._pool.connection() as connection:
             return connection.execute(statement, parameters).fetchall()
+
+
+def _results(futures: Iterable[Future[Done]]) -> Iterator[Done | None]:
+    for future in futures:
+        error = future.exception()
+        if error is None:
+            yield future.result()
+        elif isinstance(error, Exception) and not isinstance(error, OUT_OF_REACH):
+            log.error("a step of billing failed", exc_info=error)
+            yield None
+        else:
+            raise error
+
+
+def _due(row: dict[str, Any]) -> str:
+    """What, and when it is due: once it goes on, that is another."""
+    return f"{row['id']}{row['due_at']}"
 
 
 def _step(row: dict[str, Any], when: datetime) -> Step:

@@ -111,7 +111,7 @@ def duties_of(services: Services, stopping: threading.Event) -> tuple[Duty, ...]
             step=lambda: work_on_disputes(services),
             rest_seconds=DISPUTES_SECONDS,
         ),
-        Duty(name="billing", step=lambda: bill(services), rest_seconds=BILLING_SECONDS),
+        Duty(name="billing", step=billing_desk(services).work, rest_seconds=BILLING_SECONDS),
         Duty(
             name="sealing",
             step=sealing.step,
@@ -152,9 +152,9 @@ def work_on_disputes(services: Services) -> int:
     return DisputeDesk(services.pool, services.ledger, bank, Cause(actor=ACTOR)).work()
 
 
-def bill(services: Services) -> int:
-    """What falls due of subscriptions; how many steps that were."""
-    desk = BillingDesk(
+def billing_desk(services: Services) -> BillingDesk:
+    """Where what falls due of subscriptions is done."""
+    return BillingDesk(
         pool=services.pool,
         billing=services.billing,
         wallet=services.wallet,
@@ -164,4 +164,3 @@ def bill(services: Services) -> int:
         audience=Audience(family=WORKER_FAMILY),
         call_seconds=services.settings.worker_call_seconds,
     )
-    return desk.work()

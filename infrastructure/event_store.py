@@ -63,6 +63,7 @@ from domain.records import (
     FreeOrderSlot,
     KeepCard,
     KeepPersonalData,
+    LiveByClock,
     Record,
     RespondToDispute,
     TakeOrderSlot,
@@ -70,6 +71,7 @@ from domain.records import (
 )
 from infrastructure import (
     bank_calls,
+    clock_customers,
     dispute_responses,
     idempotency,
     order_slots,
@@ -496,6 +498,7 @@ PARTS: Final[Mapping[type[Record], Callable[[Any], Part]]] = {
     KeepPersonalData: personal_data.keep,
     ForgetPersonalData: personal_data.forget,
     RespondToDispute: dispute_responses.respond,
+    LiveByClock: clock_customers.bind,
     EraseLater: personal_data.erase_later,
 }
 

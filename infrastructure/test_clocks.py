@@ -5,19 +5,21 @@ of its time, and the clock is ready when nothing is left to do. Nothing of a clo
 times that were recorded by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from domain.commands import Mode, Tenant
+from domain.records import ClaimKey
+from infrastructure.claims import at_once, claim
 from infrastructure.database import Pool
 from projections.pages import BY_CREATION, Page, PageOf, select_page
 
 INSERT: Final[LiteralString] = """
-    INSERT INTO test_clocks (id, merchant_id, mode, name, frozen_time, target_time)
-    VALUES (%(id)s, %(merchant_id)s, %(mode)s, %(name)s, %(at)s, %(at)s)
+    INSERT INTO test_clocks (id, merchant_id, mode, name, frozen_time, target_time, created_at)
+    VALUES (%(id)s, %(merchant_id)s, %(mode)s, %(name)s, %(at)s, %(at)s, %(created_at)s)
 """
 COLUMNS: Final[LiteralString] = """
     SELECT id, merchant_id, mode, name, frozen_time, target_time, advancing, created_at
@@ -35,7 +37,7 @@ ADVANCING: Final[LiteralString] = (
 ADVANCE: Final[LiteralString] = """
     UPDATE test_clocks SET target_time = %(to)s, advancing = true
     WHERE id = %(id)s AND deleted_at IS NULL AND NOT advancing AND frozen_time < %(to)s
-    RETURNING id
+    RETURNING *
 """
 # Whoever comes late is not to end the next way that it was sent on.
 ARRIVE: Final[LiteralString] = """
@@ -47,16 +49,14 @@ REACH: Final[LiteralString] = """
     WHERE id = %(id)s
 """
 DELETE: Final[LiteralString] = """
-    UPDATE test_clocks SET deleted_at = clock_timestamp() WHERE id = %(id)s
-"""
-BIND: Final[LiteralString] = """
-    INSERT INTO test_clock_customers (merchant_id, mode, customer_id, clock_id)
-    VALUES (%(merchant_id)s, %(mode)s, %(customer_id)s, %(id)s)
+    UPDATE test_clocks SET deleted_at = clock_timestamp()
+    WHERE id = %(id)s AND deleted_at IS NULL AND NOT advancing
 """
 OF_CUSTOMERS: Final[LiteralString] = """
-    SELECT customer_id, clock_id FROM test_clock_customers
-    WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s
-      AND customer_id = ANY(%(customer_ids)s::text[])
+    SELECT b.customer_id, b.clock_id FROM test_clock_customers AS b
+    JOIN test_clocks AS c ON c.id = b.clock_id AND c.deleted_at IS NULL
+    WHERE b.merchant_id = %(merchant_id)s AND b.mode = %(mode)s
+      AND b.customer_id = ANY(%(customer_ids)s::text[])
 """
 CUSTOMERS_OF: Final[LiteralString] = """
     SELECT customer_id FROM test_clock_customers WHERE clock_id = %(id)s ORDER BY customer_id
@@ -88,17 +88,25 @@ class TestClock:
     created_at: datetime
 
 
+# The idempotency key of the request and what it is answered, of the clock as it is then.
+Claiming = Callable[[TestClock], Sequence[ClaimKey]]
+
+
 class TestClocks:
-    """The table of clocks, and who lives by which."""
+    """The table of clocks, and who lives by which. What is asked of a clock is done with its idempotency
+    key, or not at all: that raises KeyAlreadyClaimed, StoreUnavailable."""
 
     __test__ = False
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    def create(self, clock_id: UUID, tenant: Tenant, name: str | None, at: datetime) -> None:
-        """A new one, that says `at`."""
-        self._execute(INSERT, **_of(tenant), id=clock_id, name=name, at=at)
+    def create(self, clock: TestClock, claiming: Claiming) -> None:
+        """A new one, which stands still."""
+        new = {"id": clock.id, "name": clock.name, "created_at": clock.created_at}
+        with at_once(self._pool) as connection:
+            claim(connection, claiming(clock))
+            connection.execute(INSERT, {**_of(clock.tenant), **new, "at": clock.frozen_time})
 
     def find(self, clock_id: UUID, tenant: Tenant) -> TestClock | None:
         """One of this tenant's."""
@@ -115,9 +123,15 @@ class TestClocks:
         """Those that are on their way."""
         return [_clock(row) for row in self._execute(ADVANCING, limit=limit)]
 
-    def advance(self, clock_id: UUID, to: datetime) -> bool:
-        """Sends a clock on its way; False where it is on its way already, or would go back."""
-        return bool(self._execute(ADVANCE, id=clock_id, to=to))
+    def advance(self, clock_id: UUID, to: datetime, claiming: Claiming) -> TestClock | None:
+        """Sends a clock on its way; None where it is on its way already, or would go back."""
+        with at_once(self._pool) as connection:
+            row = connection.execute(ADVANCE, {"id": clock_id, "to": to}).fetchone()
+            if row is None:
+                return None
+            clock = _clock(row)
+            claim(connection, claiming(clock))
+        return clock
 
     def reach(self, clock_id: UUID, at: datetime) -> None:
         """The clock says that much at least."""
@@ -127,17 +141,17 @@ class TestClocks:
         """Nothing is left to do until its target."""
         self._execute(ARRIVE, id=clock.id, target=clock.target_time)
 
-    def delete(self, clock_id: UUID) -> None:
-        """It is there no more."""
-        self._execute(DELETE, id=clock_id)
-
-    def bind(self, customer_id: str, clock: TestClock) -> None:
-        """The customer lives by this clock from the first."""
-        self._execute(BIND, **_of(clock.tenant), id=clock.id, customer_id=customer_id)
+    def delete(self, clock: TestClock, claiming: Claiming) -> bool:
+        """It is there no more; False where it is on its way."""
+        with at_once(self._pool) as connection:
+            is_gone = connection.execute(DELETE, {"id": clock.id}).rowcount > 0
+            if is_gone:
+                claim(connection, claiming(clock))
+        return is_gone
 
     def of_customers(self, tenant: Tenant, customer_ids: Sequence[str]) -> dict[str, UUID]:
         """The clocks that these customers live by, where they do."""
-        if tenant.mode is not Mode.TEST:
+        if tenant.mode is not Mode.TEST or not customer_ids:
             return {}
         rows = self._execute(OF_CUSTOMERS, **_of(tenant), customer_ids=list(customer_ids))
         return {row["customer_id"]: row["clock_id"] for row in rows}

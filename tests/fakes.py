@@ -70,6 +70,7 @@ from domain.records import (
     FreeOrderSlot,
     KeepCard,
     KeepPersonalData,
+    LiveByClock,
     Record,
     RespondToDispute,
     StoredAnswer,
@@ -806,6 +807,7 @@ def _keep_or_forget(
     | KeepPersonalData
     | ForgetPersonalData
     | RespondToDispute
+    | LiveByClock
     | EraseLater,
 ) -> None:
     """What is apart from the log."""
@@ -823,6 +825,8 @@ def _keep_or_forget(
             draft.personal.pop(owner, None)
         case RespondToDispute():
             draft.responses.append(record)
+        case LiveByClock():
+            pass  # whoever asks by which clock they live asks the database
         case EraseLater(customer_id=customer_id):
             draft.erasures.add(customer_id)
 

@@ -1,11 +1,12 @@
 """What subscriptions, invoices and clocks of tests are asked with: in Stripe's words, or in plain ones."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
 from api.errors import invalid
-from api.fields import Amount, Currency, Reference, Strict, UnixTime, WholeNumber
+from api.fields import Amount, Currency, Reference, Strict, WholeNumber
 from api.payments.inputs import (
     Anything,
     Expandable,
@@ -23,6 +24,9 @@ from domain.subscription import Plan
 MOST_OF_ONE: Final = 1_000_000
 Intervals = Literal["day", "week", "month", "year"]
 Count = Annotated[WholeNumber, Field(ge=1, le=max(MOST_AT_ONCE.values()))]
+# A period or two on, there is still a calendar.
+LATEST_CLOCK: Final = int(datetime(9990, 1, 1, tzinfo=UTC).timestamp())
+ClockTime = Annotated[WholeNumber, Field(ge=0, le=LATEST_CLOCK, description="Unix seconds.")]
 Quantity = Annotated[WholeNumber, Field(ge=1, le=MOST_OF_ONE)]
 
 
@@ -201,14 +205,14 @@ class PayInvoiceInput(Expandable):
 class ClockInput(Expandable):
     """A clock that says `frozen_time`, until it is moved."""
 
-    frozen_time: UnixTime
+    frozen_time: ClockTime
     name: TextOrNone = None
 
 
 class AdvanceInput(Expandable):
     """When it shall be."""
 
-    frozen_time: UnixTime
+    frozen_time: ClockTime
 
 
 class ClocksQuery(ListQuery):

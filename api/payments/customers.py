@@ -23,9 +23,9 @@ from api.payments.subscriptions import cancel_all_of
 from api.payments.test_clocks import clock_of
 from api.stripe_dialect import tells_what_was_deleted
 from domain.customer import Customer
-from domain.ids import Prefix, encode
+from domain.ids import Prefix
 from domain.ledger import Settled
-from domain.records import ForgetPersonalData, KeepPersonalData
+from domain.records import ForgetPersonalData, KeepPersonalData, LiveByClock, Record
 from infrastructure import personal_data
 from infrastructure.api_keys import Scope
 
@@ -36,17 +36,19 @@ KIND: Final = "customer"
 def create(call: Call, body: CustomerInput) -> Settled:
     """Somebody who pays."""
     services = call.services
-    customer_id = services.ids.new()
-    if body.test_clock is not None:
-        clock = clock_of(call, body.test_clock, "test_clock")
-        services.test_clocks.bind(encode(Prefix.CUSTOMER, customer_id), clock)
     customer = Customer.create(
-        customer_id=customer_id,
+        customer_id=services.ids.new(),
         tenant=call.tenant,
         metadata=set_in({}, body.metadata),
         at=services.clock.now(),
     )
-    return _told(call, customer, body.personal({}), status=201)
+    personal = body.personal({})
+    kept: list[Record] = [_kept(customer, personal)]
+    if body.test_clock is not None:
+        clock = clock_of(call, body.test_clock, "test_clock")
+        kept.append(LiveByClock(customer_id=customer.id, clock_id=clock.id, tenant=call.tenant))
+    told = objects.customer(CUSTOMERS.fold(customer.history), personal, body.test_clock)
+    return done(call, customer, told, *kept, status=201)
 
 
 def update(call: Call, body: CustomerInput, *, customer_id: str) -> Settled:
@@ -54,7 +56,8 @@ def update(call: Call, body: CustomerInput, *, customer_id: str) -> Settled:
     customer = none_if_deleted(call, Customer, Prefix.CUSTOMER, customer_id)
     if body.test_clock is not None:
         raise invalid("invalid_param", "A customer has a clock from the first.", "test_clock")
-    before = Reader(call.services, call.tenant).personal(customer.id)
+    reader = Reader(call.services, call.tenant)
+    before = reader.personal(customer.id)
     personal = body.personal(before)
     changed = [name for name in {*before, *personal} if before.get(name) != personal.get(name)]
     customer.update(
@@ -62,13 +65,13 @@ def update(call: Call, body: CustomerInput, *, customer_id: str) -> Settled:
         metadata=set_in(customer.metadata, body.metadata),
         at=call.services.clock.now(),
     )
-    return _told(call, customer, personal, status=200)
+    clock = reader.clocks([customer_id]).get(customer_id)
+    told = objects.customer(CUSTOMERS.fold(customer.history), personal, clock)
+    return done(call, customer, told, _kept(customer, personal))
 
 
-def _told(call: Call, customer: Customer, personal: dict[str, Any], *, status: int) -> Settled:
-    record = CUSTOMERS.fold(customer.history)
-    kept = KeepPersonalData(owner=customer.id, tenant=call.tenant, document=personal)
-    return done(call, customer, objects.customer(record, personal), kept, status=status)
+def _kept(customer: Customer, personal: dict[str, Any]) -> KeepPersonalData:
+    return KeepPersonalData(owner=customer.id, tenant=customer.tenant, document=personal)
 
 
 def delete(call: Call, _body: NothingInput, *, customer_id: str) -> Settled:

@@ -72,7 +72,9 @@ def _asked(call: Call, dispute_id: str) -> tuple[Payment, dict[str, Any]]:
 def _refuse_too_long(evidence: dict[str, Any]) -> None:
     """Raises ApiError, also where it became so answer by answer."""
     if sum(map(len, evidence.values())) > LONGEST_EVIDENCE:
-        message = f"evidence may have at most {LONGEST_EVIDENCE} characters, with what was said before."
+        message = (
+            f"evidence may have at most {LONGEST_EVIDENCE} characters, with what was said before."
+        )
         raise invalid("invalid_param", message, "evidence")
 
 

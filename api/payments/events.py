@@ -31,6 +31,9 @@ FAMILY: Final = "payments"
 EVENTS: Final = ApiEvents()
 DELIVERIES: Final = WebhookDeliveries()
 
+# What tells of a customer itself.
+OF_CUSTOMERS: Final = frozenset({"customer.created", "customer.updated", "customer.deleted"})
+
 Document = dict[str, Any]
 Histories = Mapping[UUID, Sequence[Logged]]
 
@@ -89,13 +92,16 @@ def told(services: Services, tenant: Tenant, rows: Sequence[Mapping[str, Any]]) 
     """The events of these rows, with what each is about: read at once for all of them."""
     known: dict[UUID, Sequence[Logged]] = {}
     wanted = {row["aggregate_id"] for row in rows}
+    of_customers = [row for row in rows if row["type"] in OF_CUSTOMERS]
     with services.pool.connection() as connection:
         for _ in range(3):  # a payment, its intent, the intent's other payments
             known |= histories.histories(connection, wanted)
             wanted = {each for row in rows for each in _beside(row, known)} - set(known)
         personal = personal_data.of(connection, list(known))
         pending = DELIVERIES.pending(connection, rows)
-    shown = _Then(Reader(services, tenant), known, personal)
+    reader = Reader(services, tenant)
+    clocks = reader.clocks([encode(Prefix.CUSTOMER, row["aggregate_id"]) for row in of_customers])
+    shown = _Then(reader, known, personal, clocks)
     return [_event(row, tenant.mode, shown, pending.get(row["id"], 0)) for row in rows]
 
 
@@ -122,8 +128,15 @@ def _intent_id(first: Payment.Event | PaymentIntent.Event) -> UUID:
 class _Then:
     """Things as they were at an event, from the histories of all that it takes."""
 
-    def __init__(self, reader: Reader, known: Histories, personal: Mapping[UUID, Document]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        known: Histories,
+        personal: Mapping[UUID, Document],
+        clocks: Mapping[str, str],
+    ) -> None:
         self._reader, self._known, self._personal = reader, known, personal
+        self._clocks = clocks
 
     def thing(self, row: Mapping[str, Any], *, before: bool = False) -> Document:
         """What the event of `row` is about, as it stood then; or `before` it."""
@@ -142,7 +155,8 @@ class _Then:
             case "payment_method":
                 return objects.payment_method(METHODS.fold(history), personal)
             case "customer":
-                return objects.customer(CUSTOMERS.fold(history), personal)
+                record = CUSTOMERS.fold(history)
+                return objects.customer(record, personal, self._clocks.get(record["id"]))
             case _:
                 return self._of_payment(row["type"], history, whole[row["version"] - 1].event)
 

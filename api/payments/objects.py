@@ -101,8 +101,9 @@ def address(value: Mapping[str, Any] | None) -> Document | None:
     return None if value is None else {name: value.get(name) for name in ADDRESS_FIELDS}
 
 
-def customer(record: Document, personal: Mapping[str, Any]) -> Document:
-    """A customer. `personal`: what is known of them, which may have been erased."""
+def customer(record: Document, personal: Mapping[str, Any], clock_id: str | None) -> Document:
+    """A customer. `personal`: what is known of them, which may have been erased; `clock_id`: of the
+    test's clock that they live by, where they do."""
     return {
         "id": record["id"],
         "object": "customer",
@@ -123,6 +124,7 @@ def customer(record: Document, personal: Mapping[str, Any]) -> Document:
         "preferred_locales": [],
         "shipping": None,
         "tax_exempt": "none",
+        "test_clock": clock_id,
         "updated": unix_seconds(record["updated_at"]),
     }
 

@@ -11,7 +11,7 @@ from api import unguessable
 from api.payments import billing_objects, dispute_objects, objects
 from api.payments.inputs import missing, uuid_of
 from domain.commands import Tenant
-from domain.ids import MalformedId, Prefix, decode
+from domain.ids import MalformedId, Prefix, decode, encode
 from infrastructure import personal_data
 from infrastructure.services import Services
 from infrastructure.shards import shard_of
@@ -162,7 +162,16 @@ class Reader:
     def customers(self, records: Sequence[Document]) -> list[Document]:
         """The customers of these records."""
         personal = self._personal(Prefix.CUSTOMER, records)
-        return [objects.customer(record, personal.get(record["id"], {})) for record in records]
+        clocks = self.clocks([record["id"] for record in records])
+        return [
+            objects.customer(record, personal.get(record["id"], {}), clocks.get(record["id"]))
+            for record in records
+        ]
+
+    def clocks(self, customer_ids: Sequence[str]) -> dict[str, str]:
+        """The tests' clocks that these customers live by, where they do."""
+        found = self.services.test_clocks.of_customers(self.tenant, customer_ids)
+        return {customer: encode(Prefix.TEST_CLOCK, clock) for customer, clock in found.items()}
 
     def payment_methods(self, records: Sequence[Document]) -> list[Document]:
         """The payment methods of these records."""

@@ -24,6 +24,7 @@ class CustomerOut(StripeShaped):
     email: str | None
     name: str | None
     phone: str | None
+    test_clock: str | None
     created: int
     updated: int
     metadata: Metadata

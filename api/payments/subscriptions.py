@@ -5,10 +5,15 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from eventsourcing.domain import Aggregate
-
 from api.errors import invalid
-from api.http import RETRY_AFTER_PENDING_SECONDS, Answer, Call, Route, error_answer, json_answer
+from api.http import (
+    RETRY_AFTER_PENDING_SECONDS,
+    Answer,
+    Call,
+    error_answer,
+    json_answer,
+    routes_of,
+)
 from api.instruments import card_in_test_mode
 from api.lists import asked_page, told_page
 from api.payments import billing_objects
@@ -23,7 +28,7 @@ from api.payments.billing_inputs import (
 from api.payments.commands import recorded, set_in
 from api.payments.errors import declined_error
 from api.payments.expand import check, expanded
-from api.payments.inputs import ExpandQuery, uuid_of
+from api.payments.inputs import ExpandQuery, missing, uuid_of
 from api.payments.reading import CUSTOMERS, INVOICES, METHODS, SUBSCRIPTIONS, Reader
 from api.payments.schemas import InvoiceList, InvoiceOut, SubscriptionList, SubscriptionOut
 from domain.billing import Due, Ending
@@ -33,6 +38,7 @@ from domain.ids import Prefix, decode, encode
 from domain.invoice import intent_of, invoice_of
 from domain.ledger import Reply, Settled, replayed
 from domain.payment import Payment
+from domain.payment_method import CARD
 from domain.records import BankCall, StoredAnswer
 from domain.subscription import Subscription
 from infrastructure.api_keys import Scope
@@ -165,14 +171,15 @@ def _customer(call: Call, customer_id: str) -> str:
 def _method_id(
     call: Call, given: str | None, customer: str, param: str = "default_payment_method"
 ) -> str:
-    """The method that is given, or the newest that the customer has. Raises ApiError, NotFound."""
+    """The method that is given, or the newest card that the customer has. Raises ApiError, NotFound."""
     if given is not None and card_in_test_mode(call, given) is not None:
         return given
     reader = Reader(call.services, call.tenant)
     if given is None:
-        newest, _ = reader.page(METHODS, Page(limit=1, filters={"customer_id": customer}))
+        theirs = {"customer_id": customer, "type": CARD}
+        newest, _ = reader.page(METHODS, Page(limit=1, filters=theirs))
         if not newest:
-            message = f"{param} is required: the customer has no payment method."
+            message = f"{param} is required: the customer has no card."
             raise invalid("missing_param", message, param)
         found: str = newest[0]["id"]
         return found
@@ -275,6 +282,12 @@ def get(call: Call, query: ExpandQuery, *, subscription_id: str) -> Answer:
 def list_subscriptions(call: Call, query: SubscriptionsQuery) -> Answer:
     """Subscriptions, newest first."""
     reader = Reader(call.services, call.tenant)
+    if query.customer is not None:
+        reader.record(CUSTOMERS, Prefix.CUSTOMER, query.customer, "customer")
+    if query.test_clock is not None:
+        clock_id = uuid_of(Prefix.TEST_CLOCK, query.test_clock, "test_clock")
+        if call.services.test_clocks.find(clock_id, call.tenant) is None:
+            raise missing(Prefix.TEST_CLOCK, "test_clock")
 
     def cursor(text: str, param: str) -> UUID:
         reader.record(SUBSCRIPTIONS, Prefix.SUBSCRIPTION, text, param)
@@ -305,6 +318,10 @@ def get_invoice(call: Call, query: ExpandQuery, *, invoice_id: str) -> Answer:
 def list_invoices(call: Call, query: InvoicesQuery) -> Answer:
     """Invoices, newest first."""
     reader = Reader(call.services, call.tenant)
+    if query.customer is not None:
+        reader.record(CUSTOMERS, Prefix.CUSTOMER, query.customer, "customer")
+    if query.subscription is not None:
+        reader.record(SUBSCRIPTIONS, Prefix.SUBSCRIPTION, query.subscription, "subscription")
 
     def cursor(text: str, param: str) -> UUID:
         reader.record(INVOICES, Prefix.INVOICE, text, param)
@@ -330,19 +347,7 @@ ONE: Final = "/v1/subscriptions/<subscription_id>"
 ONE_INVOICE: Final = "/v1/invoices/<invoice_id>"
 
 
-def _route(method: str, path: str, handler: Any, summary: str, **more: Any) -> Route:
-    scope = Scope.PAYMENTS_READ if method == "GET" else Scope.PAYMENTS_WRITE
-    return Route(
-        method=method,
-        path=path,
-        handler=handler,
-        summary=summary,
-        scope=scope,
-        family=FAMILY,
-        **more,
-    )
-
-
+_route = routes_of(FAMILY, reads=Scope.PAYMENTS_READ, writes=Scope.PAYMENTS_WRITE)
 ROUTES: Final = (
     _route(
         "POST",

@@ -1,11 +1,12 @@
 """Clocks that tests move: made, advanced, looked at and done away with, in test mode only."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from api.errors import invalid
-from api.http import Answer, Call, Route, json_answer
+from api.http import Answer, Call, json_answer, routes_of
 from api.lists import asked_page, told_page
 from api.payments import billing_objects, objects
 from api.payments.billing_inputs import AdvanceInput, ClockInput, ClocksQuery
@@ -16,6 +17,7 @@ from api.stripe_dialect import tells_what_was_deleted
 from domain.commands import Mode
 from domain.ids import Prefix, encode
 from domain.ledger import Settled
+from domain.records import ClaimKey, StoredAnswer, claimed_by
 from infrastructure.api_keys import Scope
 from infrastructure.test_clocks import TestClock
 
@@ -27,10 +29,18 @@ FURTHEST: Final = timedelta(days=2 * 366)
 def create(call: Call, body: ClockInput) -> Settled:
     """A clock that stands still at a moment."""
     _refuse_live(call)
-    services, clock_id = call.services, call.services.ids.new()
-    at = datetime.fromtimestamp(body.frozen_time, UTC)
-    services.test_clocks.create(clock_id, call.tenant, body.name, at)
-    return _told(_asked(call, encode(Prefix.TEST_CLOCK, clock_id)), status=201)
+    services, at = call.services, datetime.fromtimestamp(body.frozen_time, UTC)
+    clock = TestClock(
+        id=services.ids.new(),
+        tenant=call.tenant,
+        name=body.name,
+        frozen_time=at,
+        target_time=at,
+        is_ready=True,
+        created_at=services.clock.now(),
+    )
+    services.test_clocks.create(clock, lambda made: _claims(call, made, _told(made, status=201)))
+    return Settled(answer=_told(clock, status=201), history=())
 
 
 def advance(call: Call, body: AdvanceInput, *, clock_id: str) -> Settled:
@@ -44,9 +54,12 @@ def advance(call: Call, body: AdvanceInput, *, clock_id: str) -> Settled:
         raise invalid("invalid_param", "A clock goes forwards only.", "frozen_time")
     if to - clock.frozen_time > FURTHEST:
         raise invalid("invalid_param", "A clock goes two years at once at most.", "frozen_time")
-    if not call.services.test_clocks.advance(clock.id, to):
+    sent = call.services.test_clocks.advance(
+        clock.id, to, lambda now: _claims(call, now, _told(now, status=200))
+    )
+    if sent is None:
         raise invalid("test_clock_advancing", "The clock is on its way already.", status=409)
-    return _told(_asked(call, clock_id), status=200)
+    return Settled(answer=_told(sent, status=200), history=())
 
 
 def delete(call: Call, _body: NothingInput, *, clock_id: str) -> Settled:
@@ -57,11 +70,13 @@ def delete(call: Call, _body: NothingInput, *, clock_id: str) -> Settled:
         raise invalid("test_clock_advancing", "The clock is on its way.", status=409)
     for customer_id in call.services.test_clocks.customers(clock.id):
         cancel_all_of(call, customer_id)
-    call.services.test_clocks.delete(clock.id)
-    if not tells_what_was_deleted(call.dialect):
-        return Settled(answer=Answer(status=204, body=b"").stored(), history=())
-    body = objects.deleted("test_helpers.test_clock", clock_id)
-    return Settled(answer=json_answer(200, body).stored(), history=())
+    answer = Answer(status=204, body=b"").stored()
+    if tells_what_was_deleted(call.dialect):
+        gone = objects.deleted("test_helpers.test_clock", clock_id)
+        answer = json_answer(200, gone).stored()
+    if not call.services.test_clocks.delete(clock, lambda was: _claims(call, was, answer)):
+        raise invalid("test_clock_advancing", "The clock is on its way.", status=409)
+    return Settled(answer=answer, history=())
 
 
 def get(call: Call, _query: ExpandQuery, *, clock_id: str) -> Answer:
@@ -105,28 +120,20 @@ def _refuse_live(call: Call, param: str | None = None) -> None:
         raise invalid("test_mode_only", "There are clocks to be moved in test mode only.", param)
 
 
-def _told(clock: TestClock, *, status: int) -> Settled:
+def _told(clock: TestClock, *, status: int) -> StoredAnswer:
     body = billing_objects.test_clock(clock, encode(Prefix.TEST_CLOCK, clock.id))
-    return Settled(answer=json_answer(status, body).stored(), history=())
+    return json_answer(status, body).stored()
+
+
+def _claims(call: Call, clock: TestClock, answer: StoredAnswer) -> Sequence[ClaimKey]:
+    return claimed_by(call.claim, call.cause, clock.id, answer)
 
 
 ALL: Final = "/v1/test_helpers/test_clocks"
 ONE: Final = f"{ALL}/<clock_id>"
 
 
-def _route(method: str, path: str, handler: Any, summary: str, **more: Any) -> Route:
-    scope = Scope.PAYMENTS_READ if method == "GET" else Scope.PAYMENTS_WRITE
-    return Route(
-        method=method,
-        path=path,
-        handler=handler,
-        summary=summary,
-        scope=scope,
-        family=FAMILY,
-        **more,
-    )
-
-
+_route = routes_of(FAMILY, reads=Scope.PAYMENTS_READ, writes=Scope.PAYMENTS_WRITE)
 ROUTES: Final = (
     _route(
         "POST",

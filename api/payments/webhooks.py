@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from api.errors import invalid
-from api.http import API_VERSION, Answer, Call, Handler, Route, json_answer
+from api.http import API_VERSION, Answer, Call, json_answer, routes_of
 from api.idempotent import sealed
 from api.lists import asked_page, told_page
 from api.payments import objects
@@ -292,19 +292,7 @@ def _claims(call: Call, about: UUID, answer: StoredAnswer) -> Sequence[ClaimKey]
     return claimed_by(call.claim, call.cause, about, answer)
 
 
-def _route(method: str, path: str, handler: Handler, summary: str, **options: Any) -> Route:
-    scope = Scope.WEBHOOKS_READ if method == "GET" else Scope.WEBHOOKS_WRITE
-    return Route(
-        method=method,
-        path=path,
-        handler=handler,
-        scope=scope,
-        summary=summary,
-        family=FAMILY,
-        **options,
-    )
-
-
+_route = routes_of(FAMILY, reads=Scope.WEBHOOKS_READ, writes=Scope.WEBHOOKS_WRITE)
 ENDPOINTS: Final = "/v1/webhook_endpoints"
 ENDPOINT: Final = f"{ENDPOINTS}/<endpoint_id>"
 ROUTES: Final = (

@@ -3,8 +3,7 @@
 A URL may carry a token of the merchant's, so that endpoints are not in the log, which is for ever.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
@@ -18,9 +17,8 @@ from domain.commands import Metadata, Mode, Tenant
 from domain.errors import TooManyWebhookEndpoints, WebhookEndpointNotFound
 from domain.ports import Ids
 from domain.records import ClaimKey
-from infrastructure import idempotency
-from infrastructure.database import Pool, unavailability_named
-from infrastructure.event_store import broken_rules_named
+from infrastructure.claims import at_once, claim
+from infrastructure.database import Pool
 from infrastructure.vault import FernetVault
 from infrastructure.webhooks.signatures import new_secret
 from projections.pages import BY_CREATION, Page, PageOf, select_page
@@ -115,19 +113,6 @@ class Endpoint:
 
 # The idempotency key of the request and what it is answered, of the endpoint as it is then.
 Claiming = Callable[[Endpoint], Sequence[ClaimKey]]
-
-
-@contextmanager
-def at_once(pool: Pool) -> Iterator[Connection[DictRow]]:
-    """What is written in the block is written all of it, or none of it. Raises KeyAlreadyClaimed,
-    StoreUnavailable."""
-    with (
-        broken_rules_named(),
-        unavailability_named(),
-        pool.connection() as connection,
-        connection.transaction(),
-    ):
-        yield connection
 
 
 class WebhookEndpoints:
@@ -243,13 +228,6 @@ def _held(connection: Connection[DictRow], tenant: Tenant, endpoint_id: UUID) ->
     if row is None:
         raise WebhookEndpointNotFound("There is no such webhook endpoint.")
     return _endpoint(row)
-
-
-def claim(connection: Connection[DictRow], claims: Sequence[ClaimKey]) -> None:
-    """Takes the idempotency keys, of which there is one at most. Raises UniqueViolation."""
-    for each in claims:
-        part = idempotency.claim(each)
-        connection.execute(part.sql, part.parameters)
 
 
 def _endpoint(row: DictRow) -> Endpoint:

@@ -15,8 +15,9 @@ from psycopg.types.json import Jsonb
 
 from domain.commands import Mode, Tenant
 from domain.records import ClaimKey
+from infrastructure.claims import at_once, claim
 from infrastructure.database import Pool
-from infrastructure.webhooks.endpoints import UNREACHABLE, at_once, claim
+from infrastructure.webhooks.endpoints import UNREACHABLE
 from projections.webhook_deliveries import WebhookDeliveries
 
 # Longer than an attempt may take, and what waits in front of it in a worker.

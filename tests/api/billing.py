@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from werkzeug.test import TestResponse
 
-from infrastructure.duties import bill
+from infrastructure.duties import billing_desk
 from tests.api.an_api import Api, Caller, json_of
 
 GOOD: Final = "pm_card_visa"
@@ -54,7 +54,7 @@ def advance(api: Api, merchant: Caller, clock: str, to: int) -> None:
 def settle(api: Api, merchant: Caller, clock: str) -> None:
     """Workers work until the clock has arrived."""
     for _ in range(PATIENCE):
-        bill(api.services)
+        billing_desk(api.services).work()
         if answered(merchant.get(f"{CLOCKS}/{clock}"))["status"] == "ready":
             return
     raise AssertionError("the clock never arrived")

@@ -262,9 +262,7 @@ def test_a_repeated_answer_is_the_first_one_and_is_given_once(api: Api, merchant
     assert refusal(merchant.post(path, {}, key=str(said)))[0::2] == (409, "key_reused")
 
 
-def test_evidence_of_many_answers_is_no_longer_than_that_of_one(
-    api: Api, merchant: Caller
-) -> None:
+def test_evidence_of_many_answers_is_no_longer_than_that_of_one(api: Api, merchant: Caller) -> None:
     path = f"/v1/disputes/{disputed(api, merchant)['id']}"
     merchant.post(path, {"evidence": {"receipt": "x" * 100_000}})
 
@@ -302,7 +300,7 @@ def test_what_a_bank_tells_anew_is_not_lost_behind_what_waits_in_its_place(
     told(api, merchant)
     api.execute(
         "INSERT INTO dispute_notices (position, notice) SELECT position + 1, "
-        "'{\"capture_key\": \"another banks\"}' FROM dispute_feed"
+        '\'{"capture_key": "another banks"}\' FROM dispute_feed'
     )
     paid(merchant)
 

@@ -14,7 +14,7 @@ from typing import Any, Final, LiteralString
 from werkzeug.test import TestResponse
 
 from domain.ids import Prefix, decode
-from infrastructure.duties import bill, work_on_disputes
+from infrastructure.duties import billing_desk, work_on_disputes
 from infrastructure.worker import Worker
 from tests.api.an_api import NO_LIMITS, Api, Caller, an_api
 from tests.infrastructure.bank_simulator.a_bank import Bank, eventually
@@ -178,7 +178,7 @@ class World:
                 worker = Worker(self.api.services)
                 taken = worker.take_up(executor)
                 found = worker.release_expired(executor)
-            done = work_on_disputes(self.api.services) + bill(self.api.services)
+            done = work_on_disputes(self.api.services) + billing_desk(self.api.services).work()
             if taken + found + done == 0:
                 return
         raise AssertionError(f"there is always something left: {self.row(OUTSTANDING)}")

@@ -21,7 +21,7 @@ from domain.commands import Mode, Tenant
 from domain.ledger import LEASE_SECONDS
 from infrastructure import fault_points
 from infrastructure.audit.duties import Sealing
-from infrastructure.duties import bill, work_on_disputes
+from infrastructure.duties import billing_desk, work_on_disputes
 from infrastructure.logs import configure_logs
 from infrastructure.services import Services, build_services
 from infrastructure.settings import read_settings
@@ -104,7 +104,7 @@ def act(scene: dict[str, Any]) -> dict[str, Any]:
         case {"disputes": True}:
             said = {"done": work_on_disputes(services)}
         case {"bill": True}:
-            said = {"done": bill(services)}
+            said = {"done": billing_desk(services).work()}
         case {"expire": payment_id, "tenant": [merchant_id, mode]}:
             Worker(services).expire(UUID(payment_id), Tenant(merchant_id, Mode(mode)))
             said = {}

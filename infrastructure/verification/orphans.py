@@ -22,7 +22,8 @@ class Search(NamedTuple):
     statement: LiteralString
 
 
-# Endpoints of webhooks are in no log; of one that is gone only the answer tells what the key was of.
+# Endpoints of webhooks and tests' clocks are in no log; of an endpoint that is gone only the answer tells
+# what the key was of.
 KEYS: Final[LiteralString] = """
     SELECT k.payment_id AS owner, k.request_id AS found FROM public.idempotency_keys AS k
     WHERE NOT EXISTS (
@@ -30,6 +31,7 @@ KEYS: Final[LiteralString] = """
         WHERE e.shard = (get_byte(uuid_send(k.payment_id), 15) %% 64)::smallint
           AND e.originator_id = k.payment_id
     ) AND NOT EXISTS (SELECT FROM public.webhook_endpoints AS w WHERE w.id = k.payment_id)
+      AND NOT EXISTS (SELECT FROM public.test_clocks AS c WHERE c.id = k.payment_id)
       AND position('webhook_endpoint'::bytea IN coalesce(k.body, '')) = 0
 """
 # A slot is of a payment that asked for it by that name and is still live.
@@ -73,11 +75,12 @@ ERASURES: Final[LiteralString] = """
     LEFT JOIN public.customer_records AS c ON c.shard = x.shard AND c.id = x.customer_id
     WHERE (c.document ->> 'is_deleted')::boolean IS NOT TRUE
 """
+# Of somebody, of a method or an intent, or, as evidence, of a dispute, which its payment's log tells of.
 PEOPLE: Final[LiteralString] = """
     SELECT p.owner, p.shard::text AS found FROM public.personal_data AS p
     WHERE NOT EXISTS (
         SELECT FROM public.events AS e WHERE e.shard = p.shard AND e.originator_id = p.owner
-    )
+    ) AND NOT EXISTS (SELECT FROM public.disputes AS d WHERE d.shard = p.shard AND d.id = p.owner)
 """
 
 SEARCHES: Final = (

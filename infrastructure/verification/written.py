@@ -12,12 +12,18 @@ from uuid import UUID
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from domain.ids import MalformedId, Prefix, decode
 from infrastructure.verification.findings import Kind, named
 from infrastructure.verification.place import Place
+from projections.changes import PAYMENT
 from projections.registry import InlineProjection
 
 FETCHED_AT_ONCE: Final = 1_000
 LONGEST_SHOWN: Final = 300
+# Where a row of something of a payment's has the payment's public id, which sorts as the id does.
+DOCUMENT: Final = "document"
+_BY_DOCUMENT: Final = sql.SQL("document ->> 'payment_id' COLLATE \"C\" NULLS FIRST")
+NOBODY: Final = UUID(int=0)
 
 # A row's values, in the order of the table's columns; and the rows of one aggregate, by its id's number.
 Row = list[Any]
@@ -32,7 +38,7 @@ class Written:
         self.kind: str = model.aggregate
         (self._table,) = model.TABLES
         self._key, self._columns = place.layout[self._table].key, place.layout[self._table].columns
-        self._owner = "id" if list(self._key) == ["id"] else "payment_id"
+        self._owner = _owner_in(self.kind, self._key)
         self._values = itemgetter(*self._columns)
         self._times = [self._columns.index(name) for name in place.layout[self._table].times]
         is_compared = place.has_rows_of_this_code(model.name)
@@ -116,7 +122,7 @@ class Written:
             self._find(
                 Kind.ROW_WITHOUT_EVENTS,
                 "there is a row of what the log knows nothing of",
-                row[self._owner],
+                self._owner_of(values),
                 found=shown({name: row[name] for name in self._key}),
             )
 
@@ -130,13 +136,22 @@ class Written:
             sql.SQL(", ").join(map(sql.Identifier, self._columns)),
             sql.Identifier("public", self._table),
             self._place.shard,
-            sql.Identifier(self._owner),
+            _BY_DOCUMENT if self._owner == DOCUMENT else sql.Identifier(self._owner),
         )
         with self._place.connection.cursor(name=f"of_{self._table}") as cursor:
             cursor.execute(query, binary=True)
-            at = self._columns.index(self._owner)
-            for owner, rows in groupby(in_batches(cursor), key=lambda row: row[at].int):
+            for owner, rows in groupby(in_batches(cursor), key=lambda row: self._owner_of(row).int):
                 yield owner, [list(row) for row in rows]
+
+    def _owner_of(self, row: Sequence[Any]) -> UUID:
+        """Of the aggregate that a row is of; of no such one, where it does not say it as it should."""
+        value = row[self._columns.index(self._owner)]
+        if isinstance(value, UUID):
+            return value
+        try:
+            return decode(Prefix.PAYMENT, str(value.get("payment_id")))
+        except MalformedId:
+            return NOBODY
 
     def _advance(self) -> Stored | None:
         return None if self._stored is None else next(self._stored, None)
@@ -144,6 +159,13 @@ class Written:
     def _find(self, kind: Kind, says: str, aggregate: UUID, **more: Any) -> None:
         places = {"shard": self._place.shard, "table": self._table}
         self._place.findings.add(kind, says, **places, **named(aggregate, self.kind), **more)
+
+
+def _owner_in(kind: str, key: Sequence[str]) -> str:
+    """The column that says which aggregate a row is of: its own, where it has its id."""
+    if list(key) != ["id"]:
+        return "payment_id"
+    return DOCUMENT if kind == PAYMENT else "id"
 
 
 def differing(name: str, must_be: Any, is_: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:

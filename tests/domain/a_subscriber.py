@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from domain.billing import Billing, Due, RetryTerms
@@ -117,6 +117,13 @@ class Subscriber:
     def go_on(self) -> None:
         self.billing.go_on(self.subscription(), CAUSE, when=self.when)
 
+    def lives_on(self, days: int) -> None:
+        self.when += timedelta(days=days)
+
+    def goes_on_when_due(self) -> None:
+        self.when = max(self.when, self.subscription().ends)
+        self.go_on()
+
     def next_period(self) -> None:
         self.when = self.subscription().ends
         self.go_on()
@@ -146,9 +153,9 @@ class Subscriber:
 
     def invoices(self) -> list[Invoice]:
         """From the first."""
-        every = (self.ledger.repository.get(each) for each in self.ledger.store.tables.events)
-        found: list[Invoice] = [each for each in every if isinstance(each, Invoice)]
-        return sorted(found, key=lambda each: each.period_start)
+        every: list[Any] = [*map(self.ledger.repository.get, self.ledger.store.tables.events)]
+        invoices = [each for each in every if isinstance(each, Invoice)]
+        return sorted(invoices, key=lambda each: each.period_start)
 
     def payments(self, invoice: Invoice | None = None) -> list[Payment]:
         """Of the newest invoice, or of that one."""
@@ -162,7 +169,3 @@ class Subscriber:
     def held_minor(self) -> int:
         """What the bank has set aside, and not taken."""
         return sum(hold.amount_minor for hold in self.bank.holds.values() if hold.ended_by is None)
-
-
-def days(number: int) -> timedelta:
-    return timedelta(days=number)

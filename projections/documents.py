@@ -88,6 +88,7 @@ class DocumentTable(ABC):
     migration: LiteralString
     more_indexes: LiteralString = ""
     more_filters: Mapping[str, LiteralString] = MappingProxyType({})
+    lives_by_clocks: bool = False
 
     def __init__(self) -> None:
         self.TABLES: tuple[LiteralString, ...] = (self.name,)
@@ -100,6 +101,7 @@ class DocumentTable(ABC):
             select=SELECT.replace(TABLE, self.name),
             id_column="id",
             filters={**FILTERS, **self.more_filters},
+            lives_by_clocks=self.lives_by_clocks,
             always=("is_listed",),  # as a constant, or no plan for all tenants has its index
         )
 

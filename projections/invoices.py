@@ -8,6 +8,7 @@ from uuid import UUID
 from domain.ids import Prefix, encode
 from domain.invoice import Invoice, InvoiceStatus, intent_of
 from projections.documents import Document, Documents
+from projections.pages import BY_CREATION_BY_CLOCK
 
 NAME: Final[LiteralString] = "invoices"
 TERMS: Final = (
@@ -37,8 +38,10 @@ class Invoices(Documents):
         CREATE INDEX invoices_of_subscription
             ON invoices (merchant_id, mode, (document ->> 'subscription'), id);
     """
+    lives_by_clocks = True
     more_filters: Mapping[str, LiteralString] = MappingProxyType(
         {
+            **BY_CREATION_BY_CLOCK,
             "status": "document ->> 'status' = %(status)s",
             "subscription": "document ->> 'subscription' = %(subscription)s",
         }

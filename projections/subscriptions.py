@@ -11,6 +11,7 @@ from domain.ids import Prefix, encode
 from domain.invoice import rfc3339
 from domain.subscription import INCOMPLETE_FOR, Subscription, SubscriptionStatus
 from projections.documents import Document, Documents
+from projections.pages import BY_CREATION_BY_CLOCK
 
 NAME: Final[LiteralString] = "subscriptions"
 TERMS: Final = (
@@ -44,8 +45,10 @@ class Subscriptions(Documents):
             ON subscriptions ((document ->> 'clock_id'), (document ->> 'due_at'))
             WHERE document ->> 'due_at' IS NOT NULL;
     """
+    lives_by_clocks = True
     more_filters: Mapping[str, LiteralString] = MappingProxyType(
         {
+            **BY_CREATION_BY_CLOCK,
             "status": "document ->> 'status' = ANY(%(status)s)",
             "clock_id": "document ->> 'clock_id' = %(clock_id)s",
         }

@@ -237,3 +237,21 @@ def test_what_is_retried_after_a_detachment_is_counted_and_ends(api: Api, mercha
     assert subscription(merchant, found)["status"] == "canceled"
     paid = answered(merchant.post(f"/v1/invoices/{last['id']}/pay", {"payment_method": GOOD}))
     assert paid["status"] == "paid"
+
+
+@pytest.mark.parametrize("kind", ["subscriptions", "invoices"])
+def test_what_lives_by_a_clock_is_listed_by_the_time_that_it_was_made_at(
+    api: Api, merchant: Caller, kind: str
+) -> None:
+    clock, found = a_subscriber(merchant)
+    advance(api, merchant, clock, START + 40 * DAY)
+
+    def listed(query: str) -> list[int]:
+        page = answered(merchant.get(f"/v1/{kind}?{query}"))
+        return [each["created"] for each in page["data"]]
+
+    every = listed("")
+    assert listed(f"created[gte]={START}") == listed(f"created[lt]={START + 50 * DAY}") == every
+    assert listed(f"created[gt]={START}&created[lte]={every[0]}") == every[:-1]
+    assert listed(f"created[lt]={START}") == []
+    assert found

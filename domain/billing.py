@@ -15,6 +15,7 @@ from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.domain import Aggregate
 
 from domain.commands import Cause, Command, ConfirmIntent, Instrument, Tenant
+from domain.customer import Customer
 from domain.errors import (
     DomainError,
     IntentStateConflict,
@@ -189,12 +190,22 @@ class Billing:
         at = self._ledger.clock.now()
         if subscription.status is SubscriptionStatus.INCOMPLETE:
             self._give_up(subscription, cause, when=when)
-        elif subscription.cancel_at_period_end and when >= subscription.ends:
+        elif when >= subscription.ends and self._ends_with_its_period(subscription):
             subscription.cancel(REQUESTED, when=when, at=at)
             self._ledger.record((subscription,), cause, ())
         else:
             due, intent = self.begin(subscription, when=when)
             self._ledger.record((due.subscription, due.invoice, intent), cause, ())
+
+    def _ends_with_its_period(self, subscription: Subscription) -> bool:
+        """As the merchant wished; or since its customer was forgotten just as it was subscribed to."""
+        if subscription.cancel_at_period_end:
+            return True
+        try:
+            customer = self._found(decode(Prefix.CUSTOMER, subscription.customer_id))
+        except MalformedId:
+            return False
+        return isinstance(customer, Customer) and customer.is_deleted
 
     def _give_up(self, subscription: Subscription, cause: Cause, *, when: datetime) -> None:
         """On a first payment that never came; so that it cannot come any more."""

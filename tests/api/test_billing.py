@@ -255,3 +255,18 @@ def test_what_lives_by_a_clock_is_listed_by_the_time_that_it_was_made_at(
     assert listed(f"created[gt]={START}&created[lte]={every[0]}") == every[:-1]
     assert listed(f"created[lt]={START}") == []
     assert found
+
+
+def test_who_was_forgotten_while_subscribing_is_billed_for_no_other_period(
+    api: Api, merchant: Caller
+) -> None:
+    clock, found = a_subscriber(merchant)
+    customer_id = decode(Prefix.CUSTOMER, subscription(merchant, found)["customer"])
+    customer: Any = api.services.ledger.repository.get(customer_id)
+    customer.delete(at=api.services.clock.now())
+    api.services.ledger.record((customer,), WORKER, ())
+
+    advance(api, merchant, clock, START + 40 * DAY)
+
+    assert subscription(merchant, found)["status"] == "canceled"
+    assert len(invoices(merchant, found)) == 1

@@ -18,11 +18,16 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import structlog
+from hypothesis import settings
 from psycopg.sql import SQL, Identifier
 
 from infrastructure import processes
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
+
+# How long an example takes on a busy machine says nothing; what hangs is stopped by pytest-timeout.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 RUN_FOLDER = "COUNTERFOIL_TEST_RUN"  # set by the first process, inherited by its xdist workers
 RUN_FOLDER_PREFIX = "counterfoil-tests-"

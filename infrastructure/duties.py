@@ -100,7 +100,7 @@ def duties_of(services: Services, stopping: threading.Event) -> tuple[Duty, ...]
     pushes = Pushes(services.pool, services.settings.checkpoint_push)
     return (
         Duty(name="sweep", step=lambda: sweep(services), rest_seconds=SWEEP_SECONDS),
-        Duty(name="erasure", step=lambda: erase(services), rest_seconds=ERASURE_SECONDS),
+        Duty(name="erasure", step=lambda: erase(services, stopping), rest_seconds=ERASURE_SECONDS),
         Duty(
             name="reconciliation",
             step=schedule.reconcile_if_due,
@@ -139,9 +139,9 @@ def sweep(services: Services) -> None:
         log.info("swept", **pruned)
 
 
-def erase(services: Services) -> None:
+def erase(services: Services, stopping: threading.Event) -> None:
     """Erases once more who was deleted, after whatever was on its way then."""
-    services.erasure.carry_out_due(Cause(actor=ACTOR))
+    services.erasure.carry_out_due(Cause(actor=ACTOR), stopping.is_set)
 
 
 def work_on_disputes(services: Services) -> int:

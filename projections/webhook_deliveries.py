@@ -68,6 +68,29 @@ AGAIN: Final[LiteralString] = """
         failures = 0, fence = d.fence + 1
 """
 TO_ONE: Final[LiteralString] = "e.id = %(endpoint_id)s"
+# What receivers answered may say again what they were told. The ids of published events begin as those do
+# of what they tell of; and what is being written to just now is left to whoever comes by once more.
+FORGET_ANSWERS: Final[LiteralString] = """
+    WITH those AS (
+        SELECT d.shard, d.event_id, d.endpoint_id
+        FROM unnest(%(shards)s::smallint[], %(owners)s::uuid[]) AS k (shard, owner)
+        JOIN public.events AS v ON v.shard = k.shard AND v.originator_id = k.owner
+        JOIN public.webhook_deliveries AS d
+          ON d.shard = k.shard AND d.aggregate_id = k.owner AND d.event_id
+             BETWEEN (substr(v.event_id::text, 1, 19) || '8000-000000000000')::uuid
+                 AND (substr(v.event_id::text, 1, 19) || 'bfff-ffffffffffff')::uuid
+        WHERE d.tries @? '$[*].response ? (@ != "" && @ != null)'
+        FOR UPDATE OF d SKIP LOCKED
+    )
+    UPDATE public.webhook_deliveries AS d
+    SET tries = (
+        SELECT jsonb_agg(t.one || '{"response": null}' ORDER BY t.place)
+        FROM jsonb_array_elements(d.tries) WITH ORDINALITY AS t (one, place)
+    )
+    FROM those
+    WHERE d.shard = those.shard AND d.event_id = those.event_id
+      AND d.endpoint_id = those.endpoint_id
+"""
 PENDING: Final[LiteralString] = """
     SELECT d.event_id, count(*) AS pending FROM public.webhook_deliveries AS d
     JOIN unnest(%(shards)s::smallint[], %(ids)s::uuid[]) AS k (shard, id)
@@ -164,6 +187,16 @@ class WebhookDeliveries:
         }
         rows = connection.execute(PENDING, parameters).fetchall() if events else []
         return {row["event_id"]: row["pending"] for row in rows}
+
+    def forget_answers(
+        self, connection: Connection[Any], owners: Sequence[tuple[int, UUID]]
+    ) -> None:
+        """Takes out of deliveries that told of any of these, by shard and id, what receivers answered."""
+        parameters = {
+            "shards": [shard for shard, _ in owners],
+            "owners": [each for _, each in owners],
+        }
+        connection.execute(FORGET_ANSWERS, parameters)
 
     def page(
         self, connection: Connection[Any], tenant: Tenant, page: Page

@@ -85,7 +85,7 @@ def delete(call: Call, _body: NothingInput, *, customer_id: str) -> Settled:
     erasure = call.services.erasure
     gone = (ForgetPersonalData(owner=customer.id), erasure.later(customer.id, call.tenant))
     settled = done(call, customer, body, *gone, status=200 if is_told else 204)
-    erasure.carry_out(customer.id, call.tenant, call.cause)
+    erasure.begin(customer.id, call.tenant, call.cause)
     return settled
 
 

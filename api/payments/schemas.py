@@ -349,13 +349,14 @@ class EndpointList(ListOut):
 
 
 class AttemptOut(StripeShaped):
-    """One attempt to deliver. `error`: why there is no status; `response`: how the answer began."""
+    """One attempt to deliver. `error`: why there is no status; `response`: how the answer
+    began, null once somebody of whom was told was erased."""
 
     at: int
     duration_ms: int
     status_code: int | None
     error: str | None
-    response: str
+    response: str | None
 
 
 class DeliveryOut(StripeShaped):

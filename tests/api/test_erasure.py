@@ -1,15 +1,20 @@
 """Who deleted customers were is nowhere: not in a table, not in an answer that is kept, not in an event."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, repeat
 from typing import Any, Final, LiteralString
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from api.app import create_app
 from domain.commands import Cause
+from infrastructure.clock import SystemClock
+from infrastructure.erasure import Erasure
 from infrastructure.personal_data import redacted
-from tests.api.an_api import GOOD_CARD, Api, Caller, an_api, error_of, json_of
+from tests.api.an_api import EMPTY_CARD, GOOD_CARD, THREADS, Api, Caller, an_api, error_of, json_of
 from tests.api.conftest import NOWHERE
 from tests.fakes import FakeBank
 
@@ -19,6 +24,10 @@ TABLES: LiteralString = """
 """
 LOG: LiteralString = "SELECT * FROM events ORDER BY recorded_at, shard, position"
 DUE: LiteralString = "UPDATE erasures SET due_at = clock_timestamp()"
+ONE_THAT_FAILS: LiteralString = """
+    INSERT INTO erasures (shard, customer_id, merchant_id, mode, due_at)
+    VALUES (0, gen_random_uuid(), 'nobody', 'neither', '-infinity')
+"""
 
 NAME: Final = "Ada Quisling-Lovelace"
 EMAIL: Final = "ada.quisling@example.com"
@@ -162,6 +171,73 @@ def test_anothers_data_stays(alone: Api) -> None:
     assert json_of(merchant.get(f"/v1/customers/{bob}"))["name"] == NAME
     of_bob = json_of(merchant.get(f"/v1/payment_methods/{method}"))
     assert of_bob["billing_details"]["email"] == EMAIL
+
+
+def test_an_intent_that_was_given_to_another_is_the_others(alone: Api) -> None:
+    merchant = alone.merchant()
+    ada, bob = (json_of(merchant.post("/v1/customers", {}))["id"] for _ in range(2))
+    refused = {"type": "card", "card": EMPTY_CARD}
+    intents = [_an_intent_that_was_declined(merchant, ada, refused) for _ in range(2)]
+    for intent, whose in zip(intents, (bob, ""), strict=True):
+        anew = {"customer": whose, "receipt_email": f"of.{whose or 'nobody'}@example.com"}
+        assert merchant.post(f"/v1/payment_intents/{intent}", anew).status_code == 200
+
+    merchant.request("DELETE", f"/v1/customers/{ada}")
+
+    told = [json_of(merchant.get(f"/v1/payment_intents/{each}")) for each in intents]
+    assert [each["receipt_email"] for each in told] == [f"of.{bob}@example.com", None]
+
+
+def _an_intent_that_was_declined(merchant: Caller, customer: str, method: dict[str, Any]) -> str:
+    body = {"amount": 1000, "currency": "usd", "customer": customer}
+    intent = json_of(merchant.post("/v1/payment_intents", body))["id"]
+    confirming = f"/v1/payment_intents/{intent}/confirm"
+    declined = merchant.post(confirming, {"payment_method_data": method})
+    assert declined.status_code == 402
+    return str(intent)
+
+
+class Hurried(SystemClock):
+    """A minute passes whenever it is looked at."""
+
+    minutes = 0
+
+    def monotonic(self) -> float:
+        self.minutes += 1
+        return 60.0 * self.minutes
+
+
+def test_what_a_request_has_no_time_for_is_erased_by_a_worker(alone: Api) -> None:
+    erasure = Erasure(alone.services.pool, alone.services.ledger, Hurried())
+    hurried = Api(
+        alone.services, create_app(replace(alone.services, erasure=erasure), threads=THREADS)
+    )
+    merchant = hurried.merchant()
+    customer = json_of(merchant.post("/v1/customers", {"name": NAME}))["id"]
+    an_intent(merchant, customer=customer, receipt_email=EMAIL, expand=[])
+
+    gone = merchant.request("DELETE", f"/v1/customers/{customer}")
+    assert gone.status_code == 204
+    assert found_in(whole_database(alone), NAME, EMAIL) == {EMAIL}
+    alone.execute(DUE)
+    stopped = erasure.carry_out_due(Cause(actor="worker"), chain([False], repeat(True)).__next__)
+    erased = erasure.carry_out_due(Cause(actor="worker"))
+
+    assert (stopped, erased) == (0, 1)
+    assert found_in(whole_database(alone), NAME, EMAIL) == set()
+
+
+def test_one_whom_it_fails_for_is_in_nobodys_way(alone: Api) -> None:
+    merchant = alone.merchant()
+    customer = json_of(merchant.post("/v1/customers", {}))["id"]
+    merchant.request("DELETE", f"/v1/customers/{customer}")
+    alone.execute(DUE)
+    alone.execute(ONE_THAT_FAILS)
+
+    with pytest.raises(ValueError, match="neither"):
+        alone.services.erasure.carry_out_due(Cause(actor="worker"))
+
+    assert alone.services.erasure.carry_out_due(Cause(actor="worker")) == 1
 
 
 def test_a_deleted_customer_is_no_cursor(alone: Api) -> None:

@@ -626,6 +626,27 @@ def test_what_was_erased_is_not_delivered(hooks_api: Api, shop: Caller, receiver
     assert ["ada@" in body.decode() for body in receiver.bodies] == [True, False, False]
 
 
+def test_what_a_receiver_said_again_of_who_was_erased_is_erased(
+    hooks_api: Api, shop: Caller, receiver: Receiver
+) -> None:
+    endpoint = made(shop, receiver.url, "customer.created", "payment.authorized")
+    ada = json_of(shop.post("/v1/customers", {"email": "ada@shop.example"}))["id"]
+    shop.authorized()
+    receiver.will(*[answers(500, b"of ada@shop.example")] * 2)
+    deliver(hooks_api, shop)
+    time_flies(hooks_api, shop)
+    deliver(hooks_api, shop)
+
+    shop.request("DELETE", f"/v1/customers/{ada}")
+
+    listed = {each["type"]: each for each in deliveries(shop, endpoint)}
+    said = [each["response"] for each in listed["customer.created"]["history"]]
+    assert (said, listed["customer.created"]["response"]) == ([None, None], None)
+    assert listed["customer.created"]["attempts"] == 2
+    others = [each["response"] for each in listed["payment.authorized"]["history"]]
+    assert others == ["of ada@shop.example", "ok"]
+
+
 def test_an_event_that_cannot_be_told_is_in_nobodys_way(
     hooks_api: Api, shop: Caller, receiver: Receiver
 ) -> None:

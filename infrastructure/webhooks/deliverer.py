@@ -105,7 +105,9 @@ class Deliverer:
         limit: int,
         sending: Callable[[], Any],
         pause: Callable[[int], float] = pause_seconds,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._queue, self._endpoints = queue, endpoints
         self._limit = limit
         self._tell, self._sending, self._pause = tell, sending, pause
@@ -183,8 +185,9 @@ class Deliverer:
             room=FIRST_ROOM,
             spent=self._spent(),
         )
+        # From before it is asked for, since nobody knows when a worker that is stopped goes on.
+        lease_ends = self._monotonic() + LEASE_SECONDS - TOTAL_SECONDS
         taken = await self._in_store(take)
-        lease_ends = time.monotonic() + LEASE_SECONDS - TOTAL_SECONDS
         if not taken:
             return 0
         try:
@@ -296,8 +299,12 @@ class Deliverer:
         try:
             if before is not None:
                 await asyncio.wait([before])
-            if time.monotonic() < lease_ends:
+            if self._monotonic() < lease_ends:
                 outcome = await self._attempt(sender, ready)
+        except Exception:
+            # Ours, and not to be tried again and again at once.
+            log.exception("a delivery failed", event_id=encode(Prefix.EVENT, ready.due.event["id"]))
+            outcome = PutBack(due=ready.due, seconds=UNREADABLE_PAUSE_SECONDS)
         finally:
             is_ok = outcome.attempt.is_ok if isinstance(outcome, Attempted) else None
             self._rooms.ended(ready.due.endpoint_id, is_ok=is_ok)

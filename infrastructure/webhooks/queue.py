@@ -93,7 +93,7 @@ RECORD: Final[LiteralString] = """
         %(ok)s::boolean[], %(pauses)s::float[], %(attempts)s::jsonb[]
     ) AS o (shard, event_id, endpoint_id, fence, is_ok, pause, attempt)
     WHERE d.shard = o.shard AND d.event_id = o.event_id AND d.endpoint_id = o.endpoint_id
-    RETURNING d.status
+    RETURNING d.endpoint_id, o.is_ok, d.fence = o.fence AS is_told_in_time
 """
 HEALTH: Final[LiteralString] = """
     UPDATE webhook_endpoints AS e
@@ -231,20 +231,9 @@ class DeliveryQueue:
             "attempts": [Jsonb(_told(each.attempt)) for each in done],
             "most": MOST_TRIES_KEPT,
         }
-        health: dict[UUID, bool] = {}
-        for each in done:
-            health[each.due.endpoint_id] = (
-                health.get(each.due.endpoint_id, False) or each.attempt.is_ok
-            )
-        of_health = {
-            "ids": sorted(health),
-            "ok": [health[each] for each in sorted(health)],
-            "reason": UNREACHABLE,
-            "days": DISABLED_AFTER_DAYS,
-        }
         with self._pool.connection() as connection, connection.transaction():
-            connection.execute(RECORD, parameters)
-            changed = connection.execute(HEALTH, of_health).fetchall()
+            recorded = connection.execute(RECORD, parameters).fetchall()
+            changed = connection.execute(HEALTH, _health(recorded)).fetchall()
         return [row for row in changed if row["is_dead"]]
 
     def put_back(self, those: Sequence[PutBack]) -> None:
@@ -308,6 +297,22 @@ def _identities(those: Sequence[Due]) -> dict[str, list[Any]]:
         "events": [each.event["id"] for each in those],
         "endpoints": [each.endpoint_id for each in those],
         "fences": [each.fence for each in those],
+    }
+
+
+def _health(recorded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How the endpoints are by these attempts. What is told of too late, after somebody else's attempt,
+    says nothing of how they are now."""
+    health: dict[UUID, bool] = {}
+    for row in recorded:
+        if row["is_told_in_time"]:
+            endpoint_id = row["endpoint_id"]
+            health[endpoint_id] = health.get(endpoint_id, False) or row["is_ok"]
+    return {
+        "ids": sorted(health),
+        "ok": [health[each] for each in sorted(health)],
+        "reason": UNREACHABLE,
+        "days": DISABLED_AFTER_DAYS,
     }
 
 

@@ -25,8 +25,9 @@ TOTAL_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 1.0
 MOST_ANSWER_BYTES: Final = 16_384
 MOST_ANSWER_SHOWN: Final = 500
-# Names are looked up in threads, and whoever's name server hangs keeps one until it gives up.
-RESOLVERS: Final = 128
+# Names are looked up in threads, and whoever's name server hangs keeps one until that is given up, long after the
+# delivery was: several times as many as there may be under way at those who fail, so that some are left.
+RESOLVERS: Final = 512
 KEPT_ALIVE_SECONDS: Final = 30.0
 USER_AGENT: Final = "Counterfoil/1 (webhooks)"
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -2,9 +2,11 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, LiteralString
 
@@ -29,8 +31,15 @@ from infrastructure.settings import Environment
 from infrastructure.webhooks.deliverer import Deliverer, pause_seconds
 from infrastructure.webhooks.endpoints import MOST_ENDPOINTS
 from infrastructure.webhooks.javascript import stringify
-from infrastructure.webhooks.queue import DeliveryQueue, Tell
-from infrastructure.webhooks.sender import a_sender
+from infrastructure.webhooks.queue import (
+    LEASE_SECONDS,
+    Attempt,
+    Attempted,
+    DeliveryQueue,
+    Due,
+    Tell,
+)
+from infrastructure.webhooks.sender import Result, Sender, a_sender
 from projections.webhook_deliveries import NAME
 from tests.api.an_api import THREADS, Api, Caller, an_api, error_of, json_of, refusal, shaped
 from tests.api.conftest import NOWHERE
@@ -77,6 +86,7 @@ FOLLOWED_FROM_THE_START: LiteralString = """
     UPDATE projection_positions SET position = 0 WHERE name = 'webhook_deliveries'
 """
 SECRETS: LiteralString = "SELECT sealed FROM webhook_secrets WHERE endpoint_id = %(id)s"
+FAILING: LiteralString = "SELECT failing_since FROM webhook_endpoints WHERE id = %(id)s"
 ANSWERS: LiteralString = """
     SELECT headers::text AS headers, body FROM idempotency_keys WHERE merchant_id = %(id)s
 """
@@ -125,16 +135,19 @@ def a_deliverer(
     pause: Callable[[int], float] = an_hour,
     timeout_seconds: float = PATIENT_SECONDS,
     limit: int = 0,
+    queue: DeliveryQueue | None = None,
+    **options: Any,
 ) -> Deliverer:
     """The worker's, with patience and pauses of the test's own."""
     services = api.services
+    local = partial(a_sender, allows_local=True, timeout_seconds=timeout_seconds)
     return Deliverer(
-        DeliveryQueue(services.pool),
+        queue or DeliveryQueue(services.pool),
         services.webhook_endpoints,
         tell or services.tell_events,
         limit=limit,
-        sending=partial(a_sender, allows_local=True, timeout_seconds=timeout_seconds),
         pause=pause,
+        **{"sending": local, **options},
     )
 
 
@@ -717,6 +730,86 @@ def test_what_a_dead_worker_had_is_taken_by_another_once_its_lease_ran_out(
 
     assert len(receiver.delivered) == 1
     assert [each["status"] for each in deliveries(shop, endpoint)] == ["succeeded"]
+
+
+class StoppedOnceItTook(DeliveryQueue):
+    """A worker is stopped as soon as it has a lease, and goes on when that is over."""
+
+    now = 0.0
+
+    def take_due(self, limit: int, **options: Any) -> list[Due]:
+        taken = super().take_due(limit, **options)
+        self.now += LEASE_SECONDS
+        return taken
+
+
+def test_a_worker_that_was_stopped_sends_nothing_that_may_be_anothers_by_now(
+    hooks_api: Api, shop: Caller, receiver: Receiver
+) -> None:
+    endpoint = made(shop, receiver.url)
+    shop.authorized()
+    events(shop)
+    queue = StoppedOnceItTook(hooks_api.services.pool)
+    stopped = a_deliverer(hooks_api, queue=queue, monotonic=lambda: queue.now)
+
+    assert stopped.run_once() == 1
+
+    assert receiver.delivered == []
+    assert [each["attempts"] for each in deliveries(shop, endpoint)] == [0]
+    assert deliver(hooks_api, shop) == 1
+
+
+def test_what_is_told_too_late_is_listed_and_says_nothing_of_how_the_receiver_is(
+    hooks_api: Api, shop: Caller, receiver: Receiver
+) -> None:
+    endpoint = made(shop, receiver.url)
+    shop.authorized()
+    events(shop)
+    queue = DeliveryQueue(hooks_api.services.pool)
+    (late,) = queue.take_due(10, rooms={}, room=10, spent=[])
+    time_flies(hooks_api, shop)
+    deliver(hooks_api, shop)
+
+    attempt = Attempt(at=datetime.now(UTC), seconds=0.1, error="timeout")
+    queue.record([Attempted(due=late, attempt=attempt, pause_seconds=1.0)])
+
+    (listed,) = deliveries(shop, endpoint)
+    assert (listed["status"], listed["attempts"], listed["error"]) == ("succeeded", 2, "timeout")
+    with hooks_api.services.pool.connection() as connection:
+        found = connection.execute(FAILING, {"id": decode(Prefix.WEBHOOK_ENDPOINT, endpoint["id"])})
+        assert found.fetchall() == [{"failing_since": None}]
+
+
+class Broken:
+    """A sender with a mistake in it, which one receiver brings out."""
+
+    def __init__(self, sender: Sender, url: str) -> None:
+        self._sender, self._url = sender, url
+
+    async def send(self, url: str, body: bytes, headers: Any) -> Result:
+        if url == self._url:
+            raise ZeroDivisionError
+        return await self._sender.send(url, body, headers)
+
+
+def test_a_mistake_of_ours_is_in_nobodys_way_and_not_made_again_at_once(
+    hooks_api: Api, shop: Caller, receiver: Receiver
+) -> None:
+    made(shop, receiver.url)
+    unlucky = made(shop, URL)
+    shop.authorized()
+
+    @asynccontextmanager
+    async def sending() -> AsyncIterator[Any]:
+        async with a_sender(allows_local=True) as sender:
+            yield Broken(sender, URL)
+
+    taken = deliver(hooks_api, shop, a_deliverer(hooks_api, sending=sending))
+
+    assert (taken, told(receiver)) == (2, ["payment.authorized"])
+    (waiting,) = deliveries(shop, unlucky)
+    assert (waiting["status"], waiting["attempts"]) == ("pending", 0)
+    assert waiting["next_attempt_at"] - waiting["created"] >= 30
 
 
 def test_a_rebuild_sends_nothing_again(

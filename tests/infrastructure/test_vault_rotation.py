@@ -12,10 +12,12 @@ from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 
 from domain.ids import Prefix, decode
+from infrastructure.clock import RandomIds
 from infrastructure.store_secrets import StoreSecrets
 from infrastructure.stored_cards import StoredCards
 from infrastructure.vault import FernetVault, new_key
 from infrastructure.vault_rotation import SEALED, Rotation
+from infrastructure.webhooks.endpoints import WebhookEndpoints
 from scripts.cli import main
 from tests.api.an_api import GOOD_CARD, Api, Caller, an_api, json_of
 from tests.builders import FULL_AMOUNTS, SMALL_VISA, VISA, a_small_card
@@ -45,13 +47,20 @@ class Shop:
         self.methods = [decode(Prefix.PAYMENT_METHOD, each["id"]) for each in made]
         self.fingerprint = made[0]["card"]["fingerprint"]
         endpoint = {"url": "https://shop.example/hooks", "enabled_events": ["*"]}
-        assert self.merchant.post("/v1/webhook_endpoints", endpoint).status_code == 201
+        self.endpoint = json_of(self.merchant.post("/v1/webhook_endpoints", endpoint))
         bank.will_suffer(Misfortune.SILENT_BEFORE)
         self.paid = self.merchant.authorize(key="waits")
         assert self.paid.status_code == 202
 
     def rotation(self, *keys: str) -> Rotation:
         return Rotation(self.pool, keys or (NEW, OLD), batch=3)
+
+    def signs_with(self, *keys: str) -> list[str]:
+        """What a worker with these keys signs deliveries with."""
+        endpoint_id = decode(Prefix.WEBHOOK_ENDPOINT, self.endpoint["id"])
+        endpoints = WebhookEndpoints(self.pool, FernetVault(keys), RandomIds())
+        sealed = endpoints.sealed_secrets([endpoint_id])[endpoint_id]
+        return [endpoints.unsealed(each, endpoint_id) for each in sealed]
 
     def card(self, method_id: UUID, *keys: str) -> tuple[str, str | None] | None:
         vault = FernetVault(keys)
@@ -83,6 +92,7 @@ def test_everything_that_is_sealed_is_on_the_list(shop: Shop) -> None:
 
 def test_what_was_sealed_again_needs_the_old_key_no_more(shop: Shop) -> None:
     before = {each.column: each for each in shop.rotation().check()}
+    assert shop.signs_with(NEW, OLD) == [shop.endpoint["secret"]]
 
     done = {each.column: each for each in shop.rotation().rotate()}
 
@@ -91,6 +101,7 @@ def test_what_was_sealed_again_needs_the_old_key_no_more(shop: Shop) -> None:
     assert {shop.card(each, NEW) for each in shop.methods} == {(VISA, "123")}
     again = StoreSecrets(shop.pool, FernetVault((NEW,)))
     assert again.mark("card fingerprints", VISA)[:16] == shop.fingerprint
+    assert shop.signs_with(NEW) == [shop.endpoint["secret"]]
     assert [each.old for each in shop.rotation().check()] == [0] * len(SEALED)
     assert [each.again for each in shop.rotation().rotate()] == [0] * len(SEALED)
 

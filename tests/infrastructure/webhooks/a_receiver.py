@@ -52,6 +52,13 @@ def hangs_up(_receiver: "Receiver", line: socket.socket) -> None:
     line.shutdown(socket.SHUT_RDWR)
 
 
+def answers_too_late(_receiver: "Receiver", line: socket.socket) -> None:
+    """Well, when nobody waits for it any more."""
+    line.recv(1)
+    line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    line.shutdown(socket.SHUT_RDWR)
+
+
 def drips(receiver: "Receiver", line: socket.socket) -> None:
     """A header at a time, for as long as it is let."""
     line.sendall(b"HTTP/1.1 200 OK\r\n")
@@ -75,6 +82,7 @@ class Receiver:
         self.closed = threading.Event()
         self._tls = tls
         self._behaviours: deque[Behaviour] = deque()
+        self._lines: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/hooks"
@@ -100,12 +108,16 @@ class Receiver:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for line in self._lines:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 line, _ = self._listener.accept()
                 self.connections += 1
+                self._lines.append(line)
                 threading.Thread(target=self._talk, args=(line,), daemon=True).start()
 
     def _talk(self, line: socket.socket) -> None:

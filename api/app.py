@@ -14,6 +14,7 @@ import structlog
 from flask import Flask, Response, g, request
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import PathConverter
 
 from api import auth, idempotent, metrics, openapi, pages, receipt_pages
@@ -94,8 +95,16 @@ def create_app(
     app.before_request(partial(_begin, services))
     app.after_request(partial(_finish, services))
     app.register_error_handler(Exception, _answer_exception)
+    if services.settings.trusted_proxies > 0:  # else the header is anybody's to write
+        _ask_proxies(app, services.settings.trusted_proxies)
     CORS(app, origins=list(services.settings.cors_origins), expose_headers=EXPOSED_HEADERS)
     return app
+
+
+def _ask_proxies(app: Flask, proxies: int) -> None:
+    """Whose address a request is from: what the last `proxies` have said of it in X-Forwarded-For."""
+    behind = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0)
+    app.wsgi_app = behind  # type: ignore[method-assign]
 
 
 class _AnyText(PathConverter):

@@ -62,6 +62,7 @@ class Settings:
     rate_limit_intents_per_minute: int
     rate_limit_webhooks_per_minute: int
     rate_limit_ip_per_minute: int
+    trusted_proxies: int
     public_url: str
     cors_origins: tuple[str, ...]
     redis_url: str | None
@@ -184,6 +185,7 @@ RATE_LIMITS: Final = {
     "RATE_LIMIT_WEBHOOKS_PER_MINUTE": 10_000,
     "RATE_LIMIT_IP_PER_MINUTE": 60,
 }
+MOST_PROXIES: Final = 10
 
 
 def _read(reader: _Reader) -> Settings:
@@ -223,10 +225,13 @@ def _read(reader: _Reader) -> Settings:
 
 
 def _rate_limits(reader: _Reader) -> dict[str, Any]:
-    return {
+    """How much is let through, and how many proxies of ours are in front of the address that it is
+    counted by."""
+    limits = {
         name.lower(): reader.integer(name, default, 0, 10**9)
         for name, default in RATE_LIMITS.items()
     }
+    return {**limits, "trusted_proxies": reader.integer("TRUSTED_PROXIES", 0, 0, MOST_PROXIES)}
 
 
 def _of_checkpoints(reader: _Reader, public_url: str) -> dict[str, Any]:

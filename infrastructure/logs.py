@@ -15,7 +15,7 @@ import structlog
 from domain.cards import passes_luhn
 
 _DIGITS: Final = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
-_KEY: Final = re.compile(r"\b((?:sk|pk)_(?:test|live)_\w{0,2})\w+")
+_KEY: Final = re.compile(r"\b((?:(?:sk|pk)_(?:test|live)_|whsec_)\w{0,2})[\w+/]+")
 STRUCK_OUT: Final = "[card number]"
 
 
@@ -44,7 +44,8 @@ def configure_logs(level: str, log_format: str, *, for_good: bool = True) -> Non
 def strike_out_secrets(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Replaces every text that passes for a card number, and all but the start of API keys."""
+    """Replaces every text that passes for a card number, and all but the start of API keys and of the
+    secrets of webhooks."""
     for name, value in event.items():
         if isinstance(value, str) and len(value) >= 13:
             event[name] = _KEY.sub(r"\1…", _DIGITS.sub(_strike, value))

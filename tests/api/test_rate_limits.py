@@ -194,7 +194,6 @@ def test_an_address_with_bad_keys_may_still_use_a_good_one(guarded: Api) -> None
 
 def test_behind_a_proxy_of_ours_the_address_is_the_one_that_it_names(database_url: str) -> None:
     """What stands before that in the header, anybody may have written."""
-    one_each = {"RATE_LIMIT_IP_PER_MINUTE": "1"}
     forwarded = ["6.6.6.6, 203.0.113.1", "7.7.7.7, 203.0.113.1", "203.0.113.2"]
 
     def statuses(api: Api) -> list[int]:
@@ -202,7 +201,7 @@ def test_behind_a_proxy_of_ours_the_address_is_the_one_that_it_names(database_ur
         sent = [{"X-Forwarded-For": each} for each in forwarded]
         return [nobody.get("/v1/receipts", headers=each).status_code for each in sent]
 
-    with an_api(database_url, TRUSTED_PROXIES="1", **one_each) as behind:
+    with an_api(database_url, TRUSTED_PROXIES="1", RATE_LIMIT_IP_PER_MINUTE="1") as behind:
         assert statuses(behind) == [401, 429, 401]
-    with an_api(database_url, **one_each) as bare:
+    with an_api(database_url, RATE_LIMIT_IP_PER_MINUTE="1") as bare:
         assert statuses(bare) == [401, 429, 429]

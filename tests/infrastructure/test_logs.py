@@ -10,6 +10,7 @@ from infrastructure.logs import strike_out_secrets
     [
         "/v1/orders/sk_live_abcdefghijklmnopqrstuvwxyz012345",
         "Bearer sk_test_abcdefghijklmnopqrstuvwxyz012345",
+        "the secret is whsec_AbCdEf+/abcdefghijklmnopqrst0123456",
         "pk_live_abcdefghijklmnopqrstuvwxyz012345",
     ],
 )

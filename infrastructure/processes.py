@@ -1,7 +1,9 @@
-"""Other processes, told apart by their command line, since a process id alone may be reused."""
+"""Other processes, told apart by their command line, since a process id alone may be reused; and what
+this one may have."""
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -12,6 +14,7 @@ POLL_SECONDS = 0.005
 PROC = Path("/proc")
 HAS_PROC = (PROC / "self" / "cmdline").exists()  # Linux; elsewhere ps is asked
 PS_TIMEOUT_SECONDS = 10
+ENOUGH_FILES = 65_536
 
 
 def command_line(pid: int) -> str:
@@ -120,3 +123,12 @@ def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
             return False
         time.sleep(POLL_SECONDS)
     return True
+
+
+def allow_many_files() -> None:
+    """Lets this process have as many open files as it may, up to enough: each connection is one, and
+    systems begin with a thousand."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

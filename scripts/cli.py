@@ -16,6 +16,7 @@ from infrastructure.api_keys import DEMO_MERCHANT
 from infrastructure.database import open_pool
 from infrastructure.logs import configure_logs
 from infrastructure.migrations import MigrationChanged, migrate
+from infrastructure.processes import allow_many_files
 from infrastructure.projections.generations import to_rebuild
 from scripts.checkpoints import checkpoint
 from scripts.console import (
@@ -102,6 +103,7 @@ def prepare_metrics(data_dir: Path) -> None:
 def work() -> None:
     """Run the worker: it finishes what requests did not, and sweeps. Run as many as you like."""
     settings = settings_or_exit()
+    allow_many_files()
     prepare_metrics(settings.data_dir)
     from api.answers import FamilyAnswers  # after the metrics' folder is known
     from infrastructure.services import build_services

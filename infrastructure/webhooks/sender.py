@@ -4,6 +4,7 @@ A receiver that hangs costs a socket and no thread, so that it is in nobody's wa
 """
 
 import asyncio
+import errno
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -28,7 +29,10 @@ MOST_ANSWER_SHOWN: Final = 500
 # Names are looked up in threads, and whoever's name server hangs keeps one until that is given up, long after the
 # delivery was: several times as many as there may be under way at those who fail, so that some are left.
 RESOLVERS: Final = 512
-KEPT_ALIVE_SECONDS: Final = 30.0
+# Each is a file of the process that is open: not for long, where there are many receivers.
+KEPT_ALIVE_SECONDS: Final = 10.0
+# What a connection fails of that is nobody's fault but ours.
+OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
 USER_AGENT: Final = "Counterfoil/1 (webhooks)"
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -52,7 +56,8 @@ class Sender:
         self._allows_plain = allows_plain
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Result:
-        """POSTs `body`. Raises nothing that a receiver can be the cause of."""
+        """POSTs `body`. Raises nothing that a receiver can be the cause of; ClientConnectorError where
+        this process has no files left."""
         if not self._allows_plain and not url.lower().startswith("https:"):
             return Result(error="address_refused")
         try:
@@ -61,6 +66,8 @@ class Sender:
         except TimeoutError:
             return Result(error="timeout")
         except aiohttp.ClientConnectorError as error:
+            if error.errno in OUT_OF_FILES:
+                raise
             return Result(error=_unconnected(error))
         except aiohttp.ClientConnectionError:
             return Result(error="connection_lost")

@@ -1,6 +1,7 @@
 """One delivery: whatever a receiver does, it is told of in time, and nothing else is reached."""
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientConnectorError
 from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from infrastructure.webhooks.sender import MOST_ANSWER_SHOWN, Result, a_sender
+from infrastructure.webhooks.sender import MOST_ANSWER_SHOWN, Result, Sender, a_sender
 from tests.infrastructure.webhooks.a_receiver import (
     Behaviour,
     Receiver,
@@ -181,6 +183,22 @@ def test_a_name_that_comes_to_lead_elsewhere_is_looked_at_each_time() -> None:
         found = [(each.status_code, each.error) for each in asyncio.run(send())]
 
     assert found == [(200, None), (None, "address_refused"), (200, None)]
+
+
+class NoFilesLeft:
+    """A session of a process that has as many open files as it may."""
+
+    async def post(self, *_: Any, **__: Any) -> Any:
+        key: Any = None
+        raise ClientConnectorError(key, OSError(errno.EMFILE, "Too many open files"))
+
+
+def test_what_is_our_fault_is_not_said_to_be_the_receivers() -> None:
+    session: Any = NoFilesLeft()
+    sender = Sender(session, PATIENT_SECONDS, allows_plain=True)
+
+    with pytest.raises(ClientConnectorError):
+        asyncio.run(sender.send("https://shop.example/", b"{}", {}))
 
 
 # --- TLS ----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from api.payments.schemas import (
     EndpointOut,
     EndpointWithSecretOut,
 )
+from domain.commands import Cause
 from domain.ids import Prefix, decode
 from infrastructure.projections.rebuild import rebuild
 from infrastructure.services import build_deliverer
@@ -87,6 +88,7 @@ FOLLOWED_FROM_THE_START: LiteralString = """
     UPDATE projection_positions SET position = 0 WHERE name = 'webhook_deliveries'
 """
 SECRETS: LiteralString = "SELECT sealed FROM webhook_secrets WHERE endpoint_id = %(id)s"
+ERASURES_ARE_DUE: LiteralString = "UPDATE erasures SET due_at = clock_timestamp()"
 FAILING: LiteralString = "SELECT failing_since FROM webhook_endpoints WHERE id = %(id)s"
 ANSWERS: LiteralString = """
     SELECT headers::text AS headers, body FROM idempotency_keys WHERE merchant_id = %(id)s
@@ -688,6 +690,25 @@ def test_what_a_receiver_said_again_of_who_was_erased_is_erased(
     assert listed["customer.created"]["attempts"] == 2
     others = [each["response"] for each in listed["payment.authorized"]["history"]]
     assert others == ["of ada@shop.example", "ok"]
+
+
+def test_what_a_receiver_says_of_whom_was_erased_meanwhile_is_erased_by_a_worker(
+    hooks_api: Api, shop: Caller
+) -> None:
+    endpoint = made(shop, URL, "customer.created")
+    ada = json_of(shop.post("/v1/customers", {"email": "ada@shop.example"}))["id"]
+    events(shop)
+    queue = DeliveryQueue(hooks_api.services.pool)
+    (under_way,) = queue.take_due(10, rooms={}, room=10, spent=[])
+    shop.request("DELETE", f"/v1/customers/{ada}")
+    attempt = Attempt(at=datetime.now(UTC), seconds=0.1, status_code=200, answer="ada@shop.example")
+    queue.record([Attempted(due=under_way, attempt=attempt, pause_seconds=1.0)])
+
+    hooks_api.execute(ERASURES_ARE_DUE)
+    hooks_api.services.erasure.carry_out_due(Cause(actor="worker"))
+
+    (listed,) = deliveries(shop, endpoint)
+    assert (listed["status"], listed["response"]) == ("succeeded", None)
 
 
 def test_an_event_that_cannot_be_told_is_in_nobodys_way(

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
-# Of all endpoints together; and of those of them that fail.
-ROOM: Final = 512
+# Of all endpoints together: one that hangs costs a socket, and a worker that begins does not know yet which do.
+# And of those of them that fail.
+ROOM: Final = 2048
 ROOM_FOR_FAILING: Final = 128
 FIRST_ROOM: Final = 2
 MOST_ROOM: Final = 32

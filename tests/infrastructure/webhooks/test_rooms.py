@@ -50,6 +50,15 @@ def test_what_is_under_way_takes_room() -> None:
     assert rooms.left == ROOM - FIRST_ROOM
 
 
+def test_a_thousand_that_hang_before_that_is_known_leave_room_for_others() -> None:
+    rooms = Rooms()
+    for number in range(1000):
+        for _ in range(FIRST_ROOM):
+            rooms.begun(UUID(int=number))
+
+    assert rooms.left > 0
+
+
 def test_all_that_fail_share_a_part_and_take_turns() -> None:
     rooms, dead = Rooms(), [UUID(int=number) for number in range(2 * ROOM_FOR_FAILING)]
     for each in dead:

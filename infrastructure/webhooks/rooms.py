@@ -18,6 +18,7 @@ ROOM_FOR_FAILING: Final = 128
 FIRST_ROOM: Final = 2
 MOST_ROOM: Final = 32
 REMEMBERED_ENDPOINTS: Final = 10_000
+LATELY: Final = 256
 
 
 class Rooms:
@@ -27,6 +28,7 @@ class Rooms:
         self._under_way: Counter[UUID] = Counter()
         # None of those under way are forgotten: there are far fewer.
         self._allowed: LRUCache[UUID, int] = LRUCache(REMEMBERED_ENDPOINTS)
+        self._lately: LRUCache[UUID, None] = LRUCache(LATELY)
         # In the order in which they failed last: whoever waited longest is next.
         self._failing: dict[UUID, None] = {}
 
@@ -36,8 +38,11 @@ class Rooms:
         return ROOM - self._under_way.total()
 
     def by_endpoint(self) -> Mapping[UUID, int]:
-        """How many more may be begun at each; FIRST_ROOM at those that are not named."""
-        found = {each: self._room(each) for each in {*self._allowed, *self._under_way}}
+        """How many more may be begun at each; FIRST_ROOM at those that are not named. Those are all that
+        are well and have had nothing lately, which are far too many to be named each time: the next look
+        gives them all of theirs."""
+        named = {*self._under_way, *self._failing, *self._lately}
+        found = {each: self._room(each) for each in named}
         left = ROOM_FOR_FAILING - sum(self._under_way[each] for each in self._failing)
         for each in self._failing:
             found[each] = max(0, min(found[each], left))
@@ -53,6 +58,7 @@ class Rooms:
         self._under_way[endpoint] -= 1
         if self._under_way[endpoint] <= 0:
             del self._under_way[endpoint]
+        self._lately[endpoint] = None
         if is_ok is None:
             return
         allowed = self._allowed.get(endpoint, FIRST_ROOM)

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from infrastructure.webhooks.rooms import (
     FIRST_ROOM,
+    LATELY,
     MOST_ROOM,
     ROOM,
     ROOM_FOR_FAILING,
@@ -35,6 +36,19 @@ def test_what_fails_is_left_one_and_one_good_answer_gives_it_more() -> None:
     assert after(rooms, ONE, False) == MOST_ROOM // 2
     assert after(rooms, ONE, *[False] * 100) == 1
     assert after(rooms, ONE, True) == 2
+
+
+def test_what_is_well_and_has_had_nothing_lately_is_not_named() -> None:
+    rooms = Rooms()
+    after(rooms, ONE, True, True)
+    after(rooms, OTHER, False)
+
+    for number in range(LATELY):
+        after(rooms, UUID(int=100 + number), True)
+
+    assert ONE not in rooms.by_endpoint()
+    assert rooms.by_endpoint()[OTHER] == 1
+    assert len(rooms.by_endpoint()) == LATELY + 1
 
 
 def test_what_was_not_attempted_says_nothing() -> None:

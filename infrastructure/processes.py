@@ -2,6 +2,7 @@
 this one may have."""
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -15,6 +16,8 @@ PROC = Path("/proc")
 HAS_PROC = (PROC / "self" / "cmdline").exists()  # Linux; elsewhere ps is asked
 PS_TIMEOUT_SECONDS = 10
 ENOUGH_FILES = 65_536
+# Allocations between two collections of garbage: a request makes thousands, and few cycles.
+GARBAGE_THRESHOLD = 50_000
 
 
 def command_line(pid: int) -> str:
@@ -132,3 +135,10 @@ def allow_many_files() -> None:
     wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
     if now != resource.RLIM_INFINITY and now < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def look_for_garbage_seldom() -> None:
+    """To be called when all is set up: what is there then stays, and is not looked at again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)

@@ -16,7 +16,7 @@ from infrastructure.api_keys import DEMO_MERCHANT
 from infrastructure.database import open_pool
 from infrastructure.logs import configure_logs
 from infrastructure.migrations import MigrationChanged, migrate
-from infrastructure.processes import allow_many_files
+from infrastructure.processes import allow_many_files, look_for_garbage_seldom
 from infrastructure.projections.generations import to_rebuild
 from scripts.checkpoints import checkpoint
 from scripts.console import (
@@ -122,6 +122,7 @@ def work() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         click.echo("counterfoil works", err=True)
+        look_for_garbage_seldom()
         worker.run()
         services.close()
 

@@ -42,7 +42,7 @@ from infrastructure.webhooks.signatures import headers
 
 POLL_SECONDS: Final = 0.05
 TROUBLE_SECONDS: Final = 0.5
-TAKEN_AT_ONCE: Final = 100
+TAKEN_AT_ONCE: Final = 200
 PRUNE_SECONDS: Final = 10.0
 # What is under way when the worker is told to stop has so long; the rest is due again at once.
 STOP_SECONDS: Final = 2.0

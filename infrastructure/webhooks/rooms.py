@@ -16,7 +16,7 @@ from cachetools import LRUCache
 ROOM: Final = 2048
 ROOM_FOR_FAILING: Final = 128
 FIRST_ROOM: Final = 2
-MOST_ROOM: Final = 32
+MOST_ROOM: Final = 64
 REMEMBERED_ENDPOINTS: Final = 10_000
 LATELY: Final = 256
 

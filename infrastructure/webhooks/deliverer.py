@@ -119,9 +119,14 @@ class Deliverer:
         self._store = ThreadPoolExecutor(2, thread_name_prefix="deliveries")
 
     def run(self, stopping: threading.Event) -> None:
-        """Delivers until `stopping` is set."""
+        """Delivers until `stopping` is set. What ends the loop before that begins it anew."""
         with self._store:
-            asyncio.run(self._run(stopping.is_set))
+            while not stopping.is_set():
+                try:
+                    asyncio.run(self._run(stopping.is_set))
+                except Exception:
+                    log.exception("deliveries stopped")
+                    stopping.wait(TROUBLE_SECONDS)
 
     def run_once(self) -> int:
         """Takes what is due, once, attempts it, and keeps what came of it; how many there were."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import Any, Final, LiteralString
 
 import pytest
@@ -930,6 +931,22 @@ def test_a_receiver_that_hangs_delays_no_other(hooks_api: Api, shop: Caller) -> 
             dead.closed.set()
     assert len(dead.delivered) < 40
     assert told(well) == ["payment.authorized"] * 20
+
+
+def test_a_loop_that_ends_is_begun_anew(hooks_api: Api, shop: Caller, receiver: Receiver) -> None:
+    made(shop, receiver.url)
+    times = count()
+
+    @asynccontextmanager
+    async def sending() -> AsyncIterator[Sender]:
+        if next(times) == 0:
+            raise OSError("no certificates")
+        async with a_sender(allows_local=True) as sender:
+            yield sender
+
+    with delivering(a_deliverer(hooks_api, sending=sending)):
+        shop.authorized()
+        poll_until(lambda: told(receiver) == ["payment.authorized"])
 
 
 def test_a_worker_that_stops_gives_back_what_it_is_at(hooks_api: Api, shop: Caller) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -439,6 +440,53 @@ def test_an_endpoint_is_told_of_what_happens_while_it_is_enabled(
 
     assert told(receiver) == ["customer.created", "payment.failed"]
     assert {each["pending_webhooks"] for each in events(shop)} == {0}
+
+
+def test_an_endpoint_that_is_made_while_events_happen_is_told_once_of_those_that_come_after(
+    hooks_api: Api, shop: Caller, receiver: Receiver
+) -> None:
+    enough, paid = threading.Event(), dict[str, tuple[float, float]]()
+
+    def pay() -> None:
+        while not enough.is_set():
+            began = time.monotonic()
+            payment_id = shop.authorized()["payment_id"]
+            paid[payment_id] = (began, time.monotonic())
+
+    with ThreadPoolExecutor(2) as shoppers:
+        shopping = [shoppers.submit(pay) for _ in range(2)]
+        poll_until(lambda: len(paid) >= 4)
+        began = time.monotonic()
+        made(shop, receiver.url)
+        ended = time.monotonic()
+        poll_until(lambda: sum(at > ended for at, _ in list(paid.values())) >= 4)
+        enough.set()
+    assert [each.exception() for each in shopping] == [None, None]
+    deliver(hooks_api, shop)
+
+    told = [json.loads(body)["data"]["object"]["id"] for body in receiver.bodies]
+    assert len(told) == len({*told})
+    assert {*told} >= {payment for payment, (first, _) in paid.items() if first > ended}
+    assert {*told}.isdisjoint(payment for payment, (_, last) in paid.items() if last < began)
+
+
+def test_an_endpoint_that_is_deleted_while_it_is_told_is_told_nothing_more(
+    hooks_api: Api, shop: Caller, receiver: Receiver
+) -> None:
+    endpoint = made(shop, receiver.url)
+    for _ in range(2):
+        shop.authorized()
+    events(shop)
+    queue = DeliveryQueue(hooks_api.services.pool)
+    (under_way,) = queue.take_due(1, rooms={}, room=1, spent=[])
+
+    shop.request("DELETE", f"{ENDPOINTS}/{endpoint['id']}")
+
+    attempt = Attempt(at=datetime.now(UTC), seconds=0.1, error="timeout")
+    queue.record([Attempted(due=under_way, attempt=attempt, pause_seconds=0.0)])
+    deliver(hooks_api, shop)
+    assert receiver.delivered == []
+    assert [each["status"] for each in rows(hooks_api, shop)] == ["failed", "failed"]
 
 
 def test_while_a_rotation_lasts_both_secrets_sign_and_the_newest_first(

@@ -35,9 +35,10 @@ from eventsourcing.persistence import (
     TrackingRecorder,
     Transcoder,
 )
-from eventsourcing.utils import Environment, get_topic, resolve_topic
+from eventsourcing.utils import Environment, get_topic
 from psycopg import errors
 
+from domain.aggregates import event_class
 from domain.commands import Cause
 from domain.errors import (
     ConcurrentChange,
@@ -137,19 +138,19 @@ class FlatMapper(Mapper[UUID]):
         self, originator_id: UUID | str, originator_version: int, topic: str, stored_state: bytes
     ) -> Any:
         """The same, of the columns of the log."""
-        event_class: Any = resolve_topic(topic)
+        kind = event_class(topic)
         state = self.transcoder.decode(stored_state)
-        stored, known = state.pop("class_version", 1), getattr(event_class, "class_version", 1)
+        stored, known = state.pop("class_version", 1), getattr(kind, "class_version", 1)
         if stored > known:
             raise UnknownEventVersion(
                 f"{topic} version {stored} is newer than {known}, the newest known here"
             )
         for version in range(stored, known):
-            getattr(event_class, f"upcast_v{version}_v{version + 1}")(state)
+            getattr(kind, f"upcast_v{version}_v{version + 1}")(state)
         state["timestamp"] = datetime.fromisoformat(state.pop("at"))
         state["originator_id"] = originator_id
         state["originator_version"] = originator_version
-        event = object.__new__(event_class)
+        event = object.__new__(kind)
         object.__setattr__(event, "__dict__", state)
         return event
 

@@ -2,24 +2,17 @@
 
 import json
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from api.proofs import in_base64
+from domain.aggregates import prefix_of
 from domain.ids import Prefix, encode
 from domain.payment import rfc3339
 from infrastructure.audit.log import LoggedEvent
 from infrastructure.checkpoint_keys import VerifierKey
 
 Document = dict[str, Any]
-
-# What an aggregate's public id begins with, by what its topics do.
-PREFIXES: Final = {
-    "payment": Prefix.PAYMENT,
-    "payment_intent": Prefix.INTENT,
-    "payment_method": Prefix.PAYMENT_METHOD,
-    "customer": Prefix.CUSTOMER,
-}
 
 
 def history_event(event: LoggedEvent) -> Document:
@@ -58,7 +51,7 @@ def hidden_event(event: LoggedEvent) -> Document:
 
 def aggregate_id(topic: str, aggregate: UUID) -> str:
     """The public id of what an event is of."""
-    prefix = PREFIXES.get(topic.partition(".")[0])
+    prefix = prefix_of(topic)
     return str(aggregate) if prefix is None else encode(prefix, aggregate)
 
 

@@ -5,17 +5,11 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from domain.ids import Prefix, encode
+from domain.aggregates import prefix_of
+from domain.ids import encode
 
 # Whoever broke everything is told so by the first of it; the rest is counted.
 MOST_OF_A_PART: Final = 1_000
-
-PREFIXES: Final = {
-    "payment": Prefix.PAYMENT,
-    "payment_intent": Prefix.INTENT,
-    "payment_method": Prefix.PAYMENT_METHOD,
-    "customer": Prefix.CUSTOMER,
-}
 
 
 class Kind(StrEnum):
@@ -111,6 +105,6 @@ class Findings:
 
 def named(aggregate: UUID | str, topic: str | None) -> dict[str, str]:
     """How an aggregate is referred to: its UUID, and its published id where the topic tells its kind."""
-    of_kind = PREFIXES.get((topic or "").partition(".")[0])
+    of_kind = prefix_of(topic or "")
     known = UUID(str(aggregate))
     return {"aggregate": str(known)} | ({} if of_kind is None else {"id": encode(of_kind, known)})

@@ -3,10 +3,15 @@
 import ast
 import re
 from collections.abc import Iterator
+from importlib import import_module
+from inspect import getmembers, isclass
 from typing import Final
+
+from eventsourcing.domain import Aggregate
 
 from api.errors import REFUSALS
 from api.openapi import ERRORS
+from domain.aggregates import PREFIXES
 from domain.cards import passes_luhn
 from domain.errors import DomainError
 from domain.payment import ALLOWED, COMMANDS_BY_STATUS
@@ -185,3 +190,15 @@ def test_no_card_number_is_written_down_but_those_of_well_known_test_cards() -> 
 
 def test_no_file_knows_whose_machine_it_was_written_on() -> None:
     assert [name for name, text in texts() if MACHINE_PATH.search(text)] == []
+
+
+def test_every_process_that_reads_the_log_knows_all_that_is_in_it() -> None:
+    kinds = {
+        kind
+        for source in sources()
+        if source.name.startswith("domain/")
+        for _, kind in getmembers(import_module(source.name[:-3].replace("/", ".")), isclass)
+        if issubclass(kind, Aggregate) and kind is not Aggregate
+    }
+
+    assert kinds == set(PREFIXES)

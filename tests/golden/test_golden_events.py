@@ -17,14 +17,14 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.utils import register_topic
 
+from domain.aggregates import PREFIXES
 from domain.billing_periods import Interval
 from domain.customer import Customer
 from domain.dispute import DisputeStatus
-from domain.invoice import Invoice
-from domain.payment import Payment, Status
+from domain.payment import Status
 from domain.payment_intent import PaymentIntent, Terms
 from domain.payment_method import PaymentMethod
-from domain.subscription import INCOMPLETE_FOR, Plan, Subscription
+from domain.subscription import INCOMPLETE_FOR, Plan
 from domain.token import Token
 from infrastructure.event_store import FlatJSON, FlatMapper, UnknownEventVersion
 from tests.builders import (
@@ -39,15 +39,6 @@ from tests.builders import (
     dollars,
 )
 
-AGGREGATES: Final[tuple[type[Any], ...]] = (
-    Payment,
-    PaymentIntent,
-    PaymentMethod,
-    Token,
-    Customer,
-    Subscription,
-    Invoice,
-)
 EVENTS = sorted((Path(__file__).parent / "events").glob("*.json"))
 
 mapper = FlatMapper(FlatJSON())
@@ -90,7 +81,7 @@ def event_classes(*aggregates: type[Any]) -> list[type[Any]]:
     """Every event that these aggregates can have, or any: what says its own topic."""
     return [
         each
-        for aggregate in aggregates or AGGREGATES
+        for aggregate in aggregates or PREFIXES
         for _, each in inspect.getmembers(aggregate, inspect.isclass)
         if issubclass(each, aggregate.Event)
         and each is not aggregate.Event

@@ -251,16 +251,19 @@ def proof(parts: Iterable[Part], root: RootOf) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """The head of the tree at one size, as it is signed (C2SP tlog-checkpoint)."""
+    """The head of the tree at one size, as it is signed (C2SP tlog-checkpoint). `more`: lines that follow,
+    which are nothing to who does not know them."""
 
     origin: str
     size: int
     root: bytes
+    more: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """What is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        lines = (self.origin, str(self.size), base64.b64encode(self.root).decode(), *self.more)
+        return "".join(f"{line}\n" for line in lines)
 
 
 def read_checkpoint(text: str) -> Checkpoint:
@@ -276,4 +279,4 @@ def read_checkpoint(text: str) -> Checkpoint:
         raise CheckpointMalformed("the root is not in base64") from error
     if len(root) != HASH_BYTES:
         raise CheckpointMalformed("the root is not of 32 bytes")
-    return Checkpoint(origin=lines[0], size=int(lines[1]), root=root)
+    return Checkpoint(origin=lines[0], size=int(lines[1]), root=root, more=tuple(lines[3:-1]))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, LiteralString
+from urllib.parse import urlsplit
 
 import duckdb
 import pytest
@@ -426,6 +427,30 @@ def test_a_bundle_by_another_key_verifies_by_its_own_and_by_no_other(
 
     assert verify_bundle.main([str(out), "--key", str(key_file(world, tmp_path))]) == 1
     assert "no trusted key has signed this" in capsys.readouterr().out
+
+
+def test_one_key_verifies_what_the_next_signed_too_and_that_what_it_signed(
+    databases: Databases, world: World, tmp_path: Path
+) -> None:
+    old, new = key_kept_in(world.settings.data_dir), new_signing_key("next")
+    name = urlsplit(world.url).path.strip("/")
+    with replace(databases, template=name).clone() as url:
+        for keys in (f"{new},{old}", new):
+            with open_pool(url, size=1) as pool:
+                append(pool, Story(a_payment(order_id=None)).authorized().payment)
+            settings = replace(world.settings, checkpoint_key=keys)
+            World(url=url, settings=settings, payments=(), kept="").seal()
+        environ = {"DATABASE_URL": url, "CHECKPOINT_KEY": new}
+        out = tmp_path / "out"
+        CliRunner().invoke(main, ["export", "--out", str(out)], env=environ)
+
+    verdicts = []
+    for each in (old, new, new_signing_key("stranger")):
+        trusted = tmp_path / "trusted.txt"
+        trusted.write_text(signing_keys(each)[0].verifier.text)
+        verdicts.append(verify_bundle.main([str(out), "--key", str(trusted)]))
+
+    assert verdicts == [0, 0, 1]
 
 
 def test_a_checkpoint_of_another_history_is_told_apart(

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from domain.bank import Unknown
 from domain.ids import Prefix, encode
 from infrastructure.audit.duties import Sealing, keys_of
-from infrastructure.checkpoint_keys import key_kept_in
+from infrastructure.checkpoint_keys import key_kept_in, new_signing_key, signing_keys
 from infrastructure.clock import SystemClock
 from infrastructure.database import open_pool
 from infrastructure.verification.findings import Kind
@@ -86,6 +86,35 @@ def test_a_row_of_what_only_counts_is_found_when_it_is_asked_for(world: World) -
     assert [(each.kind, each.table) for each in found.findings] == [
         (Kind.ROW_DIFFERS, "customer_totals")
     ]
+
+
+def test_who_trusts_one_key_trusts_those_that_it_names_and_no_others(world: World) -> None:
+    (old,) = keys_of(world.settings)
+    new, stranger = new_signing_key("next"), new_signing_key("stranger")
+    for keys in (f"{new},{key_kept_in(world.settings.data_dir)}", new):
+        settings = replace(world.settings, checkpoint_key=keys)
+        with open_pool(world.url, size=1) as pool:
+            append(pool, Story(a_payment(order_id=None)).authorized().payment)
+            Sealing(pool, settings, SystemClock()).seal_and_sign()
+    verifiers = [signing_keys(each)[0].verifier for each in (new, stranger)]
+
+    found = [
+        {finding.kind for finding in verify(wanted, lambda *_: None, workers=1).findings}
+        for key in (old.verifier, *verifiers)
+        for wanted in [Wanted(database_url=world.url, keys=[key])]
+    ]
+
+    assert found[:2] == [set(), set()]
+    assert found[2] == {Kind.CHECKPOINT_FORGED, Kind.CHECKPOINT_KEY_UNKNOWN}
+
+
+def test_a_table_of_another_shape_is_found_and_the_rest_is_verified(world: World) -> None:
+    world.do("ALTER TABLE audit_runs RENAME COLUMN events TO of_what")
+    world.do("UPDATE audit_checkpoints SET note = 'x' WHERE number = 2")
+
+    found = {finding.kind for finding in verified(world).findings}
+
+    assert found == {Kind.UNREADABLE, Kind.CHECKPOINT_FORGED}
 
 
 def test_the_command_says_what_is_wrong_and_where_and_ends_with_one(

@@ -7,8 +7,9 @@ the database says of itself.
 
 from collections.abc import Iterator
 from hashlib import sha256
-from json.encoder import encode_basestring as in_json
 from typing import Any, Final, LiteralString
+
+import orjson
 
 from domain.evidence import HASH_BYTES, Leaf, leaf_bytes, leaf_hash
 from infrastructure.counted_work import count
@@ -53,10 +54,6 @@ SEALED: Final[LiteralString] = """
     LEFT JOIN public.audit_tiles t ON t.level = 0 AND t.tile = n.tile
     WHERE r.shard = %(shard)s ORDER BY r.shard_position, n.tile
 """
-
-# As the log's documentation has it, written out, since this is done for every event: an array of these
-# seven as texts. Ids, versions and times have nothing in them that JSON writes otherwise.
-TEXT: Final = '["%s","%s","%d",%s,"%s",%s,%s]'
 
 Row = tuple[Any, ...]
 
@@ -109,20 +106,10 @@ class ShardOrder:
     def _check_event(self, row: Row) -> None:
         position, event_id, aggregate, version, topic, at, state, cause, digest, chain_hash = row
         try:
-            said = state.decode()
+            fields = [event_id, aggregate, str(version), topic, at, state.decode(), cause]
+            found = sha256(orjson.dumps(fields)).digest()
         except UnicodeDecodeError:
             found = b""
-        else:
-            text = TEXT % (
-                event_id,
-                aggregate,
-                version,
-                in_json(topic),
-                at,
-                in_json(said),
-                in_json(cause),
-            )
-            found = sha256(text.encode()).digest()
         if found != digest:
             self._changed(row, found)
         if chain_hash != self._append_hash:

@@ -5,6 +5,7 @@ All that follows an aggregate is in one shard, and an append is to one shard: wh
 belongs together. What is sealed never changes, so it does not matter from which snapshot it is read.
 """
 
+import gc
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from infrastructure.verification.models import check_models
 from infrastructure.verification.order import ShardOrder
 from infrastructure.verification.orphans import find_orphans
 from infrastructure.verification.place import Place, layout_of, live_generations
+from infrastructure.verification.reading import read_json_quickly
 from infrastructure.verification.replay import ShardReplay
 from infrastructure.verification.sealed import Outside
 from projections.balances import Balances
@@ -34,6 +36,7 @@ from projections.registry import FOLLOWING, INLINE, READ_MODELS
 EVENTS_OF_A_TASK: Final = 10_000
 TILES_OF_A_TASK: Final = 1_024
 CHECKPOINTS_OF_A_TASK: Final = 5_000
+COLLECTED_AFTER: Final = 200_000
 
 # Those of all shards that there must be in which there is anything, or not what there is at first.
 SHARDS_WITH: Final = """
@@ -249,7 +252,8 @@ def check_shards(wanted: Wanted, shards: Sequence[int]) -> Part:
     """All that is in these shards, one after the other, each as of a snapshot of its own."""
     part, layout = Part(), None
     sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    with psycopg.connect(wanted.database_url) as connection:
+    with psycopg.connect(wanted.database_url) as connection, collecting_rarely():
+        read_json_quickly(connection)
         for shard in shards:
             begin_snapshot(connection)
             layout = layout or layout_of(connection, READ_MODELS)
@@ -268,6 +272,18 @@ def check_shards(wanted: Wanted, shards: Sequence[int]) -> Part:
             connection.rollback()
     part.postings = {currency: dict(accounts) for currency, accounts in sums.items()}
     return part
+
+
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Histories come and go by the thousand and have no cycles: to look for some in them, again and
+    again, takes a quarter of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECTED_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def check_runs(wanted: Wanted) -> Part:

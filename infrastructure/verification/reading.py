@@ -37,7 +37,11 @@ def are_same(made: Sequence[Any], stored: Sequence[Any]) -> bool:
     if made != stored:
         return len(made) == len(stored) and all(map(_is_same, made, stored))
     pairs = zip(made, stored, strict=True)
-    return all(_is_same(one, other) for one, other in pairs if type(one) in (dict, list))
+    return all(
+        _is_same(one, other)
+        for one, other in pairs
+        if type(one) in (dict, list) or type(one) is not type(other)
+    )
 
 
 def _is_same(made: Any, stored: Any) -> bool:

@@ -59,6 +59,7 @@ def test_values_that_only_count_as_equal_are_not_the_same(one: Any, other: Any) 
     assert are_same([{"a": [one]}], [{"a": [one]}])
     assert not are_same([{"a": [one]}], [{"a": [other]}])
     assert not are_same([{"a": one}], [{"a": other}])
+    assert not are_same([one], [other])
 
 
 @given(text=TEXTS)

@@ -93,11 +93,16 @@ class Report:
     """What holds and what does not."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self._before = 0
+
+    def begin(self) -> None:
+        """Something else is looked at."""
+        self._before = self.count
 
     def ok(self, says: str) -> None:
-        """One thing that holds."""
-        print(f"ok     {says}")
+        """One thing that holds, where nothing was wrong since this was begun."""
+        if self.count == self._before:
+            print(f"ok     {says}")
 
     def wrong(self, says: str) -> None:
         """One thing that does not; the first of them are told, the others counted."""
@@ -168,6 +173,7 @@ class Bundle:
 
     def check_files(self) -> None:
         """That every file is there as it was written, and no other."""
+        self.report.begin()
         listed = self.manifest["files"]
         there = {
             path.relative_to(self.folder).as_posix()
@@ -182,11 +188,11 @@ class Bundle:
             path, of = self.folder / name, listed[name]
             if path.stat().st_size != of["bytes"] or file_hash(path) != of["sha256"]:
                 self.report.wrong(f"the file {name} is not as it was written")
-        if not self.report.count:
-            self.report.ok(f"{len(listed)} files are as they were written")
+        self.report.ok(f"{len(listed)} files are as they were written")
 
     def check_head(self, keys: list[Key]) -> None:
         """The signed head of the log, under which all events are."""
+        self.report.begin()
         text, names = signed_text((self.folder / "checkpoint.txt").read_text("utf-8"), keys)
         if checkpoint(text) != (self.manifest["origin"], self.size, self.root):
             raise Wrong("the manifest is of another head of the log than was signed")
@@ -194,6 +200,7 @@ class Bundle:
 
     def check_checkpoints(self, keys: list[Key]) -> dict[int, bytes]:
         """That each goes on from the one before, up to the head; the roots by size."""
+        self.report.begin()
         roots: dict[int, bytes] = {}
         proof, before = None, None
         for row in lines(self.folder / "checkpoints.jsonl", CHECKPOINT):
@@ -242,6 +249,7 @@ class Bundle:
 
     def check_events(self, kept: tuple[int, bytes] | None) -> None:
         """Each one's proof, its version, and what it moves."""
+        self.report.begin()
         versions: dict[bytes, int] = {}
         tree = Tree()
         books = Books(self.manifest, self.report, self.folder / "postings.jsonl")

@@ -130,9 +130,11 @@ def verify(wanted: Wanted, progress: Progress, *, workers: int) -> Verified:
     tasks += [partial(check_tiles, wanted, part) for part in _tiles(size)]
     tasks += [partial(check_checkpoints, wanted, part, keys) for part in numbers]
     tasks += [partial(check_outside, wanted, keys)]
-    total = 2 * sum(position for _, position in shards) + size
+    events = sum(position for _, position in shards)
+    total = 2 * events + size
     counted = new_count()
-    with executor(workers, counted) as pool:
+    # A process of its own costs what some thousands of events do.
+    with executor(min(workers, 1 + events // EVENTS_OF_A_TASK), counted) as pool:
         waiting = {pool.submit(partial(as_far_as_can_be, task)) for task in tasks}
         parts = all_of(pool, waiting, lambda: progress(min(counted.value, total), total))
     progress(total, total)

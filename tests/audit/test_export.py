@@ -419,6 +419,20 @@ def test_even_a_manifest_that_we_signed_hides_nothing(
     assert verify_bundle.main([str(out)]) == 1
 
 
+def test_what_does_not_hold_is_not_said_to_hold(
+    world: World, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(bundle, tmp_path / "out"))
+    edit_an_event(out)
+    sign_again(out, key_kept_in(world.settings.data_dir))
+
+    assert verify_bundle.main([str(out)]) == 1
+    said = capsys.readouterr().out
+    assert "is not the event that was sealed there" in said
+    assert "each proven" not in said
+    assert "files are as they were written" in said
+
+
 def test_a_bundle_by_another_key_verifies_by_its_own_and_by_no_other(
     world: World, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

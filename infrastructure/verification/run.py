@@ -30,7 +30,8 @@ from infrastructure.verification.place import Place, layout_of, live_generations
 from infrastructure.verification.reading import read_json_quickly
 from infrastructure.verification.replay import ShardReplay
 from infrastructure.verification.sealed import Outside
-from projections.balances import Balances
+from projections.balances import NAME as BALANCES
+from projections.changes import ReadModel
 from projections.registry import FOLLOWING, INLINE, READ_MODELS
 
 EVENTS_OF_A_TASK: Final = 10_000
@@ -91,7 +92,7 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """What there is, and what is wrong with it. `count`: of what is wrong, of which `findings` has the
-    first of each part."""
+    first of each part. `left_out`: the read models that were not asked for."""
 
     events: int
     aggregates: int
@@ -99,6 +100,7 @@ class Verified:
     checkpoints: int
     postings: dict[str, dict[str, int]]
     keys: Sequence[str]
+    left_out: Sequence[str]
     findings: Sequence[Finding]
     count: int
     seconds: float
@@ -106,8 +108,8 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be verified, and by which keys. `is_thorough`: every read model too, also those that
-    only count."""
+    """What is to be verified, and by which keys. `is_thorough`: every read model, also those that
+    are made again in tables of their own."""
 
     database_url: str
     keys: Sequence[VerifierKey] = ()
@@ -146,6 +148,7 @@ def verify(wanted: Wanted, progress: Progress, *, workers: int) -> Verified:
         checkpoints=checkpoints,
         postings=whole.postings,
         keys=[key.text for key in keys],
+        left_out=[model.name for model in READ_MODELS if model.name not in _compared(wanted)],
         findings=whole.findings.kept,
         count=whole.findings.count,
         seconds=time.monotonic() - began,
@@ -334,10 +337,15 @@ def check_orphans(wanted: Wanted) -> Part:
 def check_read_models(wanted: Wanted) -> Part:
     """Whether what is compared with the log can be."""
     part = Part()
-    compared = [*INLINE, *(FOLLOWING if wanted.is_thorough else [Balances()])]
     with snapshot(wanted.database_url) as connection:
-        check_models(connection, compared, part.findings)
+        check_models(connection, list(_compared(wanted).values()), part.findings)
     return part
+
+
+def _compared(wanted: Wanted) -> dict[str, ReadModel]:
+    """The read models that are held against the log, by name."""
+    following = [model for model in FOLLOWING if wanted.is_thorough or model.name == BALANCES]
+    return {model.name: model for model in (*INLINE, *following)}
 
 
 @contextmanager

@@ -35,9 +35,11 @@ from projections.changes import ReadModel
 from projections.registry import FOLLOWING, INLINE, READ_MODELS
 
 EVENTS_OF_A_TASK: Final = 10_000
+# So that none waits long for the last one.
+TASKS_OF_A_WORKER: Final = 4
 TILES_OF_A_TASK: Final = 1_024
 CHECKPOINTS_OF_A_TASK: Final = 5_000
-COLLECTED_AFTER: Final = 200_000
+COLLECTED_AFTER: Final = 500_000
 
 # Those of all shards that there must be in which there is anything, or not what there is at first.
 SHARDS_WITH: Final = """
@@ -127,12 +129,13 @@ def verify(wanted: Wanted, progress: Progress, *, workers: int) -> Verified:
         checkpoints, numbers = _checkpoints(connection)
         first = Part()
         keys = sealed.trusted_keys(connection, wanted.keys, first.findings)
-    tasks: list[Task] = [partial(check_shards, wanted, group) for group in _groups(shards)]
+    events = sum(position for _, position in shards)
+    groups = _groups(shards, max(EVENTS_OF_A_TASK, events // (workers * TASKS_OF_A_WORKER)))
+    tasks: list[Task] = [partial(check_shards, wanted, group) for group in groups]
     tasks += [partial(each, wanted) for each in (check_runs, check_orphans, check_read_models)]
     tasks += [partial(check_tiles, wanted, part) for part in _tiles(size)]
     tasks += [partial(check_checkpoints, wanted, part, keys) for part in numbers]
     tasks += [partial(check_outside, wanted, keys)]
-    events = sum(position for _, position in shards)
     total = 2 * events + size
     counted = new_count()
     # A process of its own costs what some thousands of events do.
@@ -167,13 +170,13 @@ def _shards(connection: Connection[Any]) -> list[tuple[int, int]]:
     return connection.execute(query).fetchall()
 
 
-def _groups(shards: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """The large ones alone; the small ones together, so that none has a process learn
-    anew what the tables are like."""
+def _groups(shards: Sequence[tuple[int, int]], least: int) -> list[list[int]]:
+    """Together until they have so many events, so that few processes have to learn anew what the tables
+    are like."""
     groups: list[list[int]] = [[]]
     events = 0
     for shard, position in shards:
-        if events >= EVENTS_OF_A_TASK:
+        if events >= least:
             groups.append([])
             events = 0
         groups[-1].append(shard)

@@ -38,10 +38,14 @@ SHOWN_FINDINGS: Final = 100
     "key_files",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Public keys that you trust, name+id+key on a line. Default: CHECKPOINT_KEY's, and those that "
-    "a checkpoint was signed with besides them.",
+    help="Public keys that you trust, name+id+key on a line. Default: CHECKPOINT_KEY's. With them, those "
+    "that one of their checkpoints names.",
 )
-@click.option("--thorough", is_flag=True, help="Also the read models that only count.")
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help="Also balance transactions, published events, customers' totals and operations.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
@@ -114,6 +118,7 @@ def as_document(found: Verified) -> dict[str, Any]:
         "checkpoints": found.checkpoints,
         "keys": list(found.keys),
         "postings": found.postings,
+        "left_out": list(found.left_out),
         "seconds": round(found.seconds, 2),
         "findings_count": found.count,
         "findings": [finding.as_json() for finding in found.findings],
@@ -130,6 +135,8 @@ def in_words(found: Verified, has_own_keys: bool) -> str:
         f"{found.checkpoints} checkpoints, in {found.seconds:.1f} s"
     )
     lines += [f"postings in {currency}: {_sums(sums)}" for currency, sums in found.postings.items()]
+    if found.left_out:
+        lines.append(f"left out: {', '.join(found.left_out)}; give --thorough")
     if not has_own_keys:
         lines.append(
             "no key was given: checkpoints were held against the keys that the database has, which "

@@ -5,7 +5,8 @@ package `cryptography`.
 
 It recomputes everything: the hash of each event, its proof of inclusion in the signed head of the log
 (RFC 6962), the proofs that each signed head goes on from the one before, the signatures (Ed25519, as C2SP
-signed notes), that no version of anything is missing, and that what each event moves sums to zero.
+signed notes), that no version of anything is missing, and that what is posted is what each event moves.
+Journals, tables, people and the summary are only held against the signed manifest.
 
 Give the public key that you trust with --key (lines of name+id+key) and the checkpoint that you kept with
 --checkpoint: without them it is only shown that the bundle is what its own keys signed. Exit status: 0 if all
@@ -34,19 +35,38 @@ ED25519 = b"\x01"
 MOST_SHOWN = 20
 PART = 1 << 20
 UNLISTED = {"manifest.json", "manifest.note"}
-# What payments' events move, from the account of the cardholder; of others only the sums are looked at.
-ACCOUNTS = ("held", "captured", "refunded")
+# Before the name of each key, where the log's checkpoints say which ones sign: one takes another's place.
+NAMES_KEY = "counterfoil key "
+# What each line has: nothing is in it that is not looked at.
+TEXTS = ("event_id", "aggregate", "topic", "at", "state", "cause")
+EVENT = dict.fromkeys(("position", "version"), int) | dict.fromkeys(TEXTS, str)
+INCLUSION = {"position": int, "hashes": list}
+CHECKPOINT = {"size": int, "root": str, "note": (str, type(None)), "to_next": (list, type(None))}
+OWNER = ("merchant_id", "mode", "customer_id", "currency")
+POSTING = dict.fromkeys(("aggregate", "topic", "at", *OWNER), str) | {
+    "version": int,
+    "amounts": dict,
+}
 
 
 # A key's name, its id, and itself.
 Key = tuple[str, bytes, Ed25519PublicKey]
-# A currency, and what is moved into each account.
-Moved = tuple[str, tuple[int, ...]]
 Row = dict[str, Any]
 
 
 class Wrong(Exception):
     """Something does not hold. One line."""
+
+
+CANNOT_BE_READ = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -63,7 +83,7 @@ def main(arguments: list[str]) -> int:
         Bundle(given.folder, report).verify(given.key, given.checkpoint)
     except Wrong as error:
         report.wrong(str(error))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except CANNOT_BE_READ as error:
         report.wrong(f"the bundle cannot be read: {type(error).__name__}: {error}")
     report.end()
     return 1 if report.count else 0
@@ -73,11 +93,16 @@ class Report:
     """What holds and what does not."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self._before = 0
+
+    def begin(self) -> None:
+        """Something else is looked at."""
+        self._before = self.count
 
     def ok(self, says: str) -> None:
-        """One thing that holds."""
-        print(f"ok     {says}")
+        """One thing that holds, where nothing was wrong since this was begun."""
+        if self.count == self._before:
+            print(f"ok     {says}")
 
     def wrong(self, says: str) -> None:
         """One thing that does not; the first of them are told, the others counted."""
@@ -97,7 +122,8 @@ class Bundle:
 
     def __init__(self, folder: Path, report: Report) -> None:
         self.folder, self.report = folder, report
-        self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        refuse_what_is_no_file(folder)
+        self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"), **STRICT)
         if (self.manifest.get("format"), self.manifest.get("version")) != (FORMAT, VERSION):
             raise Wrong("it is no bundle of a version that is known here")
         self.size, self.root = self.manifest["size"], decoded(self.manifest["root"])
@@ -122,6 +148,19 @@ class Bundle:
             raise Wrong(f"{path} has no key in it")
         if key_file is None:
             print("note   the keys are the bundle's own: give --key with one that you trust")
+        return self.with_vouched(keys)
+
+    def with_vouched(self, keys: list[Key]) -> list[Key]:
+        """Also the keys that a checkpoint of a trusted one names: one took another's place."""
+        rows = lines(self.folder / "checkpoints.jsonl", CHECKPOINT)
+        notes = [row["note"] for row in rows if NAMES_KEY in (row["note"] or "")]
+        known = {each[:2] for each in keys}
+        for _ in notes:
+            for note in notes:
+                for name in named_keys(note, keys):
+                    if name[:2] not in known:
+                        known.add(name[:2])
+                        keys.append(name)
         return keys
 
     def check_manifest(self, keys: list[Key]) -> None:
@@ -134,6 +173,7 @@ class Bundle:
 
     def check_files(self) -> None:
         """That every file is there as it was written, and no other."""
+        self.report.begin()
         listed = self.manifest["files"]
         there = {
             path.relative_to(self.folder).as_posix()
@@ -145,13 +185,14 @@ class Bundle:
         for name in sorted(there - listed.keys() - UNLISTED):
             self.report.wrong(f"the file {name} is not of the bundle")
         for name in sorted(there & listed.keys()):
-            if file_hash(self.folder / name) != listed[name]["sha256"]:
+            path, of = self.folder / name, listed[name]
+            if path.stat().st_size != of["bytes"] or file_hash(path) != of["sha256"]:
                 self.report.wrong(f"the file {name} is not as it was written")
-        if not self.report.count:
-            self.report.ok(f"{len(listed)} files are as they were written")
+        self.report.ok(f"{len(listed)} files are as they were written")
 
     def check_head(self, keys: list[Key]) -> None:
         """The signed head of the log, under which all events are."""
+        self.report.begin()
         text, names = signed_text((self.folder / "checkpoint.txt").read_text("utf-8"), keys)
         if checkpoint(text) != (self.manifest["origin"], self.size, self.root):
             raise Wrong("the manifest is of another head of the log than was signed")
@@ -159,9 +200,10 @@ class Bundle:
 
     def check_checkpoints(self, keys: list[Key]) -> dict[int, bytes]:
         """That each goes on from the one before, up to the head; the roots by size."""
+        self.report.begin()
         roots: dict[int, bytes] = {}
         proof, before = None, None
-        for row in lines(self.folder / "checkpoints.jsonl"):
+        for row in lines(self.folder / "checkpoints.jsonl", CHECKPOINT):
             size, root = row["size"], decoded(row["root"])
             if row["note"] is not None:
                 text, _ = signed_text(row["note"], keys)
@@ -207,12 +249,13 @@ class Bundle:
 
     def check_events(self, kept: tuple[int, bytes] | None) -> None:
         """Each one's proof, its version, and what it moves."""
+        self.report.begin()
         versions: dict[bytes, int] = {}
         tree = Tree()
         books = Books(self.manifest, self.report, self.folder / "postings.jsonl")
-        is_whole, count = self.manifest["is_whole_log"], 0
-        proofs = lines(self.folder / "inclusion.jsonl")
-        for event in lines(self.folder / "events.jsonl"):
+        is_whole, count, begun = self.manifest["is_whole_log"], 0, 0
+        proofs = lines(self.folder / "inclusion.jsonl", INCLUSION)
+        for event in lines(self.folder / "events.jsonl", EVENT):
             place = (
                 f"{event['aggregate']} version {event['version']} (position {event['position']})"
             )
@@ -232,8 +275,12 @@ class Bundle:
             self.check_version(event, versions, place)
             books.take_in(event, place)
             count += 1
-        if count != self.manifest["events"] or next(proofs, None) is not None:
-            self.report.wrong(f"{count} events, where there were {self.manifest['events']}")
+            begun += event["version"] == 1
+        there_were = (self.manifest["events"], self.manifest["begun"])
+        if (count, begun) != there_were or next(proofs, None) is not None:
+            self.report.wrong(
+                f"{count} events, {begun} of them firsts, where there were {there_were}"
+            )
         if is_whole and (tree.size, tree.root()) != (self.size, self.root):
             self.report.wrong("the whole log has another root than was signed")
         if kept is not None:
@@ -254,6 +301,9 @@ class Bundle:
         if event["version"] != (first if before is None else before + 1):
             self.report.wrong(f"{place} does not follow the version before it")
         versions[aggregate] = event["version"]
+        since, until = (self.manifest["selection"][name] for name in ("from", "to"))
+        if (since or "") > event["at"] or (until or "~") <= event["at"]:
+            self.report.wrong(f"{place} is not of the time that was asked for")
         if json.loads(event["state"]).get("at") != event["at"]:
             self.report.wrong(f"{place} has another time than the one that it was recorded with")
 
@@ -267,63 +317,43 @@ class Books:
     def __init__(self, manifest: Row, report: Report, path: Path) -> None:
         self.manifest, self.report = manifest, report
         self.sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self.postings: dict[tuple[str, int], Moved] = {}
-        self.payments: dict[str, tuple[str, int, int]] = {}
-        self.held: set[str] = set()
-        for row in lines(path):
-            amounts = row["amounts"]
-            place = f"{row['aggregate']} version {row['version']}"
-            if sum(amounts.values()) != 0:
+        self.postings: dict[bytes, bytes] = {}
+        self.payments: dict[bytes, Payment] = {}
+        for row in lines(path, POSTING):
+            amounts, place = row["amounts"], f"{row['aggregate']} version {row['version']}"
+            if any(type(amount) is not int for amount in amounts.values()) or sum(amounts.values()):
                 report.wrong(f"what {place} moves does not sum to zero")
             self.sums[row["currency"]].update(amounts)
-            if (row["aggregate"], row["version"]) in self.postings:
+            if key_of(row) in self.postings:
                 report.wrong(f"{place} is posted twice")
-            moved = tuple(amounts.get(name, 0) for name in ACCOUNTS)
-            self.postings[row["aggregate"], row["version"]] = (row["currency"], moved)
+            terms = [row[name] for name in OWNER]
+            self.postings[key_of(row)] = said(row["topic"], terms, amounts)
         self.count = len(self.postings)
 
     def take_in(self, event: Row, place: str) -> None:
-        """The next event: what it moves by its own words, where it is a payment's."""
-        posted = self.postings.pop((event["aggregate"], event["version"]), None)
-        if not event["topic"].startswith("payment."):
-            return
-        moved = self.moved(event)
-        if moved is not None and moved != posted:
-            self.report.wrong(f"{place} moves {moved}, and {posted} is posted")
+        """The next event: what it moves by its own words must be what is posted, and nothing else."""
+        posted = self.postings.pop(key_of(event), None)
+        payment = None
+        if event["topic"].startswith("payment."):
+            payment = self.payment_of(event)
+            if payment is None:
+                return  # it began before what the bundle has, and cannot be held against anything
+        amounts = {} if payment is None else payment.moved(event)
+        wanted = said(event["topic"], payment.terms, amounts) if payment and amounts else None
+        if wanted != posted:
+            self.report.wrong(f"{place} moves {amounts or 'nothing'}, and something else is posted")
 
-    def moved(self, event: Row) -> Moved | None:
-        """The currency, and what is moved into each of ACCOUNTS. None: nothing, or it cannot be said, as
-        the payment began before what the bundle has."""
-        state, topic = json.loads(event["state"]), event["topic"].removeprefix("payment.")
-        if topic in ("authorization_requested", "transfer_requested"):
-            self.payments[event["aggregate"]] = (state["currency"], state["amount_minor"], 0)
-        payment = self.payments.get(event["aggregate"])
-        if payment is None:
-            return None
-        currency, whole, asked = payment
-        match topic:
-            case "capture_requested" | "refund_requested":
-                self.payments[event["aggregate"]] = (currency, whole, state["amount_minor"])
-            case "authorized":
-                self.held.add(event["aggregate"])
-            case _:
-                pass
-        amounts = {
-            "authorized": (whole, 0, 0),
-            "captured": (-whole, asked, 0),
-            "transferred": (0, whole, 0),
-            "refunded": (0, 0, -asked),
-        }
-        if event["aggregate"] in self.held:
-            amounts |= dict.fromkeys(("voided", "expired"), (-whole, 0, 0))
-        return (currency, amounts[topic]) if topic in amounts else None
+    def payment_of(self, event: Row) -> "Payment | None":
+        """The one that it goes on, or begins."""
+        aggregate = key_of(event)[:16]
+        if event["version"] == 1:
+            self.payments[aggregate] = Payment(json.loads(event["state"]))
+        return self.payments.get(aggregate)
 
     def end(self) -> None:
         """The sums."""
-        for aggregate, version in list(self.postings)[:MOST_SHOWN]:
-            self.report.wrong(
-                f"{aggregate} version {version} is posted, and is no event of the bundle"
-            )
+        if self.postings:
+            self.report.wrong(f"{len(self.postings)} postings are of no event of the bundle")
         told = {currency: dict(sums) for currency, sums in self.sums.items()}
         if told != self.manifest["postings"]:
             self.report.wrong(f"the postings sum to {told}, not to {self.manifest['postings']}")
@@ -333,6 +363,57 @@ class Books:
             amounts = ", ".join(f"{name} {amount}" for name, amount in sorted(sums.items()))
             self.report.ok(f"{currency}, in minor units: {amounts}")
         self.report.ok(f"{self.count} postings, each summing to zero, and all together")
+
+
+class Payment:
+    """What has to be known of one, to say what its events move."""
+
+    __slots__ = ("asked", "disputed", "is_held", "terms", "whole")
+
+    def __init__(self, first: Row) -> None:
+        self.terms = [first[name] or "" for name in OWNER]
+        self.whole, self.asked, self.is_held = first["amount_minor"], 0, False
+        self.disputed: dict[str, int] | None = None
+
+    def moved(self, event: Row) -> dict[str, int]:
+        """By account, with the other side of it. Nothing: it moves nothing."""
+        moved: dict[str, int] = {}
+        state = json.loads(event["state"])
+        match event["topic"].removeprefix("payment."):
+            case "capture_requested" | "refund_requested":
+                self.asked = state["amount_minor"]
+            case "authorized":
+                self.is_held, moved = True, {"held": self.whole}
+            case "captured":
+                moved = {"held": -self.whole, "captured": self.asked}
+            case "transferred":
+                moved = {"captured": self.whole}
+            case "refunded":
+                moved = {"refunded": -self.asked}
+            case "voided" | "expired" if self.is_held:
+                moved = {"held": -self.whole}
+            case "dispute_opened":
+                self.disputed = {
+                    **(self.disputed or {}),
+                    state["dispute_id"]: state["amount_minor"],
+                }
+                moved = {"disputed": -state["amount_minor"]}
+            case "dispute_won":
+                moved = {"disputed": (self.disputed or {})[state["dispute_id"]]}
+            case _:
+                pass
+        return moved and {**moved, "cardholder": -sum(moved.values())}
+
+
+def key_of(row: Row) -> bytes:
+    """What it is of, and which version, in few bytes."""
+    return bytes.fromhex(row["aggregate"].replace("-", "")) + struct.pack(">Q", row["version"])
+
+
+def said(topic: str, terms: list[str], amounts: dict[str, int]) -> bytes:
+    """All of a posting, in few bytes; an account that it moves nothing into is as if it were not there."""
+    moved = sorted((name, amount) for name, amount in amounts.items() if amount)
+    return hashlib.sha256(json.dumps([topic, terms, moved]).encode()).digest()[:16]
 
 
 # --- the tree (RFC 6962) -------------------------------------------------------------------------
@@ -454,7 +535,10 @@ def signed_text(note: str, keys: list[Key]) -> tuple[str, str]:
     before, gap, signatures = note.rpartition("\n\n")
     text = before + "\n"
     names = []
-    for line in signatures.splitlines():
+    signed = signatures.removesuffix("\n").split("\n")
+    if len(set(signed)) != len(signed):
+        raise Wrong("a signed note has a signature twice")
+    for line in signed:
         parts = line.split(" ")
         if not gap or len(parts) != 3 or parts[0] != "\N{EM DASH}":
             raise Wrong("a signed note is malformed")
@@ -465,6 +549,16 @@ def signed_text(note: str, keys: list[Key]) -> tuple[str, str]:
     if not names:
         raise Wrong(f"no trusted key has signed this: {text.splitlines()[:2]}")
     return text, " and ".join(sorted(set(names)))
+
+
+def named_keys(note: str, keys: list[Key]) -> list[Key]:
+    """The keys that the checkpoint names, if one of these has signed it."""
+    try:
+        text, _ = signed_text(note, keys)
+    except Wrong:
+        return []
+    named = (line for line in text.splitlines()[3:] if line.startswith(NAMES_KEY))
+    return [key(line.removeprefix(NAMES_KEY)) for line in named]
 
 
 def has_signed(public: Ed25519PublicKey, signature: bytes, text: str) -> bool:
@@ -479,7 +573,7 @@ def has_signed(public: Ed25519PublicKey, signature: bytes, text: str) -> bool:
 def checkpoint(text: str) -> tuple[str, int, bytes]:
     """What a head says: the log's name, the number of its events, and the root."""
     parts = text.split("\n")
-    if len(parts) < 4 or not parts[1].isdecimal():
+    if len(parts) < 4 or not re.fullmatch("0|[1-9][0-9]{0,18}", parts[1], re.ASCII):
         raise Wrong("a checkpoint is malformed")
     return parts[0], int(parts[1]), decoded(parts[2])
 
@@ -487,11 +581,40 @@ def checkpoint(text: str) -> tuple[str, int, bytes]:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def lines(path: Path) -> Iterator[Row]:
-    """The rows of a file, one at a time."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+def refuse_what_is_no_file(folder: Path) -> None:
+    """What a name leads to elsewhere, or has no end, is nothing that was written into a bundle."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Wrong(f"{path.relative_to(folder).as_posix()} is no file")
+
+
+def lines(path: Path, fields: Row) -> Iterator[Row]:
+    """The rows of a file, one at a time, each with these fields and no other."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            row = json.loads(line, **STRICT)
+            if type(row) is not dict or row.keys() != fields.keys():
+                raise Wrong(f"line {number} of {path.name} has other fields than it must have")
+            for name, kind in fields.items():
+                if type(row[name]) is bool or not isinstance(row[name], kind):
+                    raise Wrong(f"line {number} of {path.name}: {name} is of another kind")
+            yield row
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> Row:
+    """An object, none of whose fields is there twice, since readers differ in which one they take."""
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        raise Wrong("a field is there twice in one line")
+    return row
+
+
+def no_such_number(text: str) -> None:
+    """NaN and the like, which are no JSON."""
+    raise Wrong(f"{text} is no number")
+
+
+STRICT: Row = {"object_pairs_hook": each_once, "parse_constant": no_such_number}
 
 
 def file_hash(path: Path) -> str:

@@ -6,7 +6,7 @@ loudly, and the last checkpoint stays what is published.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, LiteralString
 
@@ -23,6 +23,9 @@ from infrastructure.checkpoint_keys import SigningKey, VerifierKey, verifier_key
 
 # A witness's clock may be ahead of ours by so much.
 FUTURE_SECONDS: Final = 300
+# In what is signed, before each key's name: that both signed a text vouches for neither, since anybody can
+# put a signature of their own under a text.
+NAMES_KEY: Final = "counterfoil key "
 
 LAST: Final[LiteralString] = """
     SELECT number, size, root, note, keys, created_at FROM audit_checkpoints
@@ -118,7 +121,7 @@ class Checkpoints:
             connection.execute(DURABLE)
             before = last(connection)
             vkeys = [key.verifier.text for key in keys]
-            new = self._checked(connection, size, before)
+            new = replace(self._checked(connection, size, before), more=_naming(keys))
             if before is not None and (before.size, list(before.keys)) == (size, vkeys):
                 return before
             found = _kept(connection, new, keys, 1 if before is None else before.number + 1)
@@ -140,6 +143,17 @@ class Checkpoints:
             log.critical("no checkpoint is signed: the tree is not what it was", error=str(error))
             raise SigningRefused(str(error)) from error
         return new
+
+
+def _naming(keys: Sequence[SigningKey]) -> tuple[str, ...]:
+    """While one key takes another's place, each of them signs which ones they are."""
+    return tuple(NAMES_KEY + key.verifier.text for key in keys) if len(keys) > 1 else ()
+
+
+def keys_named(checkpoint: Checkpoint) -> list[VerifierKey]:
+    """The keys that whoever signed the checkpoint says to be the log's. Raises VerifierKeyUnusable."""
+    lines = (line for line in checkpoint.more if line.startswith(NAMES_KEY))
+    return [verifier_key(line.removeprefix(NAMES_KEY)) for line in lines]
 
 
 def _check_between(connection: Connection[DictRow], old: Checkpoint, new: Checkpoint) -> None:

@@ -95,20 +95,35 @@ def _keep_in_file(path: str, checkpoint: Signed) -> None:
 def _keep_in_folder(folder: Path, name: str, note: bytes) -> None:
     """Whole, or not at all."""
     partial = folder / f".{name}.{os.getpid()}"
-    _write(partial, os.O_TRUNC, note)
     try:
+        _write(partial, os.O_TRUNC, note)
         (folder / name).hardlink_to(partial)
     except FileExistsError:
         if (folder / name).read_bytes() != note:
             raise PushFailed("another checkpoint is there under its number") from None
     finally:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
+    _to_disk(folder)
 
 
 def _write(file: Path, how: int, content: bytes) -> None:
+    """At once, so that nothing that others append comes between."""
+    is_new = not file.exists()
     handle = os.open(file, how | os.O_CREAT | os.O_WRONLY, 0o644)
     try:
-        os.write(handle, content)
+        if os.write(handle, content) != len(content):
+            raise PushFailed("there was no room for all of it")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if is_new:
+        _to_disk(file.parent)
+
+
+def _to_disk(folder: Path) -> None:
+    """The names of the files in it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
         os.fsync(handle)
     finally:
         os.close(handle)

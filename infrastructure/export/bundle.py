@@ -43,17 +43,20 @@ MANIFEST_NOTE: Final = "manifest.note"
 MOST_CHECKPOINTS: Final = 10_000
 HASHED_AT_ONCE: Final = 1 << 20
 
-# One of each size: the one that was signed last. Of more than a bundle takes, some of all times.
+# One of each size: the one that names keys, or that was signed last. Of more than a bundle takes, some of
+# all times.
 CHECKPOINTS: Final[LiteralString] = """
     WITH sizes AS (
-        SELECT DISTINCT ON (size) size, number, note FROM audit_checkpoints
-        WHERE size <= %(size)s AND size > 0 ORDER BY size, number DESC
+        SELECT DISTINCT ON (size) size, note, keys FROM audit_checkpoints
+        WHERE size <= %(size)s AND size > 0 ORDER BY size, cardinality(keys) DESC, number DESC
     ), numbered AS (
-        SELECT size, note, row_number() OVER (ORDER BY size) AS place, count(*) OVER () AS many
+        SELECT size, note, row_number() OVER (ORDER BY size) AS place, count(*) OVER () AS many,
+               cardinality(keys) > 1
+               AND row_number() OVER (PARTITION BY keys ORDER BY size) = 1 AS names_keys
         FROM sizes
     )
     SELECT size, note FROM numbered
-    WHERE place = many OR place %% (1 + many / %(most)s) = 0 OR size = ANY (%(kept)s)
+    WHERE place = many OR place %% (1 + many / %(most)s) = 0 OR size = ANY (%(kept)s) OR names_keys
     ORDER BY size
 """
 PEOPLE: Final[LiteralString] = """

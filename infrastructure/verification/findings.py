@@ -38,9 +38,12 @@ class Kind(StrEnum):
     ROW_DIFFERS = "row_differs"
     ROW_MISSING = "row_missing"
     ROW_WITHOUT_EVENTS = "row_without_events"
+    ROWS_NOT_COMPARED = "rows_not_compared"
+    SET_ASIDE = "set_aside"
     POSTINGS_UNBALANCED = "postings_unbalanced"
     BALANCE_DIFFERS = "balance_differs"
     ORPHAN = "orphan"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ the database says of itself.
 
 from collections.abc import Iterator
 from hashlib import sha256
-from json.encoder import encode_basestring as in_json
 from typing import Any, Final, LiteralString
+
+import orjson
 
 from domain.evidence import HASH_BYTES, Leaf, leaf_bytes, leaf_hash
 from infrastructure.counted_work import count
@@ -22,18 +23,20 @@ AT_LENGTH: Final = len("2026-11-20T12:00:00.000000Z")
 
 EVENTS: Final[LiteralString] = """
     SELECT position, event_id::text, originator_id::text, originator_version, topic,
-           to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), state, cause,
-           digest, chain_hash
+           coalesce(to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), 'never')
+           || CASE WHEN recorded_at < '0001-01-01T00:00:00Z' THEN ' BC' ELSE '' END,
+           state, cause, digest, chain_hash
     FROM public.events WHERE shard = %(shard)s ORDER BY position
 """
 HEAD: Final[LiteralString] = """
-    SELECT h.position, h.hash, greatest(c.position, r.position, 0)
-    FROM public.shard_heads h LEFT JOIN public.audit_cursors c ON c.shard = h.shard
+    SELECT h.position, h.hash, coalesce(r.position, 0), c.position
+    FROM (VALUES (%(shard)s::smallint)) AS s (shard)
+    LEFT JOIN public.shard_heads h ON h.shard = s.shard
+    LEFT JOIN public.audit_cursors c ON c.shard = s.shard
     LEFT JOIN LATERAL (
         SELECT shard_position + events - 1 AS position FROM public.audit_runs
-        WHERE shard = h.shard ORDER BY shard_position DESC LIMIT 1
+        WHERE shard = s.shard ORDER BY shard_position DESC LIMIT 1
     ) AS r ON true
-    WHERE h.shard = %(shard)s
 """
 # Each stretch of a run that lies in one tile: where it begins in the one order and in the shard, and the
 # leaves that the tree has of it.
@@ -52,10 +55,6 @@ SEALED: Final[LiteralString] = """
     WHERE r.shard = %(shard)s ORDER BY r.shard_position, n.tile
 """
 
-# As the log's documentation has it, written out, since this is done for every event: an array of these
-# seven as texts. Ids, versions and times have nothing in them that JSON writes otherwise.
-TEXT: Final = '["%s","%s","%d",%s,"%s",%s,%s]'
-
 Row = tuple[Any, ...]
 
 
@@ -73,8 +72,7 @@ class ShardOrder:
 
     def check(self) -> int:
         """How many events there are."""
-        row = self._connection.execute(HEAD, {"shard": self._shard}).fetchone()
-        head, hash_of_head, sealed = (0, BEGINNING, 0) if row is None else row
+        ends = self._connection.execute(HEAD, {"shard": self._shard}).fetchone()
         expected, events = 1, 0
         leaves = self._leaves()
         leaf = next(leaves, None)
@@ -93,7 +91,7 @@ class ShardOrder:
             events += len(batch)
             count(len(batch))
         self._end_append()
-        self._check_end(expected - 1, head, hash_of_head, sealed)
+        self._check_end(expected - 1, *(ends or (None, None, 0, None)))
         return events
 
     def _batches(self) -> Iterator[list[Row]]:
@@ -108,20 +106,10 @@ class ShardOrder:
     def _check_event(self, row: Row) -> None:
         position, event_id, aggregate, version, topic, at, state, cause, digest, chain_hash = row
         try:
-            said = state.decode()
+            fields = [event_id, aggregate, str(version), topic, at, state.decode(), cause]
+            found = sha256(orjson.dumps(fields)).digest()
         except UnicodeDecodeError:
             found = b""
-        else:
-            text = TEXT % (
-                event_id,
-                aggregate,
-                version,
-                in_json(topic),
-                at,
-                in_json(said),
-                in_json(cause),
-            )
-            found = sha256(text.encode()).digest()
         if found != digest:
             self._changed(row, found)
         if chain_hash != self._append_hash:
@@ -190,17 +178,24 @@ class ShardOrder:
         self._appended.clear()
         self._is_whole = True
 
-    def _check_end(self, last: int, head: int, hash_of_head: bytes, sealed: int) -> None:
-        if last < max(head, sealed):
+    def _check_end(
+        self,
+        last: int,
+        head: int | None,
+        hash_of_head: bytes | None,
+        sealed: int,
+        cursor: int | None,
+    ) -> None:
+        if last < max(head or 0, sealed):
             self._findings.add(
                 Kind.LOG_TRUNCATED,
-                f"the end of the log is gone: {max(head, sealed) - last} events",
+                f"the end of the log is gone: {max(head or 0, sealed) - last} events",
                 shard=self._shard,
                 position=last,
-                expected=str(max(head, sealed)),
+                expected=str(max(head or 0, sealed)),
                 found=str(last),
             )
-        elif last > head or self._chain != hash_of_head:
+        elif (last, self._chain) != (head, hash_of_head):
             self._findings.add(
                 Kind.CHAIN_BROKEN,
                 "the head of the shard is not the end of its log",
@@ -208,7 +203,17 @@ class ShardOrder:
                 shard=self._shard,
                 position=last,
                 expected=f"{last} {self._chain.hex()}",
-                found=f"{head} {hash_of_head.hex()}",
+                found="none" if hash_of_head is None else f"{head} {hash_of_head.hex()}",
+            )
+        if cursor != sealed:
+            self._findings.add(
+                Kind.SEALING_BROKEN,
+                "sealing does not go on where it is: what is between would be sealed twice, or never",
+                table="audit_cursors",
+                shard=self._shard,
+                position=sealed,
+                expected=str(sealed),
+                found="none" if cursor is None else str(cursor),
             )
 
     # --- the leaves ----------------------------------------------------------------------------

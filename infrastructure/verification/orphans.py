@@ -3,12 +3,15 @@ many, and those that are wrong few."""
 
 from typing import Any, Final, LiteralString, NamedTuple
 
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
-from domain.payment import LIVE
+from domain.bank import Operation
+from domain.payment import LIVE, bank_key
+from infrastructure.shards import SHARDS
 from infrastructure.verification.findings import Findings, Kind, named
 from projections.changes import PAYMENT
+from projections.registry import ALL
 
 FETCHED_AT_ONCE: Final = 1_000
 
@@ -42,6 +45,17 @@ SLOTS: Final[LiteralString] = """
      AND r.payment_id = s.payment_id
     WHERE (r.merchant_id, r.mode, r.order_id) IS DISTINCT FROM (s.merchant_id, s.mode, s.order_id)
        OR r.status <> ALL (%(live)s)
+"""
+# Whoever asked for an authorization of an order has it to themselves; intents and payments at once name
+# orders only. What a person decided may have come after the slot was free.
+SLOTLESS: Final[LiteralString] = """
+    SELECT r.payment_id AS owner, r.order_id AS found FROM public.receipts AS r
+    WHERE r.status = ANY (%(live)s) AND r.order_id IS NOT NULL AND NOT r.needs_review
+      AND NOT EXISTS (
+        SELECT FROM public.order_slots AS s
+        WHERE (s.merchant_id, s.mode, s.order_id, s.payment_id)
+            = (r.merchant_id, r.mode, r.order_id, r.payment_id)
+      ) AND NOT r.document ? 'is_paid_at_once' AND r.document ->> 'intent_id' IS NULL
 """
 CALLS: Final[LiteralString] = """
     SELECT c.payment_id AS owner, c.operation AS found FROM public.bank_calls AS c
@@ -83,9 +97,40 @@ PEOPLE: Final[LiteralString] = """
     ) AND NOT EXISTS (SELECT FROM public.disputes AS d WHERE d.shard = p.shard AND d.id = p.owner)
 """
 
+# Which ask of the payment the call is of: the first, or the last of its kind.
+KEYS_OF_CALLS: Final[LiteralString] = """
+    SELECT c.payment_id AS owner, c.operation, c.bank_key, (r.merchant_id, r.mode)
+           IS NOT DISTINCT FROM (c.merchant_id, c.mode) AS is_theirs, coalesce((
+               SELECT max(e.originator_version) FROM public.events AS e
+               WHERE e.shard = c.shard AND e.originator_id = c.payment_id
+                 AND e.topic = 'payment.' || c.operation || '_requested'
+           ), 1) AS number
+    FROM public.bank_calls AS c
+    JOIN public.receipts AS r ON r.shard = c.shard AND r.payment_id = c.payment_id
+    WHERE r.document ->> 'pending_operation' = c.operation
+"""
+OF_NO_SHARD: Final = """
+    SELECT DISTINCT shard FROM public.{} WHERE shard < 0 OR shard > {} ORDER BY shard LIMIT {}
+"""
+# Beside the tables of read models.
+OF_SHARDS: Final = (
+    "events",
+    "shard_heads",
+    "audit_cursors",
+    "audit_runs",
+    "projection_positions",
+    "bank_calls",
+    "stored_cards",
+    "used_tokens",
+    "personal_data",
+    "erasures",
+    "dispute_responses",
+)
+
 SEARCHES: Final = (
     Search("idempotency_keys", None, "an idempotency key is of nothing in the log", KEYS),
     Search("order_slots", PAYMENT, "an order's slot is of no payment that is live", SLOTS),
+    Search("order_slots", PAYMENT, "a live payment does not have its order to itself", SLOTLESS),
     Search("bank_calls", PAYMENT, "a call to the bank is of no operation that is running", CALLS),
     Search("bank_calls", PAYMENT, "an operation is running that nobody will finish", CALLLESS),
     Search("stored_cards", "payment_method", "a sealed card is of no payment method", CARDS),
@@ -109,3 +154,35 @@ def find_orphans(connection: Connection[Any], findings: Findings) -> None:
                     found=row["found"],
                     **named(row["owner"], search.aggregate),
                 )
+    _find_other_calls(connection, findings)
+    _find_rows_of_no_shard(connection, findings)
+
+
+def _find_other_calls(connection: Connection[Any], findings: Findings) -> None:
+    """Calls to the bank that would be made under another's key, or answered to another."""
+    with connection.cursor(name="calls", row_factory=dict_row) as cursor:
+        cursor.itersize = FETCHED_AT_ONCE
+        for row in cursor.execute(KEYS_OF_CALLS):
+            wanted = bank_key(row["owner"], Operation(row["operation"]), row["number"])
+            if row["bank_key"] != wanted or not row["is_theirs"]:
+                findings.add(
+                    Kind.ROW_DIFFERS,
+                    "a call to the bank is not the one that was asked for",
+                    table="bank_calls",
+                    expected=wanted,
+                    found=row["bank_key"],
+                    **named(row["owner"], PAYMENT),
+                )
+
+
+def _find_rows_of_no_shard(connection: Connection[Any], findings: Findings) -> None:
+    """Everything else is looked at shard by shard, and so would miss them."""
+    for table in (*OF_SHARDS, *(table for model in ALL for table in model.TABLES)):
+        query = sql.SQL(OF_NO_SHARD).format(sql.Identifier(table), SHARDS - 1, FETCHED_AT_ONCE)
+        for (shard,) in connection.execute(query).fetchall():
+            findings.add(
+                Kind.ROW_WITHOUT_EVENTS,
+                "there are rows of a shard that there is not",
+                table=table,
+                shard=shard,
+            )

@@ -14,12 +14,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from infrastructure.counted_work import count
-from infrastructure.event_store import FlatJSON, FlatMapper
+from infrastructure.event_store import FlatMapper
 from infrastructure.shards import shard_of
 from infrastructure.verification.findings import Kind, named
 from infrastructure.verification.made_again import Following
 from infrastructure.verification.place import Place
 from infrastructure.verification.postings import Postings
+from infrastructure.verification.reading import QuickJSON
 from infrastructure.verification.written import Written
 from projections.balances import Balances
 from projections.changes import Change, Origin
@@ -58,7 +59,7 @@ class ShardReplay:
 
     def __init__(self, place: Place, *, is_thorough: bool = False) -> None:
         self._place, self._is_thorough = place, is_thorough
-        self._mapper = FlatMapper(FlatJSON())
+        self._mapper = FlatMapper(QuickJSON())
         self.aggregates = 0
 
     def check(self) -> dict[str, dict[str, int]]:

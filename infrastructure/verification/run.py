@@ -5,6 +5,7 @@ All that follows an aggregate is in one shard, and an append is to one shard: wh
 belongs together. What is sealed never changes, so it does not matter from which snapshot it is read.
 """
 
+import gc
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,25 +20,47 @@ from psycopg import Connection, sql
 from infrastructure.audit.tree import TILE_NODES
 from infrastructure.checkpoint_keys import VerifierKey
 from infrastructure.counted_work import all_of, executor, new_count
+from infrastructure.shards import SHARDS
 from infrastructure.verification import sealed
 from infrastructure.verification.findings import Finding, Findings, Kind
+from infrastructure.verification.models import check_models
 from infrastructure.verification.order import ShardOrder
 from infrastructure.verification.orphans import find_orphans
 from infrastructure.verification.place import Place, layout_of, live_generations
+from infrastructure.verification.reading import read_json_quickly
 from infrastructure.verification.replay import ShardReplay
 from infrastructure.verification.sealed import Outside
-from projections.registry import READ_MODELS
+from projections.balances import NAME as BALANCES
+from projections.changes import ReadModel
+from projections.registry import FOLLOWING, INLINE, READ_MODELS
 
 EVENTS_OF_A_TASK: Final = 10_000
+# So that none waits long for the last one.
+TASKS_OF_A_WORKER: Final = 4
 TILES_OF_A_TASK: Final = 1_024
 CHECKPOINTS_OF_A_TASK: Final = 5_000
+COLLECTED_AFTER: Final = 500_000
 
-SHARDS: Final[LiteralString] = (
-    "SELECT shard, position FROM public.shard_heads ORDER BY position DESC"
+# Those of all shards that there must be in which there is anything, or not what there is at first.
+SHARDS_WITH: Final = """
+    SELECT s.shard, coalesce(h.position, 0)
+    FROM generate_series(0, {last}) AS s (shard)
+    LEFT JOIN public.shard_heads AS h ON h.shard = s.shard
+    LEFT JOIN public.audit_cursors AS c ON c.shard = s.shard
+    WHERE (h.position, h.hash, c.position) IS DISTINCT FROM (0, sha256(''), 0) OR {is_any}
+    ORDER BY h.position DESC NULLS LAST
+"""
+IN_SHARD: Final = "EXISTS (SELECT FROM public.{} AS t WHERE t.shard = s.shard)"
+CHECKPOINTS: Final[LiteralString] = (
+    "SELECT count(*), coalesce(max(number), 0) FROM public.audit_checkpoints"
 )
-LAST_CHECKPOINT: Final[LiteralString] = (
-    "SELECT coalesce(max(number), 0) FROM public.audit_checkpoints"
-)
+# By how many there are, and not by what they say.
+PARTS_OF_CHECKPOINTS: Final[LiteralString] = """
+    SELECT number FROM (
+        SELECT number, row_number() OVER (ORDER BY number) AS place FROM public.audit_checkpoints
+    ) AS k WHERE place %% %(many)s = 1 ORDER BY number
+"""
+TILES: Final[LiteralString] = "SELECT count(*) FROM public.audit_tiles WHERE level = 0"
 # No code's words for a time of day, an order of texts or a path are anyone else's.
 SETTINGS: Final[LiteralString] = """
     SELECT set_config('search_path', 'pg_temp', true), set_config('timezone', 'UTC', true),
@@ -45,7 +68,17 @@ SETTINGS: Final[LiteralString] = """
 """
 
 Progress = Callable[[int, int], None]
-Task = Callable[[], "Part"]
+Task = partial["Part"]
+# What reading fails with that is of other types, of other columns, or not there.
+NOT_OURS: Final = (
+    psycopg.DataError,
+    psycopg.ProgrammingError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(slots=True)
@@ -61,7 +94,7 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """What there is, and what is wrong with it. `count`: of what is wrong, of which `findings` has the
-    first of each part."""
+    first of each part. `left_out`: the read models that were not asked for."""
 
     events: int
     aggregates: int
@@ -69,6 +102,7 @@ class Verified:
     checkpoints: int
     postings: dict[str, dict[str, int]]
     keys: Sequence[str]
+    left_out: Sequence[str]
     findings: Sequence[Finding]
     count: int
     seconds: float
@@ -76,8 +110,8 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be verified, and by which keys. `is_thorough`: every read model too, also those that
-    only count."""
+    """What is to be verified, and by which keys. `is_thorough`: every read model, also those that
+    are made again in tables of their own."""
 
     database_url: str
     keys: Sequence[VerifierKey] = ()
@@ -89,20 +123,24 @@ def verify(wanted: Wanted, progress: Progress, *, workers: int) -> Verified:
     """Looks at all of it. `progress` is told how much is done, and of how much."""
     began = time.monotonic()
     with psycopg.connect(wanted.database_url) as connection:
-        shards = connection.execute(SHARDS).fetchall()
+        shards = _shards(connection)
         size, _ = sealed.size_of_tree(connection)
-        checkpoints = _number(connection, LAST_CHECKPOINT)
+        size = max(0, min(size, TILE_NODES * _number(connection, TILES)))
+        checkpoints, numbers = _checkpoints(connection)
         first = Part()
         keys = sealed.trusted_keys(connection, wanted.keys, first.findings)
-    tasks: list[Task] = [partial(check_shards, wanted, group) for group in _groups(shards)]
-    tasks += [partial(check_runs, wanted), partial(check_orphans, wanted)]
+    events = sum(position for _, position in shards)
+    groups = _groups(shards, max(EVENTS_OF_A_TASK, events // (workers * TASKS_OF_A_WORKER)))
+    tasks: list[Task] = [partial(check_shards, wanted, group) for group in groups]
+    tasks += [partial(each, wanted) for each in (check_runs, check_orphans, check_read_models)]
     tasks += [partial(check_tiles, wanted, part) for part in _tiles(size)]
-    tasks += [partial(check_checkpoints, wanted, part, keys) for part in _numbers(checkpoints)]
+    tasks += [partial(check_checkpoints, wanted, part, keys) for part in numbers]
     tasks += [partial(check_outside, wanted, keys)]
-    total = 2 * sum(position for _, position in shards) + size
+    total = 2 * events + size
     counted = new_count()
-    with executor(workers, counted) as pool:
-        waiting = {pool.submit(task) for task in tasks}
+    # A process of its own costs what some thousands of events do.
+    with executor(min(workers, 1 + events // EVENTS_OF_A_TASK), counted) as pool:
+        waiting = {pool.submit(partial(as_far_as_can_be, task)) for task in tasks}
         parts = all_of(pool, waiting, lambda: progress(min(counted.value, total), total))
     progress(total, total)
     whole = _together([first, *parts])
@@ -113,19 +151,32 @@ def verify(wanted: Wanted, progress: Progress, *, workers: int) -> Verified:
         checkpoints=checkpoints,
         postings=whole.postings,
         keys=[key.text for key in keys],
+        left_out=[model.name for model in READ_MODELS if model.name not in _compared(wanted)],
         findings=whole.findings.kept,
         count=whole.findings.count,
         seconds=time.monotonic() - began,
     )
 
 
-def _groups(shards: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """The largest first, and each alone; the small ones together, so that none has a process learn
-    anew what the tables are like."""
+def _shards(connection: Connection[Any]) -> list[tuple[int, int]]:
+    """Those that there is anything in, and how many events each says that it has; the largest first."""
+    tables = ["events", "audit_runs", *(table for model in READ_MODELS for table in model.TABLES)]
+    query = sql.SQL(SHARDS_WITH).format(
+        last=SHARDS - 1,
+        is_any=sql.SQL(" OR ").join(
+            sql.SQL(IN_SHARD).format(sql.Identifier(table)) for table in tables
+        ),
+    )
+    return connection.execute(query).fetchall()
+
+
+def _groups(shards: Sequence[tuple[int, int]], least: int) -> list[list[int]]:
+    """Together until they have so many events, so that few processes have to learn anew what the tables
+    are like."""
     groups: list[list[int]] = [[]]
     events = 0
     for shard, position in shards:
-        if events >= EVENTS_OF_A_TASK:
+        if events >= least:
             groups.append([])
             events = 0
         groups[-1].append(shard)
@@ -146,11 +197,14 @@ def _tiles(size: int) -> list[tuple[int, int, int]]:
     return parts
 
 
-def _numbers(last: int) -> list[tuple[int, int]]:
-    return [
-        (first, min(first + CHECKPOINTS_OF_A_TASK, last + 1))
-        for first in range(1, last + 1, CHECKPOINTS_OF_A_TASK)
-    ]
+def _checkpoints(connection: Connection[Any]) -> tuple[int, list[tuple[int, int]]]:
+    """How many there are; and their numbers in parts, each from one up to another."""
+    row = connection.execute(CHECKPOINTS).fetchone()
+    many, last = (0, 0) if row is None else row
+    parts = connection.execute(PARTS_OF_CHECKPOINTS, {"many": CHECKPOINTS_OF_A_TASK}).fetchall()
+    firsts = [first for (first,) in parts]
+    firsts[:1] = [min(first, 1) for first in firsts[:1]]
+    return many, list(zip(firsts, [*firsts[1:], last + 1], strict=False))
 
 
 def _number(connection: Connection[Any], query: LiteralString) -> int:
@@ -188,11 +242,26 @@ def _place(finding: Finding) -> tuple[int, int]:
 # --- the parts, each in some process ---------------------------------------------------------------
 
 
+def as_far_as_can_be(task: Task) -> Part:
+    """What a part finds; that it could not be done, where the tables or what is in them are not such as
+    ours are, is found too."""
+    try:
+        return task()
+    except NOT_OURS as error:
+        part, says = Part(), str(error).partition("\n")[0]
+        part.findings.add(
+            Kind.UNREADABLE,
+            f"{task.func.__name__} could not be done: {type(error).__name__}: {says}",
+        )
+        return part
+
+
 def check_shards(wanted: Wanted, shards: Sequence[int]) -> Part:
     """All that is in these shards, one after the other, each as of a snapshot of its own."""
     part, layout = Part(), None
     sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    with psycopg.connect(wanted.database_url) as connection:
+    with psycopg.connect(wanted.database_url) as connection, collecting_rarely():
+        read_json_quickly(connection)
         for shard in shards:
             begin_snapshot(connection)
             layout = layout or layout_of(connection, READ_MODELS)
@@ -213,11 +282,24 @@ def check_shards(wanted: Wanted, shards: Sequence[int]) -> Part:
     return part
 
 
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Histories come and go by the thousand and have no cycles: to look for some in them, again and
+    again, takes a quarter of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECTED_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 def check_runs(wanted: Wanted) -> Part:
-    """The one order."""
+    """The one order, and that of the checkpoints."""
     part = Part()
     with snapshot(wanted.database_url) as connection:
         sealed.check_runs(connection, part.findings)
+        sealed.check_numbers(connection, part.findings)
     return part
 
 
@@ -253,6 +335,20 @@ def check_orphans(wanted: Wanted) -> Part:
     with snapshot(wanted.database_url) as connection:
         find_orphans(connection, part.findings)
     return part
+
+
+def check_read_models(wanted: Wanted) -> Part:
+    """Whether what is compared with the log can be."""
+    part = Part()
+    with snapshot(wanted.database_url) as connection:
+        check_models(connection, list(_compared(wanted).values()), part.findings)
+    return part
+
+
+def _compared(wanted: Wanted) -> dict[str, ReadModel]:
+    """The read models that are held against the log, by name."""
+    following = [model for model in FOLLOWING if wanted.is_thorough or model.name == BALANCES]
+    return {model.name: model for model in (*INLINE, *following)}
 
 
 @contextmanager

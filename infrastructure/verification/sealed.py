@@ -22,6 +22,7 @@ from domain.evidence import (
     read_checkpoint,
     root_of,
 )
+from infrastructure.audit.checkpoints import keys_named
 from infrastructure.audit.notes import Note, NoteMalformed, cosignatures, read_note, signers
 from infrastructure.audit.tree import (
     TILE_NODES,
@@ -73,12 +74,37 @@ TILE: Final[LiteralString] = """
     SELECT hashes FROM public.audit_tiles WHERE level = %(level)s AND tile = %(tile)s
 """
 CHECKPOINTS: Final[LiteralString] = """
-    SELECT number, size, root, note, ARRAY(
-        SELECT ARRAY[witness, line] FROM public.audit_cosignatures AS c WHERE c.number = k.number
-        ORDER BY witness
+    SELECT number, size, root, note, keys, ARRAY(
+        SELECT ARRAY[witness, line, timestamp::text] FROM public.audit_cosignatures AS c
+        WHERE c.number = k.number ORDER BY witness
     ) AS cosigned
     FROM public.audit_checkpoints AS k WHERE number >= %(first)s AND number < %(end)s
     ORDER BY number
+"""
+# A log that is signed again as it was earlier: the last one is what is published.
+SHRUNK: Final[LiteralString] = """
+    SELECT number, size, larger FROM (
+        SELECT number, size, lag(size) OVER (ORDER BY number) AS larger FROM public.audit_checkpoints
+    ) AS k WHERE size < larger ORDER BY number
+"""
+COSIGNED_NOTHING: Final[LiteralString] = """
+    SELECT c.number, c.witness FROM public.audit_cosignatures AS c
+    WHERE NOT EXISTS (SELECT FROM public.audit_checkpoints AS k WHERE k.number = c.number)
+"""
+PUSHED_FURTHER: Final[LiteralString] = """
+    SELECT p.number, k.last FROM public.audit_pushes AS p
+    CROSS JOIN (SELECT coalesce(max(number), 0) AS last FROM public.audit_checkpoints) AS k
+    WHERE p.number > k.last
+"""
+TILES_THERE: Final[LiteralString] = """
+    SELECT count(*) AS found, (
+        SELECT (greatest(size, 0) + 255) >> 8 FROM public.audit_tree
+    ) AS wanted FROM public.audit_tiles WHERE level = 0
+"""
+TILES_OF_NOTHING: Final[LiteralString] = """
+    SELECT t.level, t.tile FROM public.audit_tiles AS t CROSS JOIN public.audit_tree AS a
+    WHERE t.level NOT BETWEEN 0 AND 7 OR t.tile < 0 OR t.tile > ((a.size >> 8 * t.level) - 1) >> 8
+    ORDER BY t.level, t.tile
 """
 # Of each set of keys that checkpoints say that they are signed with, one.
 SIGNED_WITH: Final[LiteralString] = """
@@ -180,6 +206,12 @@ def check_runs(connection: Connection[Any], findings: Findings) -> None:
                     found=str(row["shard_position"] if is_of_shard else row["position"]),
                 )
         ends = cursor.execute(ENDS).fetchone()
+        tiles = cursor.execute(TILES_THERE).fetchone()
+        if tiles is not None and tiles["found"] < (tiles["wanted"] or 0):
+            _tile_wrong(0, tiles["found"], "tiles of the tree are gone", findings)
+        for row in cursor.execute(TILES_OF_NOTHING).fetchmany(CHECKPOINTS_AT_ONCE):
+            says = "there is a tile that the tree does not go on to"
+            _tile_wrong(row["level"], row["tile"], says, findings)
     if ends is None or ends["size"] != ends["sealed"]:
         findings.add(
             Kind.SEALING_BROKEN,
@@ -254,9 +286,9 @@ def _tile_wrong(level: int, tile: int, says: str, findings: Findings, **more: An
 def trusted_keys(
     connection: Connection[Any], own: Sequence[VerifierKey], findings: Findings
 ) -> list[VerifierKey]:
-    """The keys whose checkpoints count: `own`, and those that a checkpoint says belong to them, being
-    signed by both, as it is while one key takes another's place. Of no own key, those that the log has:
-    whoever can write to it can change them."""
+    """The keys whose checkpoints count: `own`, and those that a checkpoint of one of them names, as it
+    does while one key takes another's place. Of no own key, those that the log has: whoever can write to
+    it can change them."""
     found = list(own)
     kept = [key for (text,) in connection.execute(KEYS).fetchall() if (key := _key(text))]
     if not own:
@@ -264,13 +296,9 @@ def trusted_keys(
     notes = [note for note, _ in connection.execute(SIGNED_WITH).fetchall()]
     is_more = True
     while is_more:
-        is_more = False
-        for note in notes:
-            signed_by = _signers(note, kept)
-            new = [key for key in signed_by if key not in found]
-            if new and any(key in found for key in signed_by):
-                found += new
-                is_more = True
+        new = [key for note in notes for key in _vouched_for(note, found) if key not in found]
+        found += dict.fromkeys(new)
+        is_more = bool(new)
     for key in kept:
         if key not in found:
             findings.add(
@@ -289,10 +317,12 @@ def _key(text: str) -> VerifierKey | None:
         return None
 
 
-def _signers(note: str, keys: Sequence[VerifierKey]) -> list[VerifierKey]:
+def _vouched_for(whole: str, keys: Sequence[VerifierKey]) -> list[VerifierKey]:
+    """The keys that the checkpoint names, if one of these has signed it."""
     try:
-        return signers(read_note(note), keys)
-    except NoteMalformed:
+        note = read_note(whole)
+        return keys_named(read_checkpoint(note.text)) if signers(note, keys) else []
+    except (NoteMalformed, CheckpointMalformed, VerifierKeyUnusable):
         return []
 
 
@@ -307,13 +337,13 @@ def check_checkpoints(
 ) -> None:
     """Those of these numbers, from one up to another."""
     tree, expected = Tree(connection), numbers[0]
+    known = {text for (text,) in connection.execute(KEYS).fetchall()}
     with connection.cursor(name="checkpoints", row_factory=dict_row) as cursor:
         cursor.itersize = CHECKPOINTS_AT_ONCE
         for row in cursor.execute(CHECKPOINTS, {"first": numbers[0], "end": numbers[1]}):
             name = f"checkpoint {row['number']}"
             if row["number"] != expected:
-                says = f"checkpoint {expected} is gone"
-                findings.add(Kind.CHECKPOINT_MISSING, says, table="audit_checkpoints")
+                _gone(expected, findings)
             expected = row["number"] + 1
             read = _read(name, row["note"], keys, findings, Kind.CHECKPOINT_FORGED)
             if read is None:
@@ -322,8 +352,16 @@ def check_checkpoints(
             if (checkpoint.size, checkpoint.root) != (row["size"], bytes(row["root"])):
                 says = f"{name} is kept as another than was signed"
                 _differs(says, checkpoint, row["size"], bytes(row["root"]), findings)
+            _check_keys(name, note, row["keys"], known, findings)
             _check_cosignatures(name, note, row["cosigned"], findings)
             tree.compare(name, checkpoint, Kind.CHECKPOINT_DIFFERS, findings)
+    if expected < numbers[1]:
+        _gone(expected, findings)
+
+
+def _gone(number: int, findings: Findings) -> None:
+    says = f"checkpoint {number} is gone"
+    findings.add(Kind.CHECKPOINT_MISSING, says, table="audit_checkpoints")
 
 
 def check_outside(
@@ -363,18 +401,62 @@ def _read(
     return note, checkpoint
 
 
+def _check_keys(
+    name: str, note: Note, kept: Sequence[str], known: set[str], findings: Findings
+) -> None:
+    """That it says to be signed by those who signed it, all of whom the log has."""
+    keys = [key for text in kept if (key := _key(text))]
+    signed = [(each.name, each.key_id) for each in note.signatures]
+    if signed != [(key.name, key.key_id) for key in keys] or len(signers(note, keys)) != len(
+        signed
+    ):
+        says = f"{name} says that others signed it than did"
+        findings.add(Kind.CHECKPOINT_FORGED, says, table="audit_checkpoints")
+    for text in sorted(set(kept) - known):
+        known.add(text)  # it is told once
+        says = f"the key that {name} was signed with is gone"
+        findings.add(
+            Kind.CHECKPOINT_KEY_UNKNOWN, says, table="audit_keys", expected=text, found="none"
+        )
+
+
 def _check_cosignatures(
     name: str, note: Note, cosigned: Sequence[Sequence[str]], findings: Findings
 ) -> None:
-    for witness, line in cosigned:
+    for witness, line, timestamp in cosigned:
         key = _key(witness)
         try:
             whole = read_note(note.whole + line)
         except NoteMalformed:
             whole = note
-        if key is None or not cosignatures(whole, [key]):
+        good = [] if key is None else cosignatures(whole, [key])
+        if [str(each.timestamp) for each in good] != [timestamp]:
             says = f"{name} has a cosignature that its witness did not make"
             findings.add(Kind.COSIGNATURE_WRONG, says, table="audit_cosignatures", found=witness)
+
+
+def check_numbers(connection: Connection[Any], findings: Findings) -> None:
+    """That no checkpoint is of a shorter log than one before it, and that none is gone of which somebody
+    was told, or which a witness signed."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for row in cursor.execute(SHRUNK).fetchmany(CHECKPOINTS_AT_ONCE):
+            findings.add(
+                Kind.CHECKPOINT_DIFFERS,
+                f"checkpoint {row['number']} is of a shorter log than the one before it",
+                table="audit_checkpoints",
+                expected=f"{row['larger']} or more",
+                found=str(row["size"]),
+            )
+        for row in cursor.execute(PUSHED_FURTHER).fetchall():
+            says = f"checkpoint {row['number']} is gone, of which a place outside was told"
+            findings.add(
+                Kind.CHECKPOINT_MISSING, says, table="audit_pushes", found=str(row["last"])
+            )
+        for row in cursor.execute(COSIGNED_NOTHING).fetchmany(CHECKPOINTS_AT_ONCE):
+            says = f"checkpoint {row['number']} is gone, which a witness signed"
+            findings.add(
+                Kind.CHECKPOINT_MISSING, says, table="audit_cosignatures", found=row["witness"]
+            )
 
 
 def _differs(says: str, checkpoint: Checkpoint, size: int, root: bytes, findings: Findings) -> None:

@@ -10,11 +10,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from domain.ids import MalformedId, Prefix, decode
 from infrastructure.verification.findings import Kind, named
 from infrastructure.verification.place import Place
+from infrastructure.verification.reading import are_same, unwrapped
 from projections.changes import PAYMENT
 from projections.registry import InlineProjection
 
@@ -67,7 +67,7 @@ class Written:
                 aggregate,
             )
             return
-        if expected != stored:
+        if len(expected) != len(stored) or not all(map(are_same, expected, stored)):
             self._tell_apart(aggregate, expected, stored)
 
     def end(self) -> None:
@@ -96,7 +96,7 @@ class Written:
     def _tell_fields(self, aggregate: UUID, expected: Row, stored: Row) -> None:
         row = dict(zip(self._columns, stored, strict=True))
         for name, must_be, is_ in zip(self._columns, expected, stored, strict=True):
-            if is_ == must_be:
+            if are_same([must_be], [is_]):
                 continue
             for field, (wanted, found) in differing(name, must_be, is_):
                 self._find(
@@ -110,7 +110,7 @@ class Written:
 
     def _as_read_again(self, values: Iterable[Any]) -> Row:
         """Documents as such, and times that an event has as a text as times."""
-        row = [value.obj if type(value) is Jsonb else value for value in values]
+        row = [unwrapped(value) for value in values]
         for at in self._times:
             if isinstance(row[at], str):
                 row[at] = datetime.fromisoformat(row[at])
@@ -174,7 +174,7 @@ def differing(name: str, must_be: Any, is_: Any) -> Iterator[tuple[str, tuple[An
         yield name, (must_be, is_)
         return
     for field in sorted(must_be.keys() | is_.keys()):
-        if must_be.get(field) != is_.get(field):
+        if not are_same([must_be.get(field)], [is_.get(field)]):
             yield from differing(f"{name}.{field}", must_be.get(field), is_.get(field))
 
 

@@ -33,7 +33,7 @@ VERIFY_SECONDS: Final = 3600.0
 @click.command()
 @click.option("--events", type=click.IntRange(640), default=1_000_000, show_default=True)
 @click.option("--workers", type=click.IntRange(1, 64), default=PROCESSES, show_default=True)
-@click.option("--thorough", is_flag=True, help="Also the read models that only count.")
+@click.option("--thorough", is_flag=True, help="Every read model.")
 @as_json_option
 def main(*, as_json: bool, **options: Any) -> None:
     """Measure `counterfoil verify`."""

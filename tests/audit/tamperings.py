@@ -14,11 +14,17 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 
-from domain.evidence import Checkpoint
+from domain.evidence import Checkpoint, leaf_bytes, leaf_hash, root_of
 from domain.payment import Payment
 from infrastructure.audit import notes
 from infrastructure.audit.duties import Sealing
-from infrastructure.checkpoint_keys import key_kept_in, new_signing_key, signing_keys
+from infrastructure.audit.tree import grown
+from infrastructure.checkpoint_keys import (
+    SigningKey,
+    key_kept_in,
+    new_signing_key,
+    signing_keys,
+)
 from infrastructure.clock import SystemClock
 from infrastructure.database import open_pool
 from infrastructure.event_store import event_digest
@@ -26,7 +32,7 @@ from infrastructure.settings import Settings
 from infrastructure.verification.findings import Kind
 from infrastructure.verification.order import BEGINNING
 from projections.registry import FOLLOWING
-from tests.audit.a_sealed_log import audit_settings
+from tests.audit.a_sealed_log import ORIGIN, audit_settings, whole_log
 from tests.builders import Story, a_payment, an_id
 from tests.infrastructure.projections.a_log import append, connect, follow, follower_of
 
@@ -184,7 +190,7 @@ def forge_a_checkpoint(world: World) -> None:
     """By another key of the same name, which is put among those of the log."""
     (key,) = signing_keys(new_signing_key())
     (row,) = world.do("SELECT size, root FROM audit_checkpoints WHERE number = 2")
-    text = Checkpoint(origin="ledger.example/log", size=row["size"], root=bytes(row["root"])).text
+    text = Checkpoint(origin=ORIGIN, size=row["size"], root=bytes(row["root"])).text
     world.do(FORGE, note=notes.signed(text, [key]).whole, keys=[key.verifier.text])
     world.do(ADD_KEY, vkey=key.verifier.text)
 
@@ -193,7 +199,7 @@ def sign_another_root(world: World) -> None:
     """With the real key."""
     keys = signing_keys(world.settings.checkpoint_key or key_text(world.settings))
     root = bytes(32)
-    text = Checkpoint(origin="ledger.example/log", size=8, root=root).text
+    text = Checkpoint(origin=ORIGIN, size=8, root=root).text
     world.do(FORGE_ROOT, note=notes.signed(text, keys).whole, root=root, size=8)
 
 
@@ -209,7 +215,144 @@ def move_a_run(world: World) -> None:
     world.do("UPDATE audit_runs SET position = position + 1 WHERE position = 0")
 
 
+def sign_for_a_stranger(world: World) -> None:
+    """Without our key: a stranger puts a signature of theirs under a checkpoint that we signed, so that
+    both have signed it, and from there on signs another history by themselves."""
+    (key,) = signing_keys(new_signing_key())
+    (first,) = world.do("SELECT note FROM audit_checkpoints WHERE number = 1")
+    note = notes.read_note(first["note"])
+    both = notes.Note(
+        text=note.text,
+        signatures=[*note.signatures, *notes.signed(note.text, [key]).signatures],
+    )
+    own = signing_keys(key_text(world.settings))[0].verifier.text
+    world.do(SIGNED_BY, number=1, note=both.whole, keys=[own, key.verifier.text])
+    world.do(ADD_KEY, vkey=key.verifier.text)
+    change_the_cause_of_the_last(world)
+    seal_the_rest_again(world, key)
+
+
+def seal_the_rest_again(world: World, key: SigningKey) -> None:
+    """The tree, from what the second checkpoint has more than the first; and that checkpoint."""
+    with psycopg.connect(world.url, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute(UNTAMPERED)
+        leaves = [leaf_hash(leaf_bytes(leaf)) for leaf in whole_log(connection)]
+        for (level, tile), hashes in grown(0, {}, leaves).items():
+            connection.execute(SET_TILE, {"level": level, "tile": tile, "hashes": hashes})
+    checkpoint = Checkpoint(origin=ORIGIN, size=len(leaves), root=root_of(leaves))
+    whole = notes.signed(checkpoint.text, [key]).whole
+    world.do(SIGNED_BY, number=2, note=whole, keys=[key.verifier.text])
+    world.do(SET_ROOT, number=2, root=checkpoint.root)
+
+
+def change_the_cause_of_the_last(world: World) -> None:
+    """With its digest and the chain."""
+    world.do(CHANGE_CAUSE, shard=8, position=2)
+    digest_again(world)
+    chain_again(world)
+
+
+def swap_two_checkpoints(world: World) -> None:
+    world.do("UPDATE audit_checkpoints SET number = 3 WHERE number = 1")
+    world.do("UPDATE audit_checkpoints SET number = number - 1")
+
+
+def say_that_others_signed(world: World) -> None:
+    (key,) = signing_keys(new_signing_key())
+    world.do("UPDATE audit_checkpoints SET keys = %(keys)s", keys=[key.verifier.text])
+
+
+def forget_the_key(world: World) -> None:
+    world.do("DELETE FROM audit_keys")
+
+
+def delete_what_was_pushed(world: World) -> None:
+    world.do(PUSHED)
+    world.do("DELETE FROM audit_checkpoints WHERE number = 2")
+
+
+def skip_in_sealing(world: World) -> None:
+    world.do(
+        "UPDATE audit_cursors SET position = position + 1 WHERE shard = %(shard)s", shard=SHARD
+    )
+
+
+def add_a_tile(world: World) -> None:
+    world.do("INSERT INTO audit_tiles SELECT level, tile + 1, hashes FROM audit_tiles")
+
+
+def say_that_the_tree_is_endless(world: World) -> None:
+    world.do("UPDATE audit_tree SET size = 1::bigint << 60")
+
+
+# --- what would be left out on its own word -----------------------------------------------------
+
+
+def hide_a_shard(world: World) -> None:
+    """What is not in the list of the shards is looked at all the same."""
+    change_the_cause(world)
+    world.do("DELETE FROM shard_heads WHERE shard = %(shard)s", shard=SHARD)
+
+
+def make_up_rows_of_no_shard(world: World) -> None:
+    world.do(OF_NO_SHARD)
+
+
+def say_that_receipts_are_of_other_code(world: World) -> None:
+    edit_a_receipt(world)
+    world.do("UPDATE projection_generations SET code_version = 99 WHERE name = 'receipts'")
+
+
+def forget_whose_receipts_they_are(world: World) -> None:
+    edit_a_receipt(world)
+    world.do("DELETE FROM projection_generations WHERE name = 'receipts'")
+
+
+def set_a_payment_aside(world: World) -> None:
+    """And all that it moved."""
+    payment_id = world.payments[0].id
+    world.do(SET_ASIDE, shard=SHARD, payment_id=payment_id)
+    world.do("DELETE FROM entries WHERE payment_id = %(id)s", id=payment_id)
+    for statement in SUM_AGAIN:
+        world.do(statement, shard=SHARD)
+
+
+def read_no_more(world: World) -> None:
+    world.do(READ_TOO_FAR, shard=9)
+
+
+def forget_how_far_was_read(world: World) -> None:
+    world.do("DELETE FROM projection_positions WHERE name = 'balances' AND shard = %(s)s", s=9)
+
+
 # --- what is kept beside the log ----------------------------------------------------------------
+
+
+def set_the_time_before_christ(world: World) -> None:
+    """Which is written with the same digits."""
+    world.do(BEFORE_CHRIST, shard=SHARD, position=2)
+
+
+def set_no_time_at_all(world: World) -> None:
+    world.do(NEVER, shard=SHARD, position=2)
+
+
+def make_a_number_a_fraction(world: World) -> None:
+    """Of the same value, and other JSON."""
+    world.do(FRACTION, payment_id=world.payments[0].id)
+
+
+def free_an_order(world: World) -> None:
+    """So that it could be paid for twice."""
+    world.do("DELETE FROM order_slots WHERE order_id = 'ORD-1'")
+
+
+def change_a_calls_key(world: World) -> None:
+    """Under which the bank would do it once more."""
+    payment = a_payment(payment_id=an_id(9006, shard=9), order_id=None)
+    with open_pool(world.url, size=1) as pool:
+        append(pool, payment)
+    world.do(MAKE_UP_CALL, shard=9, payment_id=payment.id, operation="authorization")
 
 
 def edit_a_receipt(world: World) -> None:
@@ -247,7 +390,7 @@ def take_a_slot(world: World) -> None:
 
 
 def make_up_a_call(world: World) -> None:
-    world.do(MAKE_UP_CALL, shard=SHARD, payment_id=world.payments[0].id)
+    world.do(MAKE_UP_CALL, shard=SHARD, payment_id=world.payments[0].id, operation="refund")
 
 
 def keep_a_card(world: World) -> None:
@@ -419,6 +562,126 @@ TAMPERINGS: Final = (
         finds=Kind.ORPHAN,
         where={"table": "personal_data"},
     ),
+    Tampering(
+        name="a stranger's signature under ours, and then another history of theirs",
+        tamper=sign_for_a_stranger,
+        finds=Kind.CHECKPOINT_FORGED,
+        where={"log_position": 18},
+    ),
+    Tampering(
+        name="two swapped checkpoints",
+        tamper=swap_two_checkpoints,
+        finds=Kind.CHECKPOINT_DIFFERS,
+        where={"table": "audit_checkpoints"},
+    ),
+    Tampering(
+        name="other keys beside a checkpoint",
+        tamper=say_that_others_signed,
+        finds=Kind.CHECKPOINT_FORGED,
+        where={"table": "audit_checkpoints"},
+    ),
+    Tampering(
+        name="a deleted public key",
+        tamper=forget_the_key,
+        finds=Kind.CHECKPOINT_KEY_UNKNOWN,
+        where={"table": "audit_keys"},
+    ),
+    Tampering(
+        name="a deleted last checkpoint, which was pushed",
+        tamper=delete_what_was_pushed,
+        finds=Kind.CHECKPOINT_MISSING,
+        where={"table": "audit_pushes"},
+    ),
+    Tampering(
+        name="an event that sealing would skip",
+        tamper=skip_in_sealing,
+        finds=Kind.SEALING_BROKEN,
+        where={"table": "audit_cursors", "shard": SHARD},
+    ),
+    Tampering(
+        name="a tile that is not of the tree",
+        tamper=add_a_tile,
+        finds=Kind.TREE_BROKEN,
+        where={"table": "audit_tiles"},
+    ),
+    Tampering(
+        name="a tree without an end",
+        tamper=say_that_the_tree_is_endless,
+        finds=Kind.SEALING_BROKEN,
+        where={"table": "audit_tree"},
+    ),
+    Tampering(
+        name="a changed cause in a shard that is hidden",
+        tamper=hide_a_shard,
+        finds=Kind.EVENT_CHANGED,
+        where=SECOND,
+    ),
+    Tampering(
+        name="receipts in a shard that there is not",
+        tamper=make_up_rows_of_no_shard,
+        finds=Kind.ROW_WITHOUT_EVENTS,
+        where={"table": "receipts", "shard": 99},
+    ),
+    Tampering(
+        name="an edited receipt, said to be of other code",
+        tamper=say_that_receipts_are_of_other_code,
+        finds=Kind.ROWS_NOT_COMPARED,
+        where={"table": "receipts"},
+    ),
+    Tampering(
+        name="an edited receipt, said to be of no code",
+        tamper=forget_whose_receipts_they_are,
+        finds=Kind.ROWS_NOT_COMPARED,
+        where={"table": "receipts"},
+    ),
+    Tampering(
+        name="a payment that balances are said to have set aside",
+        tamper=set_a_payment_aside,
+        finds=Kind.SET_ASIDE,
+        where={"table": "projection_quarantine", "shard": SHARD},
+    ),
+    Tampering(
+        name="balances that are said to have read what is yet to come",
+        tamper=read_no_more,
+        finds=Kind.ROWS_NOT_COMPARED,
+        where={"table": "projection_positions", "shard": 9},
+    ),
+    Tampering(
+        name="balances that are said to have read nothing",
+        tamper=forget_how_far_was_read,
+        finds=Kind.ROWS_NOT_COMPARED,
+        where={"table": "projection_positions"},
+    ),
+    Tampering(
+        name="the same time before Christ",
+        tamper=set_the_time_before_christ,
+        finds=Kind.TIME_CHANGED,
+        where=SECOND,
+    ),
+    Tampering(
+        name="no time",
+        tamper=set_no_time_at_all,
+        finds=Kind.TIME_CHANGED,
+        where=SECOND,
+    ),
+    Tampering(
+        name="an amount of the same value, as a fraction",
+        tamper=make_a_number_a_fraction,
+        finds=Kind.ROW_DIFFERS,
+        where={"table": "receipts", "shard": SHARD},
+    ),
+    Tampering(
+        name="an order's slot that is gone",
+        tamper=free_an_order,
+        finds=Kind.ORPHAN,
+        where={"table": "order_slots"},
+    ),
+    Tampering(
+        name="a call to the bank under another key",
+        tamper=change_a_calls_key,
+        finds=Kind.ROW_DIFFERS,
+        where={"table": "bank_calls"},
+    ),
 )
 
 
@@ -429,6 +692,10 @@ STATE: Final[LiteralString] = """
 """
 SET_STATE: Final[LiteralString] = EVENT.format("state = %(state)s")
 CHANGE_TIME: Final[LiteralString] = EVENT.format("recorded_at = recorded_at - interval '1 day'")
+BEFORE_CHRIST: Final[LiteralString] = EVENT.format("""recorded_at = (
+    to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00 BC'
+)::timestamptz""")
+NEVER: Final[LiteralString] = EVENT.format("recorded_at = 'infinity'")
 CHANGE_CAUSE: Final[LiteralString] = EVENT.format("""cause = '{{"actor":"somebody else"}}'""")
 SWAP: Final[LiteralString] = """
     UPDATE events SET position = %(first)s + %(second)s - position
@@ -497,7 +764,7 @@ MAKE_UP_CALL: Final[LiteralString] = """
         shard, payment_id, merchant_id, mode, operation, bank_key, actor, family, dialect, attempts,
         unanswered, contradictions, reached, in_flight, parked, fence, due_at, since
     ) VALUES (
-        %(shard)s, %(payment_id)s, 'mer_ficmart', 'test', 'refund', 'key', 'key_1', 'gateway', '', 0,
+        %(shard)s, %(payment_id)s, 'mer_ficmart', 'test', %(operation)s, 'key', 'key_1', 'gateway', '', 0,
         0, 0, false, false, false, 1, now(), now()
     )
 """
@@ -509,6 +776,48 @@ KEEP_PERSON: Final[LiteralString] = """
     INSERT INTO personal_data (shard, owner, merchant_id, mode, document)
     VALUES (%(shard)s, %(owner)s, 'mer_ficmart', 'test', %(document)s)
 """
+FRACTION: Final[LiteralString] = """
+    UPDATE receipts SET document = jsonb_set(document, '{amount}', '5000.0')
+    WHERE payment_id = %(payment_id)s
+"""
+SIGNED_BY: Final[LiteralString] = """
+    UPDATE audit_checkpoints SET note = %(note)s, keys = %(keys)s WHERE number = %(number)s
+"""
+SET_ROOT: Final[LiteralString] = """
+    UPDATE audit_checkpoints SET root = %(root)s WHERE number = %(number)s
+"""
+SET_TILE: Final[LiteralString] = """
+    UPDATE audit_tiles SET hashes = %(hashes)s WHERE level = %(level)s AND tile = %(tile)s
+"""
+PUSHED: Final[LiteralString] = """
+    INSERT INTO audit_pushes (target, number, failures, due_at) VALUES ('x', 2, 0, now())
+"""
+OF_NO_SHARD: Final[LiteralString] = """
+    INSERT INTO receipts SELECT (jsonb_populate_record(r, '{"shard": 99}')).* FROM receipts AS r
+"""
+READ_TOO_FAR: Final[LiteralString] = """
+    UPDATE projection_positions SET position = 1000 WHERE name = 'balances' AND shard = %(shard)s
+"""
+SET_ASIDE: Final[LiteralString] = """
+    INSERT INTO projection_quarantine (
+        name, generation, shard, originator_id, applied_version, error, attempts
+    )
+    SELECT name, generation, %(shard)s, %(payment_id)s, 1, '', 1 FROM projection_generations
+    WHERE name = 'balances' AND slot = 'live'
+"""
+SUM_AGAIN: Final[tuple[LiteralString, ...]] = (
+    "DELETE FROM balances WHERE shard = %(shard)s",
+    """
+    INSERT INTO balances (
+        shard, merchant_id, mode, customer_id, currency, held, captured, refunded, disputed,
+        cardholder, entries
+    )
+    SELECT shard, merchant_id, mode, c.customer_id, currency, sum(held), sum(captured),
+           sum(refunded), sum(disputed), sum(cardholder), count(*)
+    FROM entries AS e CROSS JOIN LATERAL (SELECT e.customer_id UNION SELECT '') AS c
+    WHERE shard = %(shard)s GROUP BY 1, 2, 3, 4, 5
+    """,
+)
 ALL: Final[LiteralString] = """
     SELECT shard, position, event_id, originator_id, originator_version, topic, state, cause,
            to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at, digest,

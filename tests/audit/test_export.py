@@ -48,8 +48,8 @@ VERIFIER: Final = Path(verify_bundle.__file__)
 
 
 @pytest.fixture(scope="module")
-def template(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Made once: payments in currencies of two, no and three decimals, and two customers, of whom one
+def world(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Made once, since exports change nothing: payments in currencies of two, no and three decimals, and two customers, of whom one
     was forgotten."""
     with databases.clone() as url:
         settings = audit_settings(tmp_path_factory.mktemp("world"))
@@ -73,13 +73,6 @@ def template(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> 
             for model in FOLLOWING:
                 follow(connection, follower_of(connection, model.name))
         yield replace(world, kept=kept)
-
-
-@pytest.fixture
-def world(template: World, databases: Databases) -> Iterator[World]:
-    name = urlsplit(template.url).path.strip("/")
-    with replace(databases, template=name).clone() as url:
-        yield replace(template, url=url)
 
 
 def a_customer(number: int) -> Customer:
@@ -238,6 +231,63 @@ def edit_a_checkpoint(out: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def post_what_nothing_moved(out: Path) -> None:
+    """An event that only asks is said to have moved something, and back again."""
+    path = out / "postings.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    asked = next(row for row in rows if row["topic"] == "payment.captured")
+    more = {"version": asked["version"] - 1, "topic": "payment.capture_requested"}
+    rows.append({**asked, **more, "amounts": {"held": 1, "cardholder": -1}})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def post_to_another_merchant(out: Path) -> None:
+    edit(out / "postings.jsonl", '"merchant_id":"mer_ficmart"', '"merchant_id":"mer_other"')
+
+
+def say_more_than_was_sealed(out: Path) -> None:
+    """In a field that nobody hashes."""
+    edit(out / "events.jsonl", '{"position":0,', '{"position":0,"note":"approved",')
+
+
+def say_a_field_twice(out: Path) -> None:
+    """Readers differ in which one they take."""
+    edit(out / "events.jsonl", '{"position":0,', '{"position":0,"topic":"payment.voided",')
+
+
+def double_the_last_event(out: Path) -> None:
+    for name in ("events.jsonl", "inclusion.jsonl"):
+        lines = (out / name).read_text().splitlines(keepends=True)
+        (out / name).write_text("".join([*lines, lines[-1]]))
+
+
+def drop_the_last_event(out: Path) -> None:
+    for name in ("events.jsonl", "inclusion.jsonl"):
+        lines = (out / name).read_text().splitlines(keepends=True)
+        (out / name).write_text("".join(lines[:-1]))
+
+
+def write_a_number_that_is_none(out: Path) -> None:
+    edit(out / "inclusion.jsonl", '"position":0', '"position":NaN')
+
+
+def write_a_number_without_an_end(out: Path) -> None:
+    edit(out / "inclusion.jsonl", '"position":0', f'"position":{"9" * 5_000}')
+
+
+def nest_without_an_end(out: Path) -> None:
+    edit(out / "inclusion.jsonl", '"hashes":[', '"hashes":[' + "[" * 100_000)
+
+
+def write_no_utf8(out: Path) -> None:
+    path = out / "events.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"mer_ficmart", b"mer_\xff\xfeart", 1))
+
+
+def put_an_empty_line(out: Path) -> None:
+    edit(out / "events.jsonl", "\n", "\n\n")
+
+
 def add_a_file(out: Path) -> None:
     (out / "more.txt").write_text("more")
 
@@ -256,17 +306,75 @@ TAMPERINGS: Final[list[Callable[[Path], None]]] = [
     edit_a_posting,
     balance_an_edited_posting,
     edit_a_checkpoint,
+    post_what_nothing_moved,
+    post_to_another_merchant,
+    say_more_than_was_sealed,
+    say_a_field_twice,
+    double_the_last_event,
+    drop_the_last_event,
+    write_a_number_that_is_none,
+    write_a_number_without_an_end,
+    nest_without_an_end,
+    write_no_utf8,
+    put_an_empty_line,
 ]
 
 
+def lead_out_of_the_folder(out: Path) -> None:
+    """To the same bytes, for now."""
+    elsewhere = out.parent / "elsewhere.jsonl"
+    (out / "postings.jsonl").rename(elsewhere)
+    (out / "postings.jsonl").symlink_to(elsewhere)
+
+
+def be_a_pipe(out: Path) -> None:
+    (out / "postings.jsonl").unlink()
+    os.mkfifo(out / "postings.jsonl")
+
+
+def end_without_a_line_feed(out: Path) -> None:
+    path = out / "events.jsonl"
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+
+
+def take_another_head(out: Path) -> None:
+    """An earlier one, which is signed as well."""
+    rows = [json.loads(line) for line in (out / "checkpoints.jsonl").read_text().splitlines()]
+    (out / "checkpoint.txt").write_text(rows[0]["note"])
+
+
+def name_a_file_elsewhere(out: Path) -> None:
+    edit(out / "manifest.json", '"events.jsonl"', '"../events.jsonl"')
+
+
+def empty_the_note(out: Path) -> None:
+    (out / "manifest.note").write_text("")
+
+
+def make_the_manifest_a_list(out: Path) -> None:
+    (out / "manifest.json").write_text("[]")
+
+
 @pytest.fixture(scope="module")
-def bundle(template: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "out"
-    exported(template, out)
+    exported(world, out)
     return out
 
 
-@pytest.mark.parametrize("tamper", [*TAMPERINGS, add_a_file])
+ONLY_IN_THE_FOLDER: Final[list[Callable[[Path], None]]] = [
+    add_a_file,
+    lead_out_of_the_folder,
+    be_a_pipe,
+    end_without_a_line_feed,
+    take_another_head,
+    name_a_file_elsewhere,
+    empty_the_note,
+    make_the_manifest_a_list,
+]
+
+
+@pytest.mark.parametrize("tamper", [*TAMPERINGS, *ONLY_IN_THE_FOLDER])
 def test_a_bundle_that_was_changed_does_not_verify(
     bundle: Path, tmp_path: Path, tamper: Callable[[Path], None]
 ) -> None:
@@ -277,40 +385,100 @@ def test_a_bundle_that_was_changed_does_not_verify(
     assert verify_bundle.main([str(out)]) == 1
 
 
+def test_every_line_of_every_file_counts(bundle: Path, tmp_path: Path) -> None:
+    """Gone, there twice, changed, or in another order."""
+    out = Path(shutil.copytree(bundle, tmp_path / "out"))
+    verdicts = set()
+    for path in sorted(out.iterdir()):
+        text = path.read_text()
+        lines = text.splitlines(keepends=True)
+        others = {"".join(reversed(lines))}
+        for at in {0, len(lines) // 2, len(lines) - 1}:
+            for line in ("", 2 * lines[at], "x" + lines[at]):
+                others.add("".join([*lines[:at], line, *lines[at + 1 :]]))
+
+        for other in others - {text}:
+            path.write_text(other)
+            verdicts.add((verify_bundle.main([str(out)]), path.name))
+        path.write_text(text)
+
+    assert {verdict for verdict, _ in verdicts} == {1}
+    assert len(verdicts) == len(list(out.iterdir())) == 10
+    assert verify_bundle.main([str(out)]) == 0
+
+
 @pytest.mark.parametrize("tamper", TAMPERINGS)
 def test_even_a_manifest_that_we_signed_hides_nothing(
-    template: World, bundle: Path, tmp_path: Path, tamper: Callable[[Path], None]
+    world: World, bundle: Path, tmp_path: Path, tamper: Callable[[Path], None]
 ) -> None:
     """Whoever has the key can sign a manifest of changed files; the proofs say what they were."""
     out = Path(shutil.copytree(bundle, tmp_path / "out"))
     tamper(out)
-    sign_again(out, key_kept_in(template.settings.data_dir))
+    sign_again(out, key_kept_in(world.settings.data_dir))
 
     assert verify_bundle.main([str(out)]) == 1
 
 
+def test_what_does_not_hold_is_not_said_to_hold(
+    world: World, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(bundle, tmp_path / "out"))
+    edit_an_event(out)
+    sign_again(out, key_kept_in(world.settings.data_dir))
+
+    assert verify_bundle.main([str(out)]) == 1
+    said = capsys.readouterr().out
+    assert "is not the event that was sealed there" in said
+    assert "each proven" not in said
+    assert "files are as they were written" in said
+
+
 def test_a_bundle_by_another_key_verifies_by_its_own_and_by_no_other(
-    template: World, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: World, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = Path(shutil.copytree(bundle, tmp_path / "out"))
     sign_again(out, new_signing_key())
 
-    assert verify_bundle.main([str(out), "--key", str(key_file(template, tmp_path))]) == 1
+    assert verify_bundle.main([str(out), "--key", str(key_file(world, tmp_path))]) == 1
     assert "no trusted key has signed this" in capsys.readouterr().out
 
 
-def test_a_checkpoint_of_another_history_is_told_apart(
-    template: World, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_one_key_verifies_what_the_next_signed_too_and_that_what_it_signed(
+    databases: Databases, world: World, tmp_path: Path
 ) -> None:
-    keys = signing_keys(key_kept_in(template.settings.data_dir))
+    old, new = key_kept_in(world.settings.data_dir), new_signing_key("next")
+    name = urlsplit(world.url).path.strip("/")
+    with replace(databases, template=name).clone() as url:
+        for keys in (f"{new},{old}", new):
+            with open_pool(url, size=1) as pool:
+                append(pool, Story(a_payment(order_id=None)).authorized().payment)
+            settings = replace(world.settings, checkpoint_key=keys)
+            World(url=url, settings=settings, payments=(), kept="").seal()
+        environ = {"DATABASE_URL": url, "CHECKPOINT_KEY": new}
+        out = tmp_path / "out"
+        CliRunner().invoke(main, ["export", "--out", str(out)], env=environ)
+
+    verdicts = []
+    for each in (old, new, new_signing_key("stranger")):
+        trusted = tmp_path / "trusted.txt"
+        trusted.write_text(signing_keys(each)[0].verifier.text)
+        verdicts.append(verify_bundle.main([str(out), "--key", str(trusted)]))
+
+    assert verdicts == [0, 0, 1]
+
+
+def test_a_checkpoint_of_another_history_is_told_apart(
+    world: World, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = signing_keys(key_kept_in(world.settings.data_dir))
     kept = tmp_path / "kept.txt"
-    text = f"{template.settings.checkpoint_origin}\n3\n{'A' * 43}=\n"
+    text = f"{world.settings.checkpoint_origin}\n3\n{'A' * 43}=\n"
     kept.write_text(notes.signed(text, keys).whole)
 
     assert verify_bundle.main([str(bundle), "--checkpoint", str(kept)]) == 1
     assert "it was rewritten" in capsys.readouterr().out
     assert (
-        run(template, "export", "--out", str(tmp_path / "out"), "--checkpoint", str(kept)).exit_code
+        run(world, "export", "--out", str(tmp_path / "out"), "--checkpoint", str(kept)).exit_code
         == 1
     )
     assert not (tmp_path / "out").exists()
@@ -321,8 +489,9 @@ def sign_again(out: Path, key: str) -> None:
     manifest = json.loads((out / "manifest.json").read_text())
     for name in manifest["files"]:
         content = (out / name).read_bytes()
-        manifest["files"][name]["sha256"] = hashlib.sha256(content).hexdigest()
-    manifest["events"] = len((out / "events.jsonl").read_text().splitlines())
+        digest = hashlib.sha256(content).hexdigest()
+        manifest["files"][name] = {"bytes": len(content), "sha256": digest}
+    manifest["events"] = len((out / "events.jsonl").read_bytes().splitlines())
     text = json.dumps(manifest)
     (out / "manifest.json").write_text(text)
     digest = hashlib.sha256(text.encode()).hexdigest()

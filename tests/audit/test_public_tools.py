@@ -118,7 +118,8 @@ def test_a_checkpoint_and_all_proofs_are_good_to_public_tools(
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["signatures"] == 2
-    assert said["text"] == f"ledger.example/log\n270\n{evidence['root']}\n"
+    named = "".join(f"counterfoil key {vkey}\n" for vkey in evidence["vkeys"])
+    assert said["text"] == f"ledger.example/log\n270\n{evidence['root']}\n{named}"
     assert len(evidence["inclusion"]) == 270
     assert len(evidence["consistency"]) == 15
 

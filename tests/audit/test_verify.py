@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from domain.bank import Unknown
 from domain.ids import Prefix, encode
+from domain.payment import Payment
 from infrastructure.audit.duties import Sealing, keys_of
-from infrastructure.checkpoint_keys import key_kept_in
+from infrastructure.checkpoint_keys import key_kept_in, new_signing_key, signing_keys
 from infrastructure.clock import SystemClock
 from infrastructure.database import open_pool
 from infrastructure.verification.findings import Kind
@@ -24,8 +25,9 @@ from projections.registry import FOLLOWING
 from scripts.cli import main
 from tests.api.an_api import GOOD_CARD, an_api, json_of
 from tests.audit import verify_table
+from tests.audit.a_backup import Backup
 from tests.audit.tamperings import SHARD, TAMPERINGS, Tampering, World, a_world
-from tests.builders import Story, a_payment
+from tests.builders import Story, a_payment, an_id
 from tests.conftest import Databases
 from tests.fakes import FakeBank, SteppableClock
 from tests.infrastructure.projections.a_log import append, connect, follow, follower_of
@@ -33,13 +35,26 @@ from tests.infrastructure.projections.a_log import append, connect, follow, foll
 
 @pytest.fixture(scope="module")
 def template(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Made once; each test has a copy."""
+    """Made once."""
     with databases.clone() as url:
         yield a_world(url, tmp_path_factory.mktemp("world"))
 
 
+@pytest.fixture(scope="module")
+def backup(template: World) -> Backup:
+    return Backup(template.url)
+
+
 @pytest.fixture
-def world(template: World, databases: Databases) -> Iterator[World]:
+def world(template: World, backup: Backup) -> Iterator[World]:
+    """As it was made, whatever was done to it before."""
+    yield template
+    backup.restore()
+
+
+@pytest.fixture
+def own_world(template: World, databases: Databases) -> Iterator[World]:
+    """One of whose tables may be changed themselves."""
     name = urlsplit(template.url).path.strip("/")
     with replace(databases, template=name).clone() as url:
         yield replace(template, url=url)
@@ -86,6 +101,35 @@ def test_a_row_of_what_only_counts_is_found_when_it_is_asked_for(world: World) -
     assert [(each.kind, each.table) for each in found.findings] == [
         (Kind.ROW_DIFFERS, "customer_totals")
     ]
+
+
+def test_who_trusts_one_key_trusts_those_that_it_names_and_no_others(world: World) -> None:
+    (old,) = keys_of(world.settings)
+    new, stranger = new_signing_key("next"), new_signing_key("stranger")
+    for keys in (f"{new},{key_kept_in(world.settings.data_dir)}", new):
+        settings = replace(world.settings, checkpoint_key=keys)
+        with open_pool(world.url, size=1) as pool:
+            append(pool, Story(a_payment(order_id=None)).authorized().payment)
+            Sealing(pool, settings, SystemClock()).seal_and_sign()
+    verifiers = [signing_keys(each)[0].verifier for each in (new, stranger)]
+
+    found = [
+        {finding.kind for finding in verify(wanted, lambda *_: None, workers=1).findings}
+        for key in (old.verifier, *verifiers)
+        for wanted in [Wanted(database_url=world.url, keys=[key])]
+    ]
+
+    assert found[:2] == [set(), set()]
+    assert found[2] == {Kind.CHECKPOINT_FORGED, Kind.CHECKPOINT_KEY_UNKNOWN}
+
+
+def test_a_table_of_another_shape_is_found_and_the_rest_is_verified(own_world: World) -> None:
+    own_world.do("ALTER TABLE audit_runs RENAME COLUMN events TO of_what")
+    own_world.do("UPDATE audit_checkpoints SET note = 'x' WHERE number = 2")
+
+    found = {finding.kind for finding in verified(own_world).findings}
+
+    assert found == {Kind.UNREADABLE, Kind.CHECKPOINT_FORGED}
 
 
 def test_the_command_says_what_is_wrong_and_where_and_ends_with_one(
@@ -142,7 +186,12 @@ def test_verifying_while_payments_are_made_gives_no_false_alarm(world: World) ->
 def write_on(world: World, stopping: threading.Event) -> None:
     with open_pool(world.url, size=1) as pool:
         while not stopping.is_set():
-            append(pool, *(Story(a_payment(order_id=None)).authorized().payment for _ in range(2)))
+            append(pool, *(authorized(shard) for shard in (SHARD, SHARD + 2)))
+
+
+def authorized(shard: int) -> Payment:
+    """Of few shards, each of which is read more than once."""
+    return Story(a_payment(payment_id=an_id(shard=shard), order_id=None)).authorized().payment
 
 
 def seal_on(world: World, stopping: threading.Event) -> None:

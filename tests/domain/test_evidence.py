@@ -1,5 +1,6 @@
 """The tree is that of RFC 6962, and no proof shows what is not so."""
 
+from functools import cache
 from typing import Final
 
 import pytest
@@ -64,6 +65,7 @@ HASHES: Final = [leaf_hash(leaf) for leaf in LEAVES]
 MANY: Final = [leaf_hash(b"%d" % number) for number in range(200)]
 
 
+@cache
 def root(begin: int, end: int) -> bytes:
     return plain_root(MANY[begin:end])
 

@@ -89,8 +89,9 @@ def checkpoint_list(*, limit: int, as_json: bool) -> None:
 
 
 @checkpoint.command("keys")
+@click.option("--plain", is_flag=True, help="The keys alone, one a line, as --key reads them.")
 @click.option("--json", "as_json", is_flag=True)
-def checkpoint_keys(*, as_json: bool) -> None:
+def checkpoint_keys(*, plain: bool, as_json: bool) -> None:
     """Every public key that checkpoints were signed with, as tools for signed notes take it."""
     with connected(settings_or_exit()) as pool, pool.connection() as connection:
         known, last = checkpoints.known_keys(connection), checkpoints.last(connection)
@@ -103,7 +104,10 @@ def checkpoint_keys(*, as_json: bool) -> None:
         }
         for key, first, used in known
     ]
-    print_rows(rows, as_json=as_json)
+    if plain:
+        click.echo("\n".join(key.text for key, _, _ in known))
+    else:
+        print_rows(rows, as_json=as_json)
 
 
 @checkpoint.command("rotate")

@@ -73,14 +73,20 @@ def main(arguments: list[str]) -> int:
     """What is wrong is printed; the exit status says whether anything is."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--key", type=Path, help="Public keys that you trust: name+id+key a line.")
+    parser.add_argument(
+        "--key", type=Path, help="Public keys that you trust: name+id+key, one a line."
+    )
     parser.add_argument("--checkpoint", type=Path, help="A checkpoint that you kept.")
     given = parser.parse_args(arguments)
     if not (given.folder / "manifest.json").is_file():
         parser.error(f"{given.folder} has no manifest.json: it is no bundle")
+    try:
+        trusted = None if given.key is None else keys_in(given.key)
+    except (Wrong, OSError, UnicodeDecodeError) as error:
+        parser.error(f"--key {given.key}: {error}")
     report = Report()
     try:
-        Bundle(given.folder, report).verify(given.key, given.checkpoint)
+        Bundle(given.folder, report).verify(trusted, given.checkpoint)
     except Wrong as error:
         report.wrong(str(error))
     except CANNOT_BE_READ as error:
@@ -128,9 +134,12 @@ class Bundle:
             raise Wrong("it is no bundle of a version that is known here")
         self.size, self.root = self.manifest["size"], decoded(self.manifest["root"])
 
-    def verify(self, key_file: Path | None, checkpoint_file: Path | None) -> None:
-        """All of it."""
-        keys = self.trusted_keys(key_file)
+    def verify(self, trusted: list[Key] | None, checkpoint_file: Path | None) -> None:
+        """All of it. `trusted`: None for the keys of the bundle itself, which anybody can have made."""
+        if trusted is None:
+            print("note   the keys are the bundle's own: give --key with one that you trust")
+            trusted = keys_in(self.folder / "keys.txt")
+        keys = self.with_vouched(trusted)
         self.check_manifest(keys)
         self.check_files()
         self.check_head(keys)
@@ -139,16 +148,6 @@ class Bundle:
         self.check_events(kept)
 
     # --- keys and signatures -------------------------------------------------------------------
-
-    def trusted_keys(self, key_file: Path | None) -> list[Key]:
-        """Those of the file that was given; else those of the bundle, which anybody can have made."""
-        path = key_file or self.folder / "keys.txt"
-        keys = [key(line) for line in path.read_text(encoding="utf-8").split()]
-        if not keys:
-            raise Wrong(f"{path} has no key in it")
-        if key_file is None:
-            print("note   the keys are the bundle's own: give --key with one that you trust")
-        return self.with_vouched(keys)
 
     def with_vouched(self, keys: list[Key]) -> list[Key]:
         """Also the keys that a checkpoint of a trusted one names: one took another's place."""
@@ -516,6 +515,14 @@ def goes_on(old: int, new: int, old_root: bytes, new_root: bytes, proof: list[st
 
 
 # --- signed notes (C2SP) -------------------------------------------------------------------------
+
+
+def keys_in(path: Path) -> list[Key]:
+    """The public keys of a file."""
+    keys = [key(line) for line in path.read_text(encoding="utf-8").split()]
+    if not keys:
+        raise Wrong("there is no key in it")
+    return keys
 
 
 def key(text: str) -> Key:

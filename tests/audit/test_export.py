@@ -443,6 +443,22 @@ def test_a_bundle_by_another_key_verifies_by_its_own_and_by_no_other(
     assert "no trusted key has signed this" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text", ["", "vkey first_used\n"])
+def test_a_file_without_keys_says_nothing_of_the_bundle(
+    bundle: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "trusted.txt"
+    wrong.write_text(text)
+
+    with pytest.raises(SystemExit) as ended:
+        verify_bundle.main([str(bundle), "--key", str(wrong)])
+
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert f"--key {wrong}: " in said.err
+    assert said.out == ""
+
+
 def test_one_key_verifies_what_the_next_signed_too_and_that_what_it_signed(
     databases: Databases, world: World, tmp_path: Path
 ) -> None:

@@ -69,8 +69,10 @@ def test_a_key_is_rotated_by_one_checkpoint_that_both_have_signed(
     api.merchant().authorized()
     after = read_note(done(run("checkpoint", **environ)))
     keys = json.loads(done(run("checkpoint", "keys", "--json", **environ)))
+    plain = done(run("checkpoint", "keys", "--plain", **environ)).split()
     made = json.loads(done(run("checkpoint", "list", "--json", **environ)))
     assert [key["vkey"] for key in keys] == [old["vkey"], new]
+    assert plain == [old["vkey"], new]
     assert [key["signs_now"] for key in keys] == [False, True]
     assert [key.text for key in signers(after, [verifier_key(k["vkey"]) for k in keys])] == [new]
     assert [each["keys"] for each in made] == [[new], [new, old["vkey"]], [old["vkey"]]]

@@ -60,19 +60,30 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Proofs are skipped unless they were asked for. What takes long and mostly waits begins first,
-    whatever the order of the rest: on its own worker where there are several, each of which is given
-    a share of the front of the list."""
+    """Proofs are skipped unless they were asked for. What takes long begins first, the longest before
+    all, whatever the order of the rest: on its own worker where there are several, each of which is
+    given a share of the front of the list."""
     if not config.getoption("--proofs"):
         for item in items:
             if item.get_closest_marker("proof") is not None:
                 item.add_marker(pytest.mark.skip(reason="give --proofs"))
-    slow = [item for item in items if item.get_closest_marker("slow") is not None]
-    items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+    slow = sorted(filter(is_slow, items), key=patience_with, reverse=True)
+    items[:] = [item for item in items if not is_slow(item)]
     workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
     share = max(len(items) // (4 * workers), 2)
     for number, item in enumerate(slow):
         items.insert(number % workers * share + number // workers, item)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether it takes more than a few seconds."""
+    return any(item.get_closest_marker(mark) is not None for mark in ("slow", "proof"))
+
+
+def patience_with(item: pytest.Item) -> float:
+    """For how many seconds it may go on."""
+    mark = item.get_closest_marker("timeout")
+    return 0.0 if mark is None else float(mark.args[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,7 @@ def crashed(postgres: EmbeddedPostgres) -> None:
     os.kill(one, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("outage", [restarted, stopped_at_once, crashed])
 def test_what_was_acknowledged_under_load_is_there_after_an_outage_and_all_goes_on_by_itself(

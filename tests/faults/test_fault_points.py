@@ -46,6 +46,7 @@ def test_no_two_fault_points_have_one_name() -> None:
     assert len({name for name, _ in places}) == len(places) > 10, places
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)  # every operation passes some of them, and each pass is killed
 @pytest.mark.parametrize("point", points())
 def test_a_process_killed_there_leaves_one_outcome_and_books_that_agree(

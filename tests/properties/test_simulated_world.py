@@ -65,6 +65,7 @@ class DrawnChoices:
         return self._left >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)  # fifteen worlds
 @settings(
     max_examples=15,

@@ -20,8 +20,8 @@ from api.app import ROUTES
 from api.http import Route
 from tests.api.an_api import Api, Caller, fresh
 
-EXAMPLES: Final = 25
-EXAMPLES_OF_A_READ: Final = 10  # which takes a few parameters, and no body
+EXAMPLES: Final = 15
+EXAMPLES_OF_A_READ: Final = 8  # which takes a few parameters, and no body
 CHECKS_OF_ANSWERS: Final[list[Any]] = [
     not_a_server_error,
     status_code_conformance,

@@ -1,8 +1,8 @@
 """All followers of one worker: a thread for each generation that follows the log, wherever the worker
 is the first to lease it. Any number of workers may run; each generation has one runner among them.
 
-Nothing wakes a follower but its own short look at the heads of the log: there is no notification that
-could be lost. Whatever the database does, it goes on when the database does; what takes longer than a
+What wakes the followers is a short look at the heads of the log, one for all of them: there is no
+notification that could be lost, and without any they look themselves now and then. Whatever the database does, it goes on when the database does; what takes longer than a
 statement may, it takes in by smaller steps.
 
 A generation is followed by the code that it was made by and by no other, so that while two versions of
@@ -26,8 +26,10 @@ from projections.registry import is_inline
 
 LEASE_SECONDS: Final = 5.0
 RENEW_SECONDS: Final = 1.0
-# How often a follower that is up with the log looks for more.
+# How often it is looked whether the log went on, for all who are up with it.
 POLL_SECONDS: Final = 0.02
+# How often a follower that is up with the log looks for more, whatever it was told.
+OWN_LOOK_SECONDS: Final = 0.5
 # How often it is looked for new generations, and for those that nobody runs.
 LOOK_SECONDS: Final = 1.0
 TROUBLE_SECONDS: Final = 0.25
@@ -35,6 +37,7 @@ TROUBLE_SECONDS: Final = 0.25
 SMALLER: Final = 4
 LARGER: Final = 2
 
+LENGTH: Final[LiteralString] = "SELECT sum(position)::bigint AS length FROM shard_heads"
 LEASE: Final[LiteralString] = """
     UPDATE projection_generations
     SET owner = %(owner)s, owned_until = clock_timestamp() + make_interval(secs => %(seconds)s)
@@ -64,15 +67,38 @@ class ProjectionEngine:
         self._monotonic = monotonic
         self._owner = uuid4()
         self._running: dict[tuple[str, int], threading.Thread] = {}
+        self._length = 0  # of the log, when it was looked at last
+        self._went_on = threading.Condition()
 
     def run(self, stopping: threading.Event) -> None:
         """Looks for what there is to follow, and follows it. Returns once all followers have ended."""
+        looking = threading.Thread(target=self._look, args=(stopping,), name="look at the log")
+        looking.start()
         while not stopping.is_set():
             for generation in self._to_follow():
                 self._start(generation, stopping)
             stopping.wait(LOOK_SECONDS)
-        for thread in self._running.values():
+        for thread in (looking, *self._running.values()):
             thread.join()
+
+    def _look(self, stopping: threading.Event) -> None:
+        """Wakes the followers whenever the log went on, and when they are to stop."""
+        while not stopping.wait(POLL_SECONDS):
+            try:
+                with self._pool.connection() as connection:
+                    row = connection.execute(LENGTH).fetchone()
+            except (psycopg.Error, PoolTimeout):
+                stopping.wait(TROUBLE_SECONDS)  # the followers find out, and say so
+                continue
+            assert row is not None
+            if row["length"] != self._length:
+                self._wake(row["length"])
+        self._wake(self._length)
+
+    def _wake(self, length: int) -> None:
+        with self._went_on:
+            self._length = length
+            self._went_on.notify_all()
 
     def _to_follow(self) -> list[Generation]:
         try:
@@ -112,8 +138,12 @@ class ProjectionEngine:
                 if not self._lease(generation):
                     return
                 renew_at = self._monotonic() + RENEW_SECONDS
+            length = self._length
             try:
                 applied = self._step(follower, generation, batch)
+            except Overtaken:
+                stopping.wait(POLL_SECONDS)
+                continue
             except UNAVAILABLE as error:
                 # Perhaps it is the size of the step: it must fit in what a statement may take.
                 log.warning("a step failed", name=generation.name, error=type(error).__name__)
@@ -122,14 +152,18 @@ class ProjectionEngine:
                 continue
             batch = min(BATCH_EVENTS, batch * LARGER)
             if applied == 0:
-                stopping.wait(POLL_SECONDS)
+                self._wait_beyond(length, stopping)
+
+    def _wait_beyond(self, length: int, stopping: threading.Event) -> None:
+        """Until the log is no longer what it was, or for as long as a follower trusts in being told."""
+        with self._went_on:
+            self._went_on.wait_for(
+                lambda: self._length != length or stopping.is_set(), timeout=OWN_LOOK_SECONDS
+            )
 
     def _step(self, follower: Follower, generation: Generation, batch: int) -> int:
-        try:
-            with self._pool.connection() as connection:
-                applied = follower.step(connection, batch=batch)
-        except Overtaken:
-            return 0
+        with self._pool.connection() as connection:
+            applied = follower.step(connection, batch=batch)
         APPLIED.labels(generation.name).inc(applied)
         return applied
 

@@ -401,13 +401,16 @@ def test_a_worker_that_is_told_to_end_ends_though_it_follows(
     assert connection.execute(OWNED).fetchone() == {"generations": 0}
 
 
+POSITIONS: Final[LiteralString] = """
+    SELECT sum(position)::int AS n FROM projection_positions WHERE name = ANY(%(names)s)
+"""
 OWNED: Final[LiteralString] = (
     "SELECT count(*) AS generations FROM projection_generations WHERE owner IS NOT NULL"
 )
 
 
 def positions(connection: Connection[DictRow]) -> int:
-    row = connection.execute("SELECT sum(position)::int AS n FROM projection_positions").fetchone()
+    row = connection.execute(POSITIONS, {"names": list(FOLLOWING_NAMES)}).fetchone()
     assert row is not None
     total: int = row["n"]
     return total

@@ -16,6 +16,7 @@ from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner
 
 from domain.bank import Declined, Operation, Unknown
 from domain.bank_records import BankRecord, BankRecords, NoRecord, NotTold, Told
@@ -37,6 +38,7 @@ from infrastructure.reconciliation_runs import (
 from infrastructure.reconciliation_schedule import ReconciliationSchedule
 from infrastructure.services import Services
 from infrastructure.worker import Worker
+from scripts.cli import main
 from tests.api.an_api import EMPTY_CARD, Api, Caller, an_api, error_of
 from tests.builders import ANY_AMOUNT, VISA, resolve
 from tests.fakes import FakeBank, FakeRecords, SteppableClock
@@ -228,28 +230,30 @@ def seed_what_the_bank_has(merchant: Caller) -> Seeds:
 
 
 def counterfoil(database_url: str, bank: Bank, *arguments: str) -> tuple[int, str]:
-    """A command in a process of its own: its exit status and what it printed."""
-    process = start_counterfoil(database_url, bank, *arguments)
-    printed, complaint = process.communicate(timeout=50)
-    assert "Traceback" not in complaint, complaint
-    return process.returncode, printed
+    """A command: its exit status and what it printed."""
+    result = CliRunner(env=settings_for(database_url, bank)).invoke(main, arguments)
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    return result.exit_code, result.stdout
 
 
 def start_counterfoil(database_url: str, bank: Bank, *arguments: str) -> "subprocess.Popen[str]":
-    environ = {
-        "PATH": os.environ["PATH"],
-        "DATABASE_URL": database_url,
-        "BANK_URL": f"http://127.0.0.1:{bank.port}",
-        "BANK_PROFILE": "extended",
-    }
+    """The same in a process of its own, to be stopped."""
     return subprocess.Popen(
         [sys.executable, "-m", "scripts.cli", *arguments],
         cwd=PROJECT,
-        env=environ,
+        env={"PATH": os.environ["PATH"], **settings_for(database_url, bank)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def settings_for(database_url: str, bank: Bank) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database_url,
+        "BANK_URL": f"http://127.0.0.1:{bank.port}",
+        "BANK_PROFILE": "extended",
+    }
 
 
 @contextmanager

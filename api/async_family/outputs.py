@@ -112,8 +112,7 @@ def settled(history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
     """The final answer to a command: of this family's, only refunds are waited for."""
     if call.operation is not Operation.REFUND:
         return NOBODY_WAITS
-    answer = _refunded(history, call)
-    return answer.stored()
+    return _refunded(history, call).stored()
 
 
 def _refunded(history: Sequence[Payment.Event], call: BankCall) -> Answer:

@@ -99,8 +99,7 @@ def receipt_url(payment_id: str) -> str:
 
 def settled(history: Sequence[Payment.Event], call: BankCall) -> StoredAnswer:
     """The final answer to a command: its status and its bytes."""
-    answer = _settled(history, call)
-    return answer.stored()
+    return _settled(history, call).stored()
 
 
 def _settled(history: Sequence[Payment.Event], call: BankCall) -> Answer:

@@ -25,8 +25,8 @@ class Search(NamedTuple):
     statement: LiteralString
 
 
-# Endpoints of webhooks and tests' clocks are in no log; of an endpoint that is gone only the answer tells
-# what the key was of.
+# Endpoints of webhooks and tests' clocks are in no log. Of an endpoint that is gone only the answer tells
+# what the key was of, unless it shows a secret, and so is sealed, or says no more than that it is gone.
 KEYS: Final[LiteralString] = """
     SELECT k.payment_id AS owner, k.request_id AS found FROM public.idempotency_keys AS k
     WHERE NOT EXISTS (
@@ -36,6 +36,7 @@ KEYS: Final[LiteralString] = """
     ) AND NOT EXISTS (SELECT FROM public.webhook_endpoints AS w WHERE w.id = k.payment_id)
       AND NOT EXISTS (SELECT FROM public.test_clocks AS c WHERE c.id = k.payment_id)
       AND position('webhook_endpoint'::bytea IN coalesce(k.body, '')) = 0
+      AND NOT coalesce(k.headers, '{}') ? 'sealed' AND k.status IS DISTINCT FROM 204
 """
 # A slot is of a payment that asked for it by that name and is still live.
 SLOTS: Final[LiteralString] = """

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from api.schemas import ReceiptOut, RefundOut
+from infrastructure import processes
 from infrastructure.bank.breaker import PAUSE_SECONDS, PROBES
 from tests.api.a_server import free_port
 from tests.api.an_api import (
@@ -154,13 +155,14 @@ class Reader:
 
 def asked_until(merchant: Caller, wanted: int) -> list[int]:
     """New authorizations, one after the other, until one is answered so."""
-    deadline, statuses = time.monotonic() + PATIENCE_SECONDS, [0]
-    while statuses[-1] != wanted:
-        assert time.monotonic() < deadline, statuses
+    statuses: list[int] = []
+
+    def is_answered_so() -> bool:
         statuses.append(merchant.authorize().status_code)
-        if statuses[-1] == 503:
-            time.sleep(0.02)
-    return statuses[1:]
+        return statuses[-1] == wanted
+
+    assert processes.wait_until(is_answered_so, PATIENCE_SECONDS), statuses
+    return statuses
 
 
 def test_a_bank_that_is_killed_and_comes_back_costs_few_attempts_and_no_read(

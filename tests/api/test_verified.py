@@ -7,7 +7,7 @@ import pytest
 
 from infrastructure.duties import work_on_disputes
 from infrastructure.verification.run import Verified, Wanted, verify
-from tests.api.an_api import Api, Caller, json_of
+from tests.api.an_api import GOOD_CARD, Api, Caller, json_of
 from tests.api.billing import BAD, DAY, START, a_subscriber, advance, invoices
 from tests.infrastructure.bank_simulator.a_bank import Bank
 
@@ -57,6 +57,11 @@ def test_nothing_is_found_of_what_a_merchant_does_with_all_this(
     endpoint = {"url": "https://shop.example/hooks", "enabled_events": ["*"]}
     made = json_of(merchant.post("/v1/webhook_endpoints", endpoint, key="hook"))
     merchant.post(f"/v1/webhook_endpoints/{made['id']}/rotate_secret", {}, key="rotated")
+    gone = json_of(merchant.post("/v1/webhook_endpoints", endpoint, key="hook that goes"))
+    path = f"/v1/webhook_endpoints/{gone['id']}"
+    merchant.post(path, {"description": "Goes"}, key="hook changes")
+    merchant.request("DELETE", path, headers={"Idempotency-Key": "hook goes"})
+    merchant.post("/v1/tokens", {"card": GOOD_CARD}, key="token")
 
     told = verified(billing_database_url)
 

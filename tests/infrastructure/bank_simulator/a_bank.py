@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infrastructure import processes
 from infrastructure.bank_simulator.books import Asked, Books
 from infrastructure.bank_simulator.database import Database
 from infrastructure.bank_simulator.profiles import PROFILES
@@ -127,10 +127,7 @@ def hang_up_on(bank: Bank, operation: str, body: object, key: str) -> socket.soc
 
 def eventually(claim: Callable[[], bool]) -> None:
     """Wait until the claim holds, for as long as patience lasts."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not claim():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.005)
+    assert processes.wait_until(claim, PATIENCE_SECONDS), "it never came true"
 
 
 NOON = 1_790_000_000.0  # in September 2026

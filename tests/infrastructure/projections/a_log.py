@@ -1,6 +1,5 @@
 """A log with payments in it, generations that follow it, and what their rows are."""
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from psycopg.rows import DictRow, dict_row
 
 from domain.bank import Operation
 from domain.payment import Payment, Status
+from infrastructure import processes
 from infrastructure.database import Pool
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder
 from infrastructure.projections.follower import Follower, Overtaken
@@ -28,7 +28,6 @@ INLINE_OF_PAYMENTS: Final = [model for model in INLINE if model.aggregate == "pa
 NAMES: Final = [model.name for model in OF_PAYMENTS]
 FOLLOWING_NAMES: Final = [model.name for model in FOLLOWING]
 PATIENCE_SECONDS: Final = 30
-POLL_SECONDS: Final = 0.005
 MOST_STEPS: Final = 4_000
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -163,10 +162,7 @@ def backends_that_wait(connection: Connection[DictRow]) -> int:
 
 def poll_until(holds: Callable[[], bool]) -> None:
     """Bounded by a time that is long enough on a machine that has other things to do."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < give_up_at, "it never came to that"
-        time.sleep(POLL_SECONDS)
+    assert processes.wait_until(holds, PATIENCE_SECONDS), "it never came to that"
 
 
 # --- what the rows are, from the payments themselves -------------------------------------------

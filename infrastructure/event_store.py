@@ -172,9 +172,9 @@ INSERT: Final[LiteralString] = """
         %(shard)s, head.base + e.place, e.originator_id, e.version, e.event_id, e.topic, e.state,
         %(cause)s, e.recorded_at, e.digest, head.hash
     FROM unnest(
-        %(originator_ids)s::uuid[], %(versions)s::bigint[], %(event_ids)s::uuid[],
-        %(topics)s::text[], %(states)s::bytea[], %(recorded_at)s::timestamptz[],
-        %(each_digest)s::bytea[]
+        %(originator_ids)b::uuid[], %(versions)b::bigint[], %(event_ids)b::uuid[],
+        %(topics)b::text[], %(states)b::bytea[], %(recorded_at)b::timestamptz[],
+        %(each_digest)b::bytea[]
     ) WITH ORDINALITY
         AS e (originator_id, version, event_id, topic, state, recorded_at, digest, place),
     head

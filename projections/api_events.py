@@ -224,9 +224,9 @@ class ApiEvents:
         SELECT n.shard, n.id, n.merchant_id, n.mode, n.type, n.aggregate_id, n.version,
                n.created_at, n.request_id, n.idempotency_key
         FROM unnest(
-            %(shard)s::smallint[], %(id)s::uuid[], %(merchant_id)s::text[], %(mode)s::text[],
-            %(type)s::text[], %(aggregate_id)s::uuid[], %(version)s::bigint[],
-            %(created_at)s::timestamptz[], %(request_id)s::text[], %(idempotency_key)s::text[]
+            %(shard)b::smallint[], %(id)b::uuid[], %(merchant_id)b::text[], %(mode)b::text[],
+            %(type)b::text[], %(aggregate_id)b::uuid[], %(version)b::bigint[],
+            %(created_at)b::timestamptz[], %(request_id)b::text[], %(idempotency_key)b::text[]
         ) AS n (
             shard, id, merchant_id, mode, type, aggregate_id, version, created_at, request_id,
             idempotency_key
@@ -238,7 +238,7 @@ class ApiEvents:
     UNLESS_HELD: LiteralString = """
         WHERE NOT EXISTS (
             SELECT FROM public.events AS c
-            JOIN unnest(%(aggregate_id)s::uuid[], %(last_payment)s::uuid[]) AS l (id, payment_id)
+            JOIN unnest(%(aggregate_id)b::uuid[], %(last_payment)b::uuid[]) AS l (id, payment_id)
               ON l.id = c.originator_id
             JOIN public.events AS v ON v.shard = c.shard AND v.originator_id = l.payment_id
              AND v.topic = 'payment.void_requested' AND v.chain_hash = c.chain_hash

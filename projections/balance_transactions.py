@@ -86,9 +86,9 @@ class BalanceTransactions:
             shard, id, merchant_id, mode, type, source, currency, amount, description, created_at
         )
         SELECT * FROM unnest(
-            %(shard)s::smallint[], %(id)s::uuid[], %(merchant_id)s::text[], %(mode)s::text[],
-            %(type)s::text[], %(source)s::text[], %(currency)s::text[], %(amount)s::bigint[],
-            %(description)s::text[], %(created_at)s::timestamptz[]
+            %(shard)b::smallint[], %(id)b::uuid[], %(merchant_id)b::text[], %(mode)b::text[],
+            %(type)b::text[], %(source)b::text[], %(currency)b::text[], %(amount)b::bigint[],
+            %(description)b::text[], %(created_at)b::timestamptz[]
         )
     """
     PAGE = PageOf(

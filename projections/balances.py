@@ -137,11 +137,11 @@ class Balances:
             held, captured, refunded, cardholder, disputed
         )
         SELECT * FROM unnest(
-            %(shard)s::smallint[], %(payment_id)s::uuid[], %(version)s::bigint[],
-            %(merchant_id)s::text[], %(mode)s::text[], %(customer_id)s::text[],
-            %(currency)s::text[], %(at)s::timestamptz[], %(held)s::bigint[],
-            %(captured)s::bigint[], %(refunded)s::bigint[], %(cardholder)s::bigint[],
-            %(disputed)s::bigint[]
+            %(shard)b::smallint[], %(payment_id)b::uuid[], %(version)b::bigint[],
+            %(merchant_id)b::text[], %(mode)b::text[], %(customer_id)b::text[],
+            %(currency)b::text[], %(at)b::timestamptz[], %(held)b::bigint[],
+            %(captured)b::bigint[], %(refunded)b::bigint[], %(cardholder)b::bigint[],
+            %(disputed)b::bigint[]
         )
     """
     ADD: LiteralString = """
@@ -150,10 +150,10 @@ class Balances:
             held, captured, refunded, cardholder, entries, disputed
         )
         SELECT * FROM unnest(
-            %(shard)s::smallint[], %(merchant_id)s::text[], %(mode)s::text[],
-            %(customer_id)s::text[], %(currency)s::text[], %(held)s::bigint[],
-            %(captured)s::bigint[], %(refunded)s::bigint[], %(cardholder)s::bigint[],
-            %(entries)s::bigint[], %(disputed)s::bigint[]
+            %(shard)b::smallint[], %(merchant_id)b::text[], %(mode)b::text[],
+            %(customer_id)b::text[], %(currency)b::text[], %(held)b::bigint[],
+            %(captured)b::bigint[], %(refunded)b::bigint[], %(cardholder)b::bigint[],
+            %(entries)b::bigint[], %(disputed)b::bigint[]
         )
         ON CONFLICT (shard, merchant_id, mode, customer_id, currency) DO UPDATE SET
             held = balances.held + excluded.held,

@@ -109,12 +109,12 @@ class Customers:
             first_at, last_at, last_payment_id
         )
         SELECT * FROM unnest(
-            %(shard)s::smallint[], %(merchant_id)s::text[], %(mode)s::text[],
-            %(customer_id)s::text[], %(currency)s::text[], %(payments)s::bigint[],
-            %(authorized)s::bigint[], %(captured)s::bigint[], %(refunded)s::bigint[],
-            %(voided)s::bigint[], %(declined)s::bigint[], %(expired)s::bigint[],
-            %(amount_captured)s::bigint[], %(amount_refunded)s::bigint[],
-            %(first_at)s::timestamptz[], %(last_at)s::timestamptz[], %(last_payment_id)s::uuid[]
+            %(shard)b::smallint[], %(merchant_id)b::text[], %(mode)b::text[],
+            %(customer_id)b::text[], %(currency)b::text[], %(payments)b::bigint[],
+            %(authorized)b::bigint[], %(captured)b::bigint[], %(refunded)b::bigint[],
+            %(voided)b::bigint[], %(declined)b::bigint[], %(expired)b::bigint[],
+            %(amount_captured)b::bigint[], %(amount_refunded)b::bigint[],
+            %(first_at)b::timestamptz[], %(last_at)b::timestamptz[], %(last_payment_id)b::uuid[]
         )
         ON CONFLICT (shard, merchant_id, mode, customer_id, currency) DO UPDATE SET
             payments = old.payments + excluded.payments,

@@ -51,9 +51,9 @@ ONE: Final[LiteralString] = """
 """
 MANY: Final[LiteralString] = """
     SELECT * FROM unnest(
-        %(shard)s::smallint[], %(id)s::uuid[], %(merchant_id)s::text[], %(mode)s::text[],
-        %(customer_id)s::text[], %(is_listed)s::boolean[], %(created_at)s::timestamptz[],
-        %(version)s::bigint[], %(document)s::jsonb[]
+        %(shard)b::smallint[], %(id)b::uuid[], %(merchant_id)b::text[], %(mode)b::text[],
+        %(customer_id)b::text[], %(is_listed)b::boolean[], %(created_at)b::timestamptz[],
+        %(version)b::bigint[], %(document)b::jsonb[]
     )
 """
 UNLESS_NEWER: Final[LiteralString] = """
@@ -65,7 +65,7 @@ UNLESS_NEWER: Final[LiteralString] = """
 SELECT: Final[LiteralString] = "SELECT id, document FROM $table"
 BY_IDS: Final[LiteralString] = """
     SELECT d.document FROM $table AS d
-    JOIN unnest(%(shards)s::smallint[], %(ids)s::uuid[]) AS k (shard, id)
+    JOIN unnest(%(shards)b::smallint[], %(ids)b::uuid[]) AS k (shard, id)
       ON d.shard = k.shard AND d.id = k.id
     WHERE d.merchant_id = %(merchant_id)s AND d.mode = %(mode)s
 """

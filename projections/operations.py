@@ -132,10 +132,10 @@ class Operations:
             count, amount, milliseconds, slowest
         )
         SELECT * FROM unnest(
-            %(shard)s::smallint[], %(hour)s::timestamptz[], %(merchant_id)s::text[],
-            %(mode)s::text[], %(currency)s::text[], %(operation)s::text[], %(outcome)s::text[],
-            %(code)s::text[], %(count)s::bigint[], %(amount)s::bigint[],
-            %(milliseconds)s::bigint[], %(slowest)s::bigint[]
+            %(shard)b::smallint[], %(hour)b::timestamptz[], %(merchant_id)b::text[],
+            %(mode)b::text[], %(currency)b::text[], %(operation)b::text[], %(outcome)b::text[],
+            %(code)b::text[], %(count)b::bigint[], %(amount)b::bigint[],
+            %(milliseconds)b::bigint[], %(slowest)b::bigint[]
         )
         ON CONFLICT (shard, hour, merchant_id, mode, currency, operation, outcome, code)
         DO UPDATE SET

@@ -295,10 +295,10 @@ class Receipts:
             needs_review, pending, created_at, expires_at, version, document
         )
         SELECT * FROM unnest(
-            %(shard)s::smallint[], %(payment_id)s::uuid[], %(merchant_id)s::text[],
-            %(mode)s::text[], %(order_id)s::text[], %(customer_id)s::text[], %(status)s::text[],
-            %(needs_review)s::boolean[], %(pending)s::boolean[], %(created_at)s::timestamptz[],
-            %(expires_at)s::timestamptz[], %(version)s::bigint[], %(document)s::jsonb[]
+            %(shard)b::smallint[], %(payment_id)b::uuid[], %(merchant_id)b::text[],
+            %(mode)b::text[], %(order_id)b::text[], %(customer_id)b::text[], %(status)b::text[],
+            %(needs_review)b::boolean[], %(pending)b::boolean[], %(created_at)b::timestamptz[],
+            %(expires_at)b::timestamptz[], %(version)b::bigint[], %(document)b::jsonb[]
         )
         ON CONFLICT (shard, payment_id) DO UPDATE SET
             status = excluded.status, needs_review = excluded.needs_review,
@@ -313,7 +313,7 @@ class Receipts:
     """
     BY_IDS: LiteralString = """
         SELECT r.payment_id, r.document FROM receipts AS r
-        JOIN unnest(%(shards)s::smallint[], %(payment_ids)s::uuid[]) AS k (shard, payment_id)
+        JOIN unnest(%(shards)b::smallint[], %(payment_ids)b::uuid[]) AS k (shard, payment_id)
           ON r.shard = k.shard AND r.payment_id = k.payment_id
         WHERE r.merchant_id = %(merchant_id)s AND r.mode = %(mode)s
     """

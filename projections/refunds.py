@@ -123,9 +123,9 @@ class Refunds:
             shard, payment_id, refund_id, merchant_id, mode, status, created_at, version, document
         )
         SELECT * FROM unnest(
-            %(shard)s::smallint[], %(payment_id)s::uuid[], %(refund_id)s::uuid[],
-            %(merchant_id)s::text[], %(mode)s::text[], %(status)s::text[],
-            %(created_at)s::timestamptz[], %(version)s::bigint[], %(document)s::jsonb[]
+            %(shard)b::smallint[], %(payment_id)b::uuid[], %(refund_id)b::uuid[],
+            %(merchant_id)b::text[], %(mode)b::text[], %(status)b::text[],
+            %(created_at)b::timestamptz[], %(version)b::bigint[], %(document)b::jsonb[]
         )
         ON CONFLICT (shard, refund_id) DO UPDATE SET
             status = excluded.status, version = excluded.version, document = excluded.document

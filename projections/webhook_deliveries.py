@@ -33,9 +33,9 @@ INTO: Final[LiteralString] = """
            n.merchant_id, n.mode, n.type, n.aggregate_id, n.version, n.created_at, n.request_id,
            n.idempotency_key, 'pending', now(), now() + make_interval(days => %(days)s), 0, 0, 0, '[]'
     FROM unnest(
-        %(shard)s::smallint[], %(id)s::uuid[], %(merchant_id)s::text[], %(mode)s::text[],
-        %(type)s::text[], %(aggregate_id)s::uuid[], %(version)s::bigint[],
-        %(created_at)s::timestamptz[], %(request_id)s::text[], %(idempotency_key)s::text[]
+        %(shard)b::smallint[], %(id)b::uuid[], %(merchant_id)b::text[], %(mode)b::text[],
+        %(type)b::text[], %(aggregate_id)b::uuid[], %(version)b::bigint[],
+        %(created_at)b::timestamptz[], %(request_id)b::text[], %(idempotency_key)b::text[]
     ) AS n (
         shard, id, merchant_id, mode, type, aggregate_id, version, created_at, request_id,
         idempotency_key
@@ -73,7 +73,7 @@ TO_ONE: Final[LiteralString] = "e.id = %(endpoint_id)s"
 FORGET_ANSWERS: Final[LiteralString] = """
     WITH those AS (
         SELECT d.shard, d.event_id, d.endpoint_id
-        FROM unnest(%(shards)s::smallint[], %(owners)s::uuid[]) AS k (shard, owner)
+        FROM unnest(%(shards)b::smallint[], %(owners)b::uuid[]) AS k (shard, owner)
         JOIN public.events AS v ON v.shard = k.shard AND v.originator_id = k.owner
         JOIN public.webhook_deliveries AS d
           ON d.shard = k.shard AND d.aggregate_id = k.owner AND d.event_id
@@ -93,7 +93,7 @@ FORGET_ANSWERS: Final[LiteralString] = """
 """
 PENDING: Final[LiteralString] = """
     SELECT d.event_id, count(*) AS pending FROM public.webhook_deliveries AS d
-    JOIN unnest(%(shards)s::smallint[], %(ids)s::uuid[]) AS k (shard, id)
+    JOIN unnest(%(shards)b::smallint[], %(ids)b::uuid[]) AS k (shard, id)
       ON d.shard = k.shard AND d.event_id = k.id
     JOIN public.webhook_endpoints AS e ON e.id = d.endpoint_id AND e.is_enabled
     WHERE d.status = 'pending' GROUP BY d.event_id

@@ -2,8 +2,10 @@
 is the first to lease it. Any number of workers may run; each generation has one runner among them.
 
 What wakes the followers is a short look at the heads of the log, one for all of them: there is no
-notification that could be lost, and without any they look themselves now and then. Whatever the database does, it goes on when the database does; what takes longer than a
-statement may, it takes in by smaller steps.
+notification that could be lost, and without any they look themselves now and then. What is new is read
+and decoded once; whoever stands elsewhere than the others, because it is new here or was held up, reads
+for itself until it stands with them. Whatever the database does, it goes on when the database does; what
+takes longer than a statement may, it takes in by smaller steps.
 
 A generation is followed by the code that it was made by and by no other, so that while two versions of
 this program run side by side, neither writes the other's rows.
@@ -20,6 +22,13 @@ from prometheus_client import Counter
 from psycopg_pool import PoolTimeout
 
 from infrastructure.database import UNAVAILABLE, Pool
+from infrastructure.projections.batches import (
+    Positions,
+    RecentBatches,
+    as_one,
+    heads_of_the_log,
+    read_beyond,
+)
 from infrastructure.projections.follower import BATCH_EVENTS, Follower, Overtaken
 from infrastructure.projections.generations import Generation, all_generations
 from projections.registry import is_inline
@@ -37,7 +46,6 @@ TROUBLE_SECONDS: Final = 0.25
 SMALLER: Final = 4
 LARGER: Final = 2
 
-LENGTH: Final[LiteralString] = "SELECT sum(position)::bigint AS length FROM shard_heads"
 LEASE: Final[LiteralString] = """
     UPDATE projection_generations
     SET owner = %(owner)s, owned_until = clock_timestamp() + make_interval(secs => %(seconds)s)
@@ -67,7 +75,8 @@ class ProjectionEngine:
         self._monotonic = monotonic
         self._owner = uuid4()
         self._running: dict[tuple[str, int], threading.Thread] = {}
-        self._length = 0  # of the log, when it was looked at last
+        self._following: set[tuple[str, int]] = set()  # the generations that are followed here
+        self._recent = RecentBatches()
         self._went_on = threading.Condition()
 
     def run(self, stopping: threading.Event) -> None:
@@ -85,19 +94,36 @@ class ProjectionEngine:
         """Wakes the followers whenever the log went on, and when they are to stop."""
         while not stopping.wait(POLL_SECONDS):
             try:
-                with self._pool.connection() as connection:
-                    row = connection.execute(LENGTH).fetchone()
+                self._look_once()
             except (psycopg.Error, PoolTimeout):
                 stopping.wait(TROUBLE_SECONDS)  # the followers find out, and say so
-                continue
-            assert row is not None
-            if row["length"] != self._length:
-                self._wake(row["length"])
-        self._wake(self._length)
-
-    def _wake(self, length: int) -> None:
         with self._went_on:
-            self._length = length
+            self._went_on.notify_all()
+
+    def _look_once(self) -> None:
+        if not self._following:
+            self._go_on_from(())
+            return
+        with self._pool.connection() as connection:
+            after = self._recent.heads
+            if not after:
+                self._go_on_from(heads_of_the_log(connection))
+                return
+            try:
+                batch = read_beyond(connection, after)
+            except (
+                UNAVAILABLE
+            ):  # perhaps there is too much of it, which followers take by smaller steps
+                self._go_on_from(heads_of_the_log(connection))
+                return
+        if batch is not None:
+            with self._went_on:
+                self._recent.add(batch)
+                self._went_on.notify_all()
+
+    def _go_on_from(self, heads: Positions) -> None:
+        with self._went_on:
+            self._recent.begin(heads)
             self._went_on.notify_all()
 
     def _to_follow(self) -> list[Generation]:
@@ -128,44 +154,60 @@ class ProjectionEngine:
         except Exception:
             log.exception("a follower failed", name=generation.name)
         finally:
+            self._following.discard((generation.name, generation.generation))
             self._give_back(generation)
 
     def _steps(self, generation: Generation, stopping: threading.Event) -> None:
         follower = Follower(generation)
-        renew_at, batch = 0.0, BATCH_EVENTS
+        renew_at, most = 0.0, BATCH_EVENTS
+        stands_at: Positions | None = None  # if it is known
+        was_told = True
         while not stopping.is_set():
             if self._monotonic() >= renew_at:
                 if not self._lease(generation):
                     return
                 renew_at = self._monotonic() + RENEW_SECONDS
-            length = self._length
             try:
-                applied = self._step(follower, generation, batch)
+                stands_at = self._step(follower, stands_at, most, was_told=was_told)
             except Overtaken:
+                stands_at = None
                 stopping.wait(POLL_SECONDS)
                 continue
             except UNAVAILABLE as error:
                 # Perhaps it is the size of the step: it must fit in what a statement may take.
                 log.warning("a step failed", name=generation.name, error=type(error).__name__)
-                batch = max(1, batch // SMALLER)
+                stands_at, most = None, max(1, most // SMALLER)
                 stopping.wait(TROUBLE_SECONDS)
                 continue
-            batch = min(BATCH_EVENTS, batch * LARGER)
-            if applied == 0:
-                self._wait_beyond(length, stopping)
+            most = min(BATCH_EVENTS, most * LARGER)
+            if stands_at is not None:
+                was_told = self._waits_until_told(stands_at, stopping)
 
-    def _wait_beyond(self, length: int, stopping: threading.Event) -> None:
-        """Until the log is no longer what it was, or for as long as a follower trusts in being told."""
+    def _step(
+        self, follower: Follower, stands_at: Positions | None, most: int, *, was_told: bool
+    ) -> Positions | None:
+        """Where the follower stands then, if that is known: at the end of the log, as it was seen last."""
         with self._went_on:
-            self._went_on.wait_for(
-                lambda: self._length != length or stopping.is_set(), timeout=OWN_LOOK_SECONDS
-            )
-
-    def _step(self, follower: Follower, generation: Generation, batch: int) -> int:
+            heads = self._recent.heads
+            batches = self._recent.since(stands_at, most) if stands_at and was_told else []
         with self._pool.connection() as connection:
-            applied = follower.step(connection, batch=batch)
-        APPLIED.labels(generation.name).inc(applied)
-        return applied
+            if batches:
+                batch = as_one(batches)
+                applied = follower.take(connection, batch)
+                stands_at = batch.upto
+            else:
+                # No further than was seen, so as to stand with the others.
+                applied = follower.step(connection, batch=most, heads=heads if was_told else None)
+                stands_at = None if applied else heads
+        APPLIED.labels(follower.name).inc(applied)
+        return stands_at
+
+    def _waits_until_told(self, position: Positions, stopping: threading.Event) -> bool:
+        """That the log goes on, or to stop; not for longer than a follower trusts in being told."""
+        with self._went_on:
+            return self._went_on.wait_for(
+                lambda: self._recent.heads != position or stopping.is_set(), OWN_LOOK_SECONDS
+            )
 
     def _lease(self, generation: Generation) -> bool:
         with self._pool.connection() as connection:
@@ -174,7 +216,10 @@ class ProjectionEngine:
                 "is_inline": is_inline(generation.name),
                 "seconds": LEASE_SECONDS,
             }
-            return connection.execute(LEASE, parameters).rowcount == 1
+            is_ours = connection.execute(LEASE, parameters).rowcount == 1
+        if is_ours:
+            self._following.add((generation.name, generation.generation))
+        return is_ours
 
     def _give_back(self, generation: Generation) -> None:
         try:

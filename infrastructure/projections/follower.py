@@ -9,9 +9,7 @@ What a model cannot take in is set aside with its error: the payment, from the e
 and nothing else. A later event of that payment waits for it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -22,10 +20,21 @@ from psycopg import Connection, errors
 from psycopg.rows import DictRow
 
 from domain.ids import Prefix, encode
-from domain.payment import Payment
-from infrastructure.event_store import FlatJSON, FlatMapper
-from infrastructure.projections.generations import Generation, hold
-from projections.changes import Change, Origin, ReadModel, Write, topics_of
+from infrastructure.projections.batches import (
+    Batch,
+    Positions,
+    Ranges,
+    Read,
+    Unreadable,
+    decoded,
+    id_of,
+    kind_of,
+    new_since,
+    of_kinds,
+    read_between,
+)
+from infrastructure.projections.generations import HOLD_OR_FAIL, Generation, held_as, hold
+from projections.changes import Change, ReadModel, Write, topics_of
 from projections.registry import followed
 
 # How many events a step takes in: enough to be quick, and little to do again.
@@ -39,36 +48,6 @@ BEHIND: Final[LiteralString] = """
     WHERE p.name = %(name)s AND p.generation = %(generation)s AND h.position > p.position
     ORDER BY h.position - p.position DESC, p.shard
 """
-# The payments that went on, each with its whole history as far as this step goes. Shard by shard, so
-# that each look-up is one along an index, however large the log is.
-NEW: Final[LiteralString] = """
-    WITH new AS (
-        SELECT r.shard, e.originator_id, min(e.originator_version) AS since,
-               max(e.originator_version) AS upto
-        FROM unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
-             AS r (shard, after, upto)
-        CROSS JOIN LATERAL (
-            SELECT originator_id, originator_version, topic FROM public.events
-            WHERE shard = r.shard AND position > r.after AND position <= r.upto
-            ORDER BY position LIMIT %(limit)s
-        ) AS e
-        WHERE e.topic LIKE ANY(%(topics)s::text[]) AND NOT EXISTS (
-            SELECT FROM public.projection_quarantine AS q
-            WHERE q.name = %(name)s AND q.generation = %(generation)s
-              AND q.shard = r.shard AND q.originator_id = e.originator_id
-        )
-        GROUP BY r.shard, e.originator_id
-    )
-    SELECT n.shard, n.originator_id, n.since, h.originator_version, h.topic, h.state, h.event_id,
-           h.cause
-    FROM new n
-    CROSS JOIN LATERAL (
-        SELECT originator_version, topic, state, event_id, cause FROM public.events
-        WHERE shard = n.shard AND originator_id = n.originator_id AND originator_version <= n.upto
-        ORDER BY originator_version LIMIT 1000000
-    ) AS h
-    ORDER BY n.shard, n.originator_id, h.originator_version
-"""
 ONE_HISTORY: Final[LiteralString] = """
     SELECT e.shard, e.originator_id, %(since)s::bigint AS since, e.originator_version, e.topic,
            e.state, e.event_id, e.cause
@@ -79,18 +58,33 @@ ONE_HISTORY: Final[LiteralString] = """
       AND e.position <= p.position
     ORDER BY e.originator_version
 """
+# Of these aggregates.
+SET_ASIDE: Final[LiteralString] = """
+    SELECT originator_id FROM public.projection_quarantine
+    WHERE name = %(name)s AND generation = %(generation)s
+      AND shard = ANY(%(shards)b::smallint[]) AND originator_id = ANY(%(ids)b::uuid[])
+"""
 ADVANCE: Final[LiteralString] = """
     WITH held AS (
         SELECT shard, position FROM public.projection_positions
-        WHERE name = %(name)s AND generation = %(generation)s AND shard = ANY(%(shards)s::smallint[])
+        WHERE name = %(name)s AND generation = %(generation)s AND shard = ANY(%(shards)b::smallint[])
         ORDER BY shard FOR NO KEY UPDATE
     )
     UPDATE public.projection_positions p SET position = r.upto
     FROM held
-    JOIN unnest(%(shards)s::smallint[], %(after)s::bigint[], %(upto)s::bigint[])
+    JOIN unnest(%(shards)b::smallint[], %(after)b::bigint[], %(upto)b::bigint[])
          AS r (shard, after, upto) ON r.shard = held.shard AND r.after = held.position
     WHERE p.name = %(name)s AND p.generation = %(generation)s AND p.shard = held.shard
 """
+ALL_OR_FAIL: Final[LiteralString] = """
+    SELECT public.require(count(*) = cardinality(%(shards)b::smallint[]), 'overtaken') FROM advanced
+"""
+ADVANCE_OR_FAIL: Final[LiteralString] = (
+    "WITH advanced AS (" + ADVANCE + "RETURNING p.shard)" + ALL_OR_FAIL
+)
+NONE_ASIDE_OR_FAIL: Final[LiteralString] = (
+    "SELECT public.require(NOT EXISTS (" + SET_ASIDE + "), 'set aside')"
+)
 QUARANTINE: Final[LiteralString] = """
     INSERT INTO public.projection_quarantine AS old (
         name, generation, shard, originator_id, applied_version, error, attempts
@@ -135,24 +129,14 @@ class Overtaken(Exception):
     """Another follower of the same generation was quicker, or it is no more; nothing was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A payment whose events could not be read."""
-
-    shard: int
-    originator_id: UUID
-    since: int
-    error: Exception
-
-
 class Follower:
     """Keeps `generation` up with the log; it has no state of its own."""
 
     def __init__(self, generation: Generation, model: ReadModel | None = None) -> None:
         self._generation = generation
         self._model = followed(generation.name) if model is None else model
-        self._mapper = FlatMapper(FlatJSON())
         self._identity = {"name": generation.name, "generation": generation.generation}
+        self.name = generation.name
         self.topics = topics_of(self._model)
 
     def step(
@@ -160,15 +144,14 @@ class Follower:
         connection: Connection[DictRow],
         *,
         batch: int = BATCH_EVENTS,
-        heads: Mapping[int, int] | None = None,
+        heads: Positions | None = None,
     ) -> int:
         """Takes in up to `batch` events in one transaction; how many. None: it is up with the log, or
-        up to `heads`, its positions by shard.
-
-        Raises Overtaken.
+        up to
+        `heads`. Raises Overtaken.
         """
         behind = connection.execute(BEHIND, self._identity).fetchall()
-        if heads is not None:
+        if heads:
             known = [{**row, "head": min(row["head"], heads[row["shard"]])} for row in behind]
             behind = [row for row in known if row["after"] < row["head"]]
         if not behind:
@@ -181,47 +164,62 @@ class Follower:
             "after": [row["after"] for row in behind],
             "upto": [min(row["head"], row["after"] + share) for row in behind],
         }
+        return self._take(connection, ranges, list(read_between(connection, ranges, self.topics)))
+
+    def take(self, connection: Connection[DictRow], batch: Batch) -> int:
+        """Takes in, in one transaction, a batch that follows on where the generation stands; how many
+        events. Raises Overtaken."""
+        return self._take(connection, batch.ranges, of_kinds(batch.read, self._model))
+
+    def _take(self, connection: Connection[DictRow], ranges: Ranges, read: Sequence[Read]) -> int:
+        """The log does not change, so that it is read before; who stands where, and what is set aside,
+        only the transaction that holds the positions knows."""
         try:
-            self._take_in_new(connection, ranges, share, at_once=True)
+            self._take_at_once(connection, ranges, read)
         except LIMITS:
-            self._take_in_new(connection, ranges, share, at_once=False)
-        except (psycopg.OperationalError, Overtaken):
+            self._take_in_steps(connection, ranges, read)
+        except psycopg.OperationalError:
             raise
         except Exception:  # noqa: BLE001 - it comes up again, and is kept with what it is about
-            self._take_in_new(connection, ranges, share, at_once=False)
+            self._take_in_steps(connection, ranges, read)
         taken: int = sum(ranges["upto"]) - sum(ranges["after"])
         return taken
 
-    def _take_in_new(
-        self,
-        connection: Connection[DictRow],
-        ranges: Mapping[str, Sequence[int]],
-        share: int,
-        *,
-        at_once: bool,
+    def _take_at_once(
+        self, connection: Connection[DictRow], ranges: Ranges, read: Sequence[Read]
     ) -> None:
-        """In one transaction. `at_once`: without looking for what cannot be taken in, of which all of
-        it fails. On a busy machine each wait for the database is a wait for a turn, so that as little
-        as can be is waited for."""
-        with connection.pipeline() as pipeline, connection.transaction():
-            held = hold(connection, self._generation)
+        """All of it, or an error that need not say what is wrong. What goes out together is one
+        transaction: on a busy machine each wait for the database is a wait for a turn."""
+        changes = []
+        for each in read:
+            if isinstance(each, Unreadable):
+                raise each.error
+            changes.append(each)
+        writes = self._model.writes(changes)
+        with connection.pipeline():
+            connection.execute(HOLD_OR_FAIL, held_as(self._generation))
             # First, so that whoever retries what was set aside comes before all this or after it.
-            advanced = connection.execute(ADVANCE, {**ranges, **self._identity})
-            new = connection.execute(
-                NEW, {**ranges, **self._identity, "topics": self.topics, "limit": share}
-            )
-            pipeline.sync()
-            if held.fetchone() is None or advanced.rowcount != len(ranges["shards"]):
-                raise Overtaken(self._generation.name)
-            read = list(self.read(new))
-            if not at_once:
-                self.take_in(connection, read)
-                return
-            for each in read:
-                if isinstance(each, Unreadable):
-                    raise each.error
-            for write in self._model.writes([each for each in read if isinstance(each, Change)]):
+            connection.execute(ADVANCE_OR_FAIL, {**ranges, **self._identity})
+            connection.execute(NONE_ASIDE_OR_FAIL, self._asked_for(ranges, read))
+            for write in writes:
                 self.write(connection, write)
+
+    def _take_in_steps(
+        self, connection: Connection[DictRow], ranges: Ranges, read: Sequence[Read]
+    ) -> None:
+        """All but what is set aside, or now has to be. Raises Overtaken."""
+        with connection.transaction():
+            self.hold(connection)
+            advanced = connection.execute(ADVANCE, {**ranges, **self._identity})
+            if advanced.rowcount != len(ranges["shards"]):
+                raise Overtaken(self._generation.name)
+            aside = connection.execute(SET_ASIDE, self._asked_for(ranges, read)).fetchall()
+            ids = {row["originator_id"] for row in aside}
+            self.take_in(connection, [each for each in read if id_of(each) not in ids])
+
+    def _asked_for(self, ranges: Ranges, read: Sequence[Read]) -> dict[str, Any]:
+        ids = [id_of(each) for each in read]
+        return {**self._identity, "shards": ranges["shards"], "ids": ids}
 
     def hold(self, connection: Connection[DictRow]) -> None:
         """Until the transaction ends, the generation's tables stay where they are, and are what is
@@ -229,22 +227,7 @@ class Follower:
         if hold(connection, self._generation).fetchone() is None:
             raise Overtaken(self._generation.name)
 
-    def read(self, rows: Iterable[dict[str, Any]]) -> Iterator[Change | Unreadable]:
-        """Rows of the log, in order of payment and version and with the `shard` and the version that
-        a payment is new `since`, as a change for each payment."""
-        for originator_id, grouped in groupby(rows, key=itemgetter("originator_id")):
-            of_one = list(grouped)
-            shard, since = of_one[0]["shard"], of_one[0]["since"]
-            try:
-                history = [self._event(row) for row in of_one]
-            except Exception as error:  # noqa: BLE001 - it is kept with what it is about
-                yield Unreadable(shard, originator_id, since, error)
-            else:
-                origins = [Origin(row["event_id"], row["cause"]) for row in of_one]
-                new = len(history) - since + 1
-                yield Change(shard=shard, history=history, new=new, origins=origins)
-
-    def take_in(self, connection: Connection[DictRow], read: Sequence[Change | Unreadable]) -> None:
+    def take_in(self, connection: Connection[DictRow], read: Sequence[Read]) -> None:
         """Writes what the changes do, in the transaction that is open; sets aside what cannot be."""
         for each in read:
             if isinstance(each, Unreadable):
@@ -288,15 +271,14 @@ class Follower:
                 return True
             since = still["applied_version"] + 1
             rows = connection.execute(ONE_HISTORY, {**identity, "since": since}).fetchall()
-            (read,) = self.read(rows)
+            (read,) = decoded(rows)
             error = (
                 read.error if isinstance(read, Unreadable) else self._error_of(connection, [read])
             )
             if error is None:
                 connection.execute(RELEASE, identity)
             else:
-                aside = Unreadable(row["shard"], row["originator_id"], since, error)
-                self._set_aside(connection, aside)
+                self._set_aside(connection, _unreadable(read, error))
         return error is None
 
     def _error_of(
@@ -319,12 +301,6 @@ class Follower:
         """Carries it out."""
         connection.execute(write.sql, write.parameters)
 
-    def _event(self, row: dict[str, Any]) -> Payment.Event:
-        event: Payment.Event = self._mapper.domain_event(
-            row["originator_id"], row["originator_version"], row["topic"], row["state"]
-        )
-        return event
-
     def _set_aside(self, connection: Connection[DictRow], each: Unreadable) -> None:
         text = f"{type(each.error).__name__}: {each.error}"[:LONGEST_ERROR].replace("\x00", "")
         log.error(
@@ -345,7 +321,7 @@ class Follower:
         )
 
 
-def _unreadable(change: Change, error: Exception) -> Unreadable:
-    history = change.history
-    since = len(history) - change.new + 1
-    return Unreadable(change.shard, history[0].originator_id, since, error)
+def _unreadable(read: Read, error: Exception) -> Unreadable:
+    if isinstance(read, Unreadable):
+        return read
+    return Unreadable(read.shard, id_of(read), kind_of(read), new_since(read), error)

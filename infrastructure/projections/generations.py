@@ -129,6 +129,10 @@ HOLD: Final[LiteralString] = """
         FOR KEY SHARE
     ) AS held
 """
+HELD_OR_FAIL: Final[LiteralString] = """
+    SELECT public.require(count(slot) = 1, 'no such generation') FROM held
+"""
+HOLD_OR_FAIL: Final[LiteralString] = "WITH held AS MATERIALIZED (" + HOLD + ")" + HELD_OR_FAIL
 HOLD_ALONE: Final[LiteralString] = """
     SELECT generation FROM public.projection_generations WHERE name = %(name)s
     ORDER BY generation FOR UPDATE
@@ -246,12 +250,16 @@ def start_at_zero(connection: Connection[DictRow], name: str, generation: int) -
 def hold(connection: Connection[DictRow], generation: Generation) -> Cursor[DictRow]:
     """Until the transaction ends the generation's tables stay where they are, which is what unnamed
     tables are from here on. No row: it is no more."""
-    identity = {
+    return connection.execute(HOLD, held_as(generation))
+
+
+def held_as(generation: Generation) -> dict[str, Any]:
+    """The parameters of HOLD."""
+    return {
         "name": generation.name,
         "generation": generation.generation,
         "code_version": generation.code_version,
     }
-    return connection.execute(HOLD, identity)
 
 
 def hold_alone(connection: Connection[DictRow], name: str) -> None:

@@ -22,12 +22,11 @@ from psycopg import Connection, Error, sql
 from psycopg.rows import DictRow, dict_row
 
 from infrastructure.counted_work import all_of, count, executor, new_count
+from infrastructure.projections.batches import Read, decoded, heads_of_the_log
 from infrastructure.projections.differences import KEY_COLUMNS
-from infrastructure.projections.follower import Follower, Unreadable
-from infrastructure.projections.generations import Generation, Slot, Status
-from infrastructure.projections.rebuild import EVENTS, FETCHED_AT_ONCE, HEADS, write_new
+from infrastructure.projections.rebuild import EVENTS, FETCHED_AT_ONCE, write_new
 from infrastructure.verification.written import differing
-from projections.changes import Change, ReadModel
+from projections.changes import Change, ReadModel, topics_of
 from projections.registry import read_model
 
 AGGREGATES_AT_ONCE: Final = 1_000
@@ -97,14 +96,14 @@ def compare(
     if set(other.TABLES) != set(read_model(name).TABLES):
         raise OtherCodeUnusable(f"it has other tables: {', '.join(other.TABLES)}")
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
-        heads = connection.execute(HEADS).fetchall()
-    total = sum(row["position"] for row in heads)
+        heads = heads_of_the_log(connection)
+    total = sum(heads)
     counted, found = new_count(), Compared()
     found.rows = {table: Counter() for table in other.TABLES}
     found.only = {table: Counter() for table in other.TABLES}
     with executor(workers, counted) as pool:
         task = partial(compare_shard, database_url, name, code, limit)
-        waiting = {pool.submit(task, row["shard"]) for row in heads if row["position"]}
+        waiting = {pool.submit(task, shard) for shard, head in enumerate(heads) if head}
         parts = all_of(pool, waiting, lambda: progress(min(counted.value // 2, total), total))
     for part in parts:
         found.add(part, limit)
@@ -175,22 +174,11 @@ def _make(connection: Connection[DictRow], schema: str, model: ReadModel, shard:
     return failed
 
 
-def _changes(
-    connection: Connection[DictRow], model: ReadModel, shard: int
-) -> Iterator[Change | Unreadable]:
-    generation = Generation(
-        name=model.name,
-        generation=0,
-        slot=Slot.BESIDE,
-        status=Status.BUILDING,
-        code_version=model.version,
-        paused=False,
-    )
-    follower = Follower(generation, model)
+def _changes(connection: Connection[DictRow], model: ReadModel, shard: int) -> Iterator[Read]:
     with connection.cursor(name="history") as cursor:
         cursor.itersize = FETCHED_AT_ONCE
-        cursor.execute(EVENTS, {"shard": shard, "topics": follower.topics}, binary=True)
-        yield from follower.read(cursor)
+        cursor.execute(EVENTS, {"shard": shard, "topics": topics_of(model)}, binary=True)
+        yield from decoded(cursor)
 
 
 def _write(connection: Connection[DictRow], model: ReadModel, changes: Sequence[Change]) -> bool:

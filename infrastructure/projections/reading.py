@@ -41,7 +41,7 @@ IS_CURRENT: Final[LiteralString] = """
                ) AS a
                WHERE q.name = %(name)s AND a.merchant_id = %(merchant_id)s AND a.mode = %(mode)s
            ) AS is_current
-    FROM unnest(%(heads)s::bigint[]) WITH ORDINALITY AS h (position, place)
+    FROM unnest(%(heads)b::bigint[]) WITH ORDINALITY AS h (position, place)
     LEFT JOIN projection_generations g ON g.name = %(name)s AND g.slot = 'live'
     LEFT JOIN projection_positions p
       ON p.name = g.name AND p.generation = g.generation AND p.shard = h.place - 1

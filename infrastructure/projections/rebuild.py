@@ -6,10 +6,9 @@ indexes; then a follower catches up with what happened meanwhile, and keeps up u
 takes the live one's place, in one short transaction that moves tables between schemas.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from operator import itemgetter
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -18,7 +17,8 @@ from psycopg.rows import DictRow, dict_row
 
 from infrastructure.counted_work import all_of, count, executor, new_count
 from infrastructure.projections import generations
-from infrastructure.projections.follower import Follower, Overtaken, Unreadable
+from infrastructure.projections.batches import Read, decoded, heads_of_the_log
+from infrastructure.projections.follower import Follower, Overtaken
 from infrastructure.projections.generations import (
     Generation,
     NoSuchGeneration,
@@ -44,7 +44,7 @@ TIMES_OVERTAKEN: Final = 1_000
 EVENTS: Final[LiteralString] = """
     SELECT shard, originator_id, 1 AS since, originator_version, topic, state, event_id, cause
     FROM public.events
-    WHERE shard = %(shard)s AND topic LIKE ANY(%(topics)s::text[])
+    WHERE shard = %(shard)s AND topic LIKE ANY(%(topics)b::text[])
     ORDER BY shard, originator_id, originator_version
 """
 HEAD: Final[LiteralString] = "SELECT position FROM public.shard_heads WHERE shard = %(shard)s"
@@ -52,7 +52,6 @@ QUARANTINED: Final[LiteralString] = """
     SELECT count(*) AS payments FROM public.projection_quarantine
     WHERE name = %(name)s AND generation = %(generation)s
 """
-HEADS: Final[LiteralString] = "SELECT shard, position FROM public.shard_heads"
 DONE: Final[LiteralString] = """
     SELECT shard, position FROM public.projection_positions
     WHERE name = %(name)s AND generation = %(generation)s
@@ -159,12 +158,12 @@ def _build_shards(
 ) -> None:
     identity = {"name": generation.name, "generation": generation.generation}
     connection.execute(EMPTY_SHARDS_ARE_DONE, identity)
-    heads = connection.execute(HEADS).fetchall()
-    total = sum(row["position"] for row in heads)
+    heads = heads_of_the_log(connection)
+    total = sum(heads)
     done = {row["shard"]: row["position"] for row in _done(connection, generation)}
     # The largest first, so that none of them is left to be done alone.
-    by_size = sorted(heads, key=itemgetter("position"), reverse=True)
-    todo = [row["shard"] for row in by_size if row["shard"] not in done]
+    by_size = sorted(range(len(heads)), key=heads.__getitem__, reverse=True)
+    todo = [shard for shard in by_size if shard not in done]
     events = sum(done.values())
     progress(min(events, total), total)
     counted = new_count(events)
@@ -237,14 +236,12 @@ def _write_shard(
     return position
 
 
-def _payments(
-    reader: Connection[DictRow], follower: Follower, shard: int
-) -> Iterator[Change | Unreadable]:
+def _payments(reader: Connection[DictRow], follower: Follower, shard: int) -> Iterator[Read]:
     """Each payment of the shard, whole, with a page of rows in memory at a time."""
     with reader.cursor(name="events") as cursor:
         cursor.itersize = FETCHED_AT_ONCE
         cursor.execute(EVENTS, {"shard": shard, "topics": follower.topics}, binary=True)
-        yield from follower.read(cursor)
+        yield from decoded(cursor)
 
 
 def _finish(connection: Connection[DictRow], model: ReadModel, generation: Generation) -> None:
@@ -258,15 +255,11 @@ def _finish(connection: Connection[DictRow], model: ReadModel, generation: Gener
     catch_up(connection, generation)
 
 
-def catch_up(
-    connection: Connection[DictRow],
-    generation: Generation,
-    heads: Mapping[int, int] | None = None,
-) -> None:
-    """Takes in all of the log up to `heads`, or to where it is now: appends go on all the time, and
-    who waited to be up with the last of them would perhaps wait for ever."""
+def catch_up(connection: Connection[DictRow], generation: Generation) -> None:
+    """Takes in all of the log up to where it is now: appends go on all the time, and who waited to be
+    up with the last of them would perhaps wait for ever."""
     follower = Follower(generation)
-    upto = heads_of_the_log(connection) if heads is None else heads
+    upto = heads_of_the_log(connection)
     overtaken = 0
     while True:
         try:
@@ -276,12 +269,6 @@ def catch_up(
             overtaken += 1
             if overtaken == TIMES_OVERTAKEN:
                 raise
-
-
-def heads_of_the_log(connection: Connection[DictRow]) -> dict[int, int]:
-    """How far each shard goes."""
-    rows = connection.execute(HEADS).fetchall()
-    return {row["shard"]: row["position"] for row in rows}
 
 
 # --- taking the other's place ------------------------------------------------------------------

@@ -35,6 +35,7 @@ READERS_OF_THE_ENVIRONMENT: Final = {
 CATCH_EVERYTHING: Final = {
     "infrastructure/duties.py": "the loop outlives whatever happens to one piece of its work",
     "infrastructure/webhooks/deliverer.py": "the loop outlives one delivery and one event",
+    "infrastructure/projections/batches.py": "what cannot be read is kept, with its error",
     "infrastructure/projections/engine.py": "a follower that fails is looked for again",
     "infrastructure/projections/follower.py": "what cannot be taken in is kept, with its error",
     "infrastructure/projections/lab.py": "code that somebody gives may fail in any way",

@@ -15,6 +15,9 @@ from psycopg import conninfo
 CHUNK: Final = 65536
 APPEND: Final = b"INSERT INTO events"
 COMMIT: Final = b"COMMIT\x00"
+# A follower's step is one transaction without these words, which ends where all that goes out together does.
+STEP: Final = b"WITH advanced AS"
+SYNC: Final = b"S\x00\x00\x00\x04"
 
 
 class Loss(Enum):
@@ -45,7 +48,7 @@ class PostgresProxy:
         return self._struck
 
     def will_lose(self, loss: Loss) -> None:
-        """Strikes the next append, which commits itself, or the next commit, whoever sends it."""
+        """Strikes the next append or step, which commits itself, or the next commit, whoever sends it."""
         self._armed = loss
 
     def hang_up_on_us(self) -> None:
@@ -91,12 +94,15 @@ class PostgresProxy:
     def _carry_there(
         self, ours: socket.socket, theirs: socket.socket, deaf: threading.Event
     ) -> None:
-        is_append = False
+        is_append, said = False, b""
         with contextlib.suppress(OSError):
             while chunk := ours.recv(CHUNK):
-                if self._armed is not None and (is_append or COMMIT in chunk):
+                said += chunk
+                ends_step = STEP in said and SYNC in chunk
+                if self._armed is not None and (is_append or ends_step or COMMIT in chunk):
                     self._strike(chunk, theirs, deaf)
                     return
+                said = b"" if SYNC in chunk else said
                 is_append = APPEND in chunk  # it is prepared first, and carried out by the next
                 theirs.sendall(chunk)
         _hang_up(ours, theirs)

@@ -14,6 +14,7 @@ from domain.payment import Payment, Status
 from infrastructure import processes
 from infrastructure.database import Pool
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder
+from infrastructure.projections.batches import decoded
 from infrastructure.projections.follower import Follower, Overtaken
 from infrastructure.projections.generations import Generation, Slot, in_slot
 from infrastructure.projections.rebuild import Built, rebuild
@@ -73,22 +74,34 @@ def append(pool: Pool, *payments: Payment, since: int = 1) -> None:
 
 def append_interleaved(pool: Pool, payments: Sequence[Payment]) -> None:
     """One event of each in turn, as they come when all are paid at once."""
+    for _ in append_in_rounds(pool, payments):
+        pass
+
+
+def append_in_rounds(pool: Pool, payments: Sequence[Payment]) -> Iterator[int]:
+    """The same, and a halt after each round."""
     recorder = ShardedRecorder(pool)
     for number in range(max(len(payment.history) for payment in payments)):
         for payment in payments:
             for event in payment.history[number : number + 1]:
                 history = payment.history[: number + 1]
                 recorder.insert_events([mapper.to_stored_event(event)], history=history)
+        yield number
 
 
 def append_unreadable(
-    connection: Connection[DictRow], payment: Payment, topic: str, state: bytes = b"{}"
+    connection: Connection[DictRow],
+    payment: Payment,
+    topic: str,
+    state: bytes = b"{}",
+    *,
+    after: int = 0,
 ) -> None:
-    """An event that this code cannot read, after those of `payment`."""
+    """An event that this code cannot read, after those of `payment`, and so many more."""
     parameters = {
         "shard": shard_of(payment.id),
         "id": payment.id,
-        "version": payment.version + 1,
+        "version": payment.version + 1 + after,
         "topic": topic,
         "state": state,
     }
@@ -142,12 +155,12 @@ def rows(connection: Connection[DictRow], model: ReadModel, schema: str = "publi
 
 def replayed_rows(connection: Connection[DictRow], name: str) -> Rows:
     """The rows of the live generation's tables, had they been made from the whole log at once."""
-    model, follower = read_model(name), follower_of(connection, name)
+    model = read_model(name)
     with connection.transaction(force_rollback=True):
         for table in model.TABLES:
             connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
         whole = connection.execute(WHOLE_LOG).fetchall()
-        changes = [each for each in follower.read(whole) if isinstance(each, Change)]
+        changes = [each for each in decoded(whole) if isinstance(each, Change)]
         for write in model.writes(changes):
             connection.execute(write.sql, write.parameters)
         return rows(connection, model)

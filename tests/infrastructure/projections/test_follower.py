@@ -47,6 +47,7 @@ from tests.infrastructure.projections.a_log import (
 )
 
 PATIENCE_SECONDS: Final = 20
+LINE: Final[LiteralString] = "SELECT pg_advisory_xact_lock(7)"
 KILL_ME: Final = Write("SELECT pg_terminate_backend(pg_backend_pid())", {})
 BALANCES: LiteralString = """
     SELECT merchant_id, mode, customer_id, currency, sum(held)::bigint AS held,
@@ -111,6 +112,11 @@ class Shaky:
         if any(change.history[0].originator_id in self._ids for change in changes):
             return [*writes, *self._what()]
         return writes
+
+
+def wait_in_line() -> Sequence[Write]:
+    """In the middle of the transaction, until whoever stands there first is gone."""
+    return [Write(LINE, {})]
 
 
 def failing(error: Exception) -> Callable[[], Sequence[Write]]:
@@ -274,21 +280,15 @@ def test_of_two_followers_at_once_the_slower_one_is_overtaken(
 ) -> None:
     payment = a_refunded_payment()
     append(pool, payment)
-    is_writing, may_go_on = Event(), Event()
-
-    def wait() -> Sequence[Write]:
-        is_writing.set()
-        assert may_go_on.wait(PATIENCE_SECONDS)
-        return []
-
-    slow = follower_of(connection, name, model=Shaky(read_model(name), {payment.id}, wait))
+    slow = follower_of(connection, name, model=Shaky(read_model(name), {payment.id}, wait_in_line))
     other = follower_of(connection, name)
     with ThreadPoolExecutor(2) as threads, connect(database_url) as a, connect(database_url) as b:
-        first = threads.submit(slow.step, a)
-        assert is_writing.wait(PATIENCE_SECONDS)
-        second = threads.submit(other.step, b)
-        poll_until(lambda: backends_that_wait(connection) == 1)
-        may_go_on.set()
+        with connection.transaction():
+            connection.execute(LINE)
+            first = threads.submit(slow.step, a)
+            poll_until(lambda: backends_that_wait(connection) == 1)
+            second = threads.submit(other.step, b)
+            poll_until(lambda: backends_that_wait(connection) == 2)
         assert first.result() == payment.version
         with pytest.raises(Overtaken):
             second.result()

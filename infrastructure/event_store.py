@@ -21,6 +21,7 @@ from operator import attrgetter
 from typing import Any, Final, LiteralString, NoReturn
 from uuid import UUID
 
+import orjson
 import psycopg
 from eventsourcing.persistence import (
     AggregateRecorder,
@@ -236,7 +237,7 @@ def event_digest(
         state,
         cause,
     ]
-    return hashlib.sha256(COMPACT.encode(fields).encode()).digest()
+    return hashlib.sha256(orjson.dumps(fields)).digest()
 
 
 def cause_text(cause: Cause) -> str:
@@ -337,7 +338,7 @@ class ShardedRecorder(ApplicationRecorder):
         (shard,) = {shard_of(originator_id) for originator_id in since}
         text = cause_text(cause)
         event_ids = [self._ids.new() for _ in stored_events]
-        recorded_at = [json.loads(event.state)["at"] for event in stored_events]
+        recorded_at = [orjson.loads(event.state)["at"] for event in stored_events]
         digests = [
             event_digest(
                 event_id=event_id,

@@ -3,7 +3,7 @@
 Our recorder, one event at a time: bare, and with all that the first transaction of an authorization
 writes beside it (idempotency key, order slot, bank call, receipt). Beside it, in turn and in the same
 run: the library's own recorder with its default settings, and pgbench with the very statements that
-ours sends. Writers are threads in up to eight processes. fsync is on.
+ours sends. Writers are threads, in as many processes as there are cores. fsync is on.
 """
 
 import statistics

@@ -62,7 +62,7 @@ def script(kind: str) -> str:
     def value(match: re.Match[str]) -> str:
         return _literal(match[1], heard.parameters[match[1]], payment_id)
 
-    statement = re.sub(r"%\((\w+)\)s", value, heard.statement)
+    statement = re.sub(r"%\((\w+)\)[sb]", value, heard.statement)
     return f"{PREAMBLE}{statement};\n"
 
 

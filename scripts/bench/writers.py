@@ -2,6 +2,7 @@
 processes, so that Python's one lock a process is not what is measured."""
 
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,8 @@ from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder
 from projections.registry import INLINE
 from scripts.bench import stock
 
-MOST_PROCESSES: Final = 8
+# As many as there are cores, as one would run a server.
+MOST_PROCESSES: Final = os.cpu_count() or 1
 # Until all processes are there and connected.
 START_SECONDS: Final = 4.0
 READY_SECONDS: Final = 60.0

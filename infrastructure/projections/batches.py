@@ -6,7 +6,7 @@ decoded once, as a batch that each of them takes in; the last few are kept for t
 behind.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -96,11 +96,11 @@ Read = Change | Unreadable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """All that was appended between two positions of the log, by shard and aggregate."""
+    """All that was appended between two positions of the log, by the kinds of aggregates."""
 
     after: Positions
     upto: Positions
-    read: Sequence[Read]
+    read: Mapping[str, Sequence[Read]]
 
     @property
     def events(self) -> int:
@@ -116,6 +116,11 @@ class Batch:
             "after": [self.after[shard] for shard in shards],
             "upto": [self.upto[shard] for shard in shards],
         }
+
+    def of(self, model: ReadModel) -> list[Read]:
+        """What the model is made of."""
+        kinds = (model.aggregate,) if isinstance(model.aggregate, str) else model.aggregate
+        return [each for kind in kinds for each in self.read.get(kind, ())]
 
 
 def heads_of_the_log(connection: Connection[DictRow]) -> Positions:
@@ -134,7 +139,7 @@ def read_beyond(connection: Connection[DictRow], after: Positions) -> Batch | No
     upto = list(after)
     for row in rows:
         upto[row["shard"]] = row["position"]
-    return Batch(after=after, upto=tuple(upto), read=list(decoded(rows)))
+    return Batch(after=after, upto=tuple(upto), read=_by_kind(decoded(rows)))
 
 
 def read_between(
@@ -162,14 +167,6 @@ def decoded(rows: Iterable[dict[str, Any]]) -> Iterator[Read]:
             yield Change(shard=shard, history=history, new=new, origins=origins)
 
 
-def of_kinds(read: Iterable[Read], model: ReadModel) -> list[Read]:
-    """Those that the model is made of."""
-    kinds = model.aggregate
-    return [
-        each for each in read if kind_of(each) in ((kinds,) if isinstance(kinds, str) else kinds)
-    ]
-
-
 def id_of(read: Read) -> UUID:
     """Of the aggregate."""
     if isinstance(read, Unreadable):
@@ -193,10 +190,18 @@ def as_one(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     last: dict[UUID, Read] = {}
-    for each in (each for batch in batches for each in batch.read):
+    for each in (each for batch in batches for kind in batch.read.values() for each in kind):
         before = last.get(id_of(each))
         last[id_of(each)] = each if before is None else _since(each, new_since(before))
-    return Batch(after=batches[0].after, upto=batches[-1].upto, read=list(last.values()))
+    read = _by_kind(last.values())
+    return Batch(after=batches[0].after, upto=batches[-1].upto, read=read)
+
+
+def _by_kind(read: Iterable[Read]) -> dict[str, list[Read]]:
+    kinds: defaultdict[str, list[Read]] = defaultdict(list)
+    for each in read:
+        kinds[kind_of(each)].append(each)
+    return dict(kinds)
 
 
 def _since(read: Read, version: int) -> Read:

@@ -30,7 +30,6 @@ from infrastructure.projections.batches import (
     id_of,
     kind_of,
     new_since,
-    of_kinds,
     read_between,
 )
 from infrastructure.projections.generations import HOLD_OR_FAIL, Generation, held_as, hold
@@ -169,7 +168,7 @@ class Follower:
     def take(self, connection: Connection[DictRow], batch: Batch) -> int:
         """Takes in, in one transaction, a batch that follows on where the generation stands; how many
         events. Raises Overtaken."""
-        return self._take(connection, batch.ranges, of_kinds(batch.read, self._model))
+        return self._take(connection, batch.ranges, batch.of(self._model))
 
     def _take(self, connection: Connection[DictRow], ranges: Ranges, read: Sequence[Read]) -> int:
         """The log does not change, so that it is read before; who stands where, and what is set aside,

@@ -62,7 +62,7 @@ def of(positions: dict[int, int]) -> Positions:
 
 
 def a_batch(after: int, upto: int) -> Batch:
-    return Batch(after=of({3: after}), upto=of({3: upto}), read=())
+    return Batch(after=of({3: after}), upto=of({3: upto}), read={})
 
 
 # --- taking them in ---

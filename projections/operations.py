@@ -146,8 +146,10 @@ class Operations:
     SINCE: LiteralString = """
         SELECT operation, outcome, code, currency, sum(count)::bigint AS count,
                sum(amount)::bigint AS amount,
-               round(sum(milliseconds) / sum(count) / 1000, 3)::float AS mean_seconds,
-               round(max(slowest) / 1000.0, 3)::float AS slowest_seconds
+               CASE WHEN outcome <> 'requested'
+                    THEN round(sum(milliseconds) / sum(count) / 1000, 3)::float END AS mean_seconds,
+               CASE WHEN outcome <> 'requested'
+                    THEN round(max(slowest) / 1000.0, 3)::float END AS slowest_seconds
         FROM operation_hours WHERE hour >= date_trunc('hour', %(since)s::timestamptz)
         GROUP BY operation, outcome, code, currency
         ORDER BY operation, outcome, code, currency
@@ -176,7 +178,7 @@ class Operations:
 
     def since(self, connection: Connection[Any], at: datetime) -> list[dict[str, Any]]:
         """Since the hour of `at`, over all merchants: `operation`, `outcome`, `code`, `currency`,
-        `count`, `amount`, `mean_seconds`, `slowest_seconds`."""
+        `count`, `amount`, and of outcomes `mean_seconds` and `slowest_seconds`."""
         return connection.execute(self.SINCE, {"since": at}).fetchall()
 
 

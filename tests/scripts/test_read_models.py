@@ -336,6 +336,8 @@ def test_operations_are_counted_with_their_outcomes(
     }
     succeeded = next(row for row in found if row["outcome"] == "succeeded")
     assert (succeeded["mean_seconds"], succeeded["slowest_seconds"]) == (1.0, 1.0)
+    requested = next(row for row in found if row["outcome"] == "requested")
+    assert (requested["mean_seconds"], requested["slowest_seconds"]) == (None, None)
 
 
 # --- a new read model, or another version of one ---

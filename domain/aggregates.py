@@ -1,6 +1,7 @@
 """Every kind of aggregate that the log has events of. Whoever reads it has to know them all."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from eventsourcing.utils import resolve_topic
@@ -26,6 +27,7 @@ PREFIXES: Final[Mapping[Any, Prefix]] = {
 _BY_TOPIC: Final = {kind.TOPIC: prefix for kind, prefix in PREFIXES.items()}
 
 
+@cache
 def event_class(topic: str) -> Any:
     """The class of the events with this topic. Raises TopicError."""
     return resolve_topic(topic)

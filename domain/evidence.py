@@ -114,7 +114,7 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
     layer = list(hashes)
     while len(layer) > 1:
         odd = layer[-1:] if len(layer) % 2 else []
-        layer = [node_hash(a, b) for a, b in zip(layer[::2], layer[1::2], strict=False)] + odd
+        layer = list(map(node_hash, layer[::2], layer[1::2])) + odd
     return layer[0]
 
 

@@ -14,6 +14,8 @@ ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 SUFFIX_LENGTH: Final = 26
 _VALUES: Final = {character: value for value, character in enumerate(ALPHABET)}
 _PAIRS: Final = tuple(high + low for high in ALPHABET for low in ALPHABET)
+# Where each pair's ten bits are, from the most significant.
+_SHIFTS: Final = range(10 * (SUFFIX_LENGTH // 2 - 1), -1, -10)
 _UUID_LIMIT: Final = 1 << 128
 
 
@@ -49,11 +51,8 @@ class MalformedId(ValueError):
 @lru_cache(maxsize=4096)
 def encode(prefix: Prefix, value: UUID) -> str:
     """The public id of `value`, for example `pay_01jd3xk5v8e2m9q4w7r6t0y1b2`."""
-    number, pairs = value.int, []
-    for _ in range(SUFFIX_LENGTH // 2):
-        number, pair = divmod(number, len(_PAIRS))
-        pairs.append(_PAIRS[pair])
-    return prefix + "".join(reversed(pairs))
+    number = value.int
+    return prefix + "".join([_PAIRS[number >> shift & 0x3FF] for shift in _SHIFTS])
 
 
 def decode(prefix: Prefix, text: str) -> UUID:

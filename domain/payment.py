@@ -6,7 +6,7 @@ only assign, since they run again at every replay.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 from uuid import UUID
@@ -1101,6 +1101,12 @@ def _refuse_too_small(amount_minor: int) -> None:
 
 def rfc3339(at: datetime) -> str:
     """UTC with microseconds and a Z; fixed in width, so that it sorts as time does."""
+    if at.tzinfo is UTC:  # as nearly always; written out, since `isoformat` takes twice as long
+        # fmt: off
+        return "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ" % (  # noqa: UP031 - and so does an f-string
+            at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond
+        )
+        # fmt: on
     return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, LiteralString, NoReturn
@@ -141,7 +142,7 @@ class FlatMapper(Mapper[UUID]):
         """The same, of the columns of the log."""
         kind = event_class(topic)
         state = self.transcoder.decode(stored_state)
-        stored, known = state.pop("class_version", 1), getattr(kind, "class_version", 1)
+        stored, known = state.pop("class_version", 1), _known_version(kind)
         if stored > known:
             raise UnknownEventVersion(
                 f"{topic} version {stored} is newer than {known}, the newest known here"
@@ -154,6 +155,12 @@ class FlatMapper(Mapper[UUID]):
         event = object.__new__(kind)
         object.__setattr__(event, "__dict__", state)
         return event
+
+
+@cache
+def _known_version(kind: Any) -> int:
+    version: int = getattr(kind, "class_version", 1)
+    return version
 
 
 HEAD: Final[LiteralString] = """

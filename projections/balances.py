@@ -8,9 +8,8 @@ is one entry, whose five amounts sum to zero; so do all of them together. Follow
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import Connection
 
@@ -25,8 +24,7 @@ VERSION: Final = 1
 EVERYONE: Final = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posting:
+class Posting(NamedTuple):
     """What one event moves, in minor units. The five sum to zero."""
 
     version: int
@@ -51,7 +49,8 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
     disputed: dict[str, int] = {}
     at = datetime.min.replace(tzinfo=UTC)
     for event in history:
-        version, at = event.originator_version, max(at, event.timestamp)
+        version = event.originator_version
+        at = max(at, event.timestamp)
         match event:
             case Payment.AuthorizationRequested() | Payment.TransferRequested():
                 hold = event.amount_minor

@@ -24,6 +24,10 @@ VERSION: Final = 1
 
 Document = dict[str, Any]
 
+# To ask an enumeration for a member takes as long as the rest of entering it.
+PENDING: Final = Status.PENDING
+FAILURE_STAYS: Final = (PENDING, Status.DECLINED)
+
 # What refunds and disputes tell of themselves.
 OF_OTHER_DOCUMENTS: Final = (
     Payment.RefundUpdated,
@@ -39,12 +43,30 @@ def fold(history: Iterable[Payment.Event]) -> Document:
     receipt: Document = {}
     event: Payment.Event
     for event in history:
-        _apply(receipt, event)
+        if type(event) in ASKS:
+            _ask(receipt, event)
+        else:
+            _apply(receipt, event, rfc3339(event.timestamp))
+    receipt |= {"updated_at": rfc3339(event.timestamp), "version": event.originator_version}
     return receipt
 
 
-def _apply(receipt: Document, event: Payment.Event) -> None:
-    at = rfc3339(event.timestamp)
+ASKS: Final = frozenset({Payment.CaptureRequested, Payment.RefundRequested, Payment.VoidRequested})
+
+
+def _ask(receipt: Document, event: Payment.Event) -> None:
+    """Something is begun, and a receipt does not say when."""
+    match event:
+        case Payment.CaptureRequested():
+            receipt |= {"pending_operation": "capture", "pending_amount": event.amount_minor}
+        case Payment.RefundRequested():
+            receipt |= {"pending_operation": "refund", "pending_amount": event.amount_minor}
+        case _:
+            receipt["pending_operation"] = "void"
+            receipt.pop("action_url", None)
+
+
+def _apply(receipt: Document, event: Payment.Event, at: str) -> None:
     match event:
         case Payment.AuthorizationRequested():
             receipt.update(_first(event, at))
@@ -56,16 +78,10 @@ def _apply(receipt: Document, event: Payment.Event) -> None:
         case Payment.AuthorizationDeclined():
             receipt["failure"] = {"operation": "authorization", "code": event.code, "at": at}
             _enter(receipt, Status.DECLINED, at)
-        case Payment.CaptureRequested() | Payment.RefundRequested():
-            asked = "capture" if isinstance(event, Payment.CaptureRequested) else "refund"
-            receipt |= {"pending_operation": asked, "pending_amount": event.amount_minor}
         case Payment.Captured():
             receipt["bank"]["capture_id"] = event.bank_capture_id
             receipt["amount_captured"] = receipt["pending_amount"]
             _enter(receipt, Status.CAPTURED, at)
-        case Payment.VoidRequested():
-            receipt["pending_operation"] = "void"
-            receipt.pop("action_url", None)
         case Payment.Voided() | Payment.Expired():
             receipt["bank"]["void_id"] = event.bank_void_id
             voided = isinstance(event, Payment.Voided)
@@ -79,8 +95,6 @@ def _apply(receipt: Document, event: Payment.Event) -> None:
         case _:
             apply = _apply_to_transfer if isinstance(event, OF_A_TRANSFER) else _apply_remark
             apply(receipt, event, at)
-    receipt["updated_at"] = at
-    receipt["version"] = event.originator_version
 
 
 OF_A_TRANSFER: Final = (
@@ -189,12 +203,12 @@ def _origin(event: Begun) -> Document:
 
 def _enter(receipt: Document, status: Status, at: str) -> None:
     """The payment is in another status, for certain."""
-    receipt["status"] = status.value
-    receipt["timeline"].append({"status": status.value, "at": at})
-    if status is not Status.PENDING:
+    receipt["status"] = told = status.value
+    receipt["timeline"].append({"status": told, "at": at})
+    if status is not PENDING:
         receipt.pop("action_url", None)
         _settle(receipt)
-    if status not in (Status.PENDING, Status.DECLINED):
+    if status not in FAILURE_STAYS:
         receipt["failure"] = None
 
 

@@ -19,6 +19,19 @@ from projections.pages import BY_CREATION, Page, PageOf, select_page
 NAME: Final[LiteralString] = "refunds"
 VERSION: Final = 1
 
+# Most payments have one event of these: what is nothing to refunds is passed over at once.
+TOLD: Final = frozenset(
+    {
+        Payment.AuthorizationRequested,
+        Payment.TransferRequested,
+        Payment.RefundRequested,
+        Payment.Refunded,
+        Payment.RefundDeclined,
+        Payment.RefundUpdated,
+        Payment.BankIdFound,
+    }
+)
+
 Document = dict[str, Any]
 
 
@@ -27,6 +40,8 @@ def fold(history: Iterable[Payment.Event]) -> list[Document]:
     refunds: dict[str, Document] = {}
     currency, intent = "", None
     for event in history:
+        if type(event) not in TOLD:
+            continue
         match event:
             case Begun():
                 currency, intent = event.currency, event.intent_id

@@ -6,8 +6,7 @@ Whatever accounts a posting has are checked: they are all of its columns but tho
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
+from operator import add, itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -39,14 +38,19 @@ STORED: Final = """
     SELECT {columns} FROM public.entries WHERE shard = {shard} ORDER BY payment_id, version
 """
 UNEQUAL_BALANCES: Final = """
+    WITH by_customer AS (
+        SELECT merchant_id, mode, customer_id, currency, {sums}, count(*)::bigint AS entries
+        FROM public.entries WHERE shard = {shard}
+        GROUP BY merchant_id, mode, customer_id, currency
+    ), summed AS (
+        SELECT * FROM by_customer WHERE customer_id IS DISTINCT FROM {everyone}
+        UNION ALL
+        SELECT merchant_id, mode, {everyone}, currency, {sums}, sum(entries)::bigint
+        FROM by_customer GROUP BY merchant_id, mode, currency
+    )
     SELECT to_jsonb(b) AS live, to_jsonb(s) AS summed
     FROM (SELECT * FROM public.balances WHERE shard = {shard}) AS b
-    FULL JOIN (
-        SELECT merchant_id, mode, c.customer_id, currency, {sums}, count(*)::bigint AS entries
-        FROM public.entries AS e
-        CROSS JOIN LATERAL (SELECT e.customer_id UNION SELECT {everyone}) AS c
-        WHERE shard = {shard} GROUP BY merchant_id, mode, c.customer_id, currency
-    ) AS s USING (merchant_id, mode, customer_id, currency)
+    FULL JOIN summed AS s USING (merchant_id, mode, customer_id, currency)
     WHERE ({of_live}, b.entries) IS DISTINCT FROM ({of_summed}, s.entries)
 """
 
@@ -72,10 +76,7 @@ class Postings:
         if not self._reach.takes_in(change):
             return
         aggregate = change.history[0].originator_id
-        self._leave_behind(aggregate)
-        stored: list[Row] = []
-        if self._next is not None and self._next[0] == aggregate:
-            stored, self._next = self._next[1], next(self._stored, None)
+        stored = self._rows_of(aggregate.int)
         read = self._reach.as_read(change, positions)
         try:
             entries = [] if read is None else self._model.entries(read)
@@ -89,7 +90,9 @@ class Postings:
 
     def end(self) -> dict[str, dict[str, int]]:
         """The sums by currency and account."""
-        self._leave_behind(None)
+        while self._next is not None:
+            self._without_events(self._next)
+            self._next = next(self._stored, None)
         if self._reach.is_of_this_code:
             self._compare_balances()
         return {
@@ -97,17 +100,20 @@ class Postings:
             for currency, sums in self._sums.items()
         }
 
-    def _leave_behind(self, upto: UUID | None) -> None:
-        """What is there of aggregates that are not in the log."""
-        while self._next is not None and (upto is None or self._next[0] < upto):
-            for row in self._next[1]:
-                self._find(
-                    Kind.ROW_WITHOUT_EVENTS,
-                    "there is a posting of what the log knows nothing of",
-                    self._next[0],
-                    version=row[VERSION],
-                )
+    def _rows_of(self, number: int) -> list[Row]:
+        """Those of the next aggregate, whose id has this number."""
+        rows = []
+        while self._next is not None and (owner := self._next[OWNER].int) <= number:
+            if owner == number:
+                rows.append(self._next)
+            else:
+                self._without_events(self._next)
             self._next = next(self._stored, None)
+        return rows
+
+    def _without_events(self, row: Row) -> None:
+        says = "there is a posting of what the log knows nothing of"
+        self._find(Kind.ROW_WITHOUT_EVENTS, says, row[OWNER], version=row[VERSION])
 
     def _add_up(self, aggregate: UUID, expected: Sequence[Row]) -> None:
         for row in expected:
@@ -121,9 +127,8 @@ class Postings:
                     expected="0",
                     found=str(sum(amounts)),
                 )
-            sums = self._sums[row[CURRENCY]]
-            for number, amount in enumerate(amounts):
-                sums[number] += amount
+            currency = row[CURRENCY]
+            self._sums[currency] = list(map(add, self._sums[currency], amounts))
 
     def _tell_apart(self, aggregate: UUID, expected: Sequence[Row], stored: Sequence[Row]) -> None:
         must_be = {row[VERSION]: row for row in expected}
@@ -156,14 +161,13 @@ class Postings:
 
     # --- in the database -----------------------------------------------------------------------
 
-    def _read(self) -> Iterator[tuple[UUID, list[Row]]]:
+    def _read(self) -> Iterator[Row]:
         query = sql.SQL(STORED).format(
             columns=sql.SQL(", ").join(map(sql.Identifier, self._columns)), shard=self._place.shard
         )
         with self._place.connection.cursor(name="postings") as cursor:
             cursor.execute(query, binary=True)
-            for owner, rows in groupby(in_batches(cursor), key=itemgetter(OWNER)):
-                yield owner, list(rows)
+            yield from in_batches(cursor)
 
     def _compare_balances(self) -> None:
         query = sql.SQL(UNEQUAL_BALANCES).format(

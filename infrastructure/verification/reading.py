@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import orjson
 from psycopg import Connection
-from psycopg.types.json import Jsonb, set_json_loads
+from psycopg.types.json import set_json_loads
 
 from infrastructure.event_store import FlatJSON
 
 WRITTEN_OUT: Final = "{:f}"
+NESTED: Final = frozenset({dict, list})
 
 
 class QuickJSON(FlatJSON):
@@ -34,14 +35,13 @@ def read_json_quickly(connection: Connection[Any]) -> None:
 def are_same(made: Sequence[Any], stored: Sequence[Any]) -> bool:
     """Whether these are the same values, of the same kinds: 5000 is not 5000.0, nor true 1. `made`: as
     they were given to the database; `stored`: as it gives them back."""
-    if made != stored:
-        return len(made) == len(stored) and all(map(_is_same, made, stored))
-    pairs = zip(made, stored, strict=True)
-    return all(
-        _is_same(one, other)
-        for one, other in pairs
-        if type(one) in (dict, list) or type(one) is not type(other)
-    )
+    if len(made) != len(stored):
+        return False
+    for one, other in zip(made, stored, strict=True):
+        is_plain = type(one) is type(other) and type(one) not in NESTED
+        if not ((is_plain and one == other) or _is_same(one, other)):
+            return False
+    return True
 
 
 def _is_same(made: Any, stored: Any) -> bool:
@@ -66,8 +66,3 @@ def _read_again(made: Any) -> Any:
             return orjson.loads(WRITTEN_OUT.format(Decimal(repr(made)))) + 0
         case _:
             return made
-
-
-def unwrapped(value: Any) -> Any:
-    """A document as it is read again."""
-    return value.obj if type(value) is Jsonb else value

@@ -8,16 +8,15 @@ that its own code makes, up to where it has read; and those are compared with wh
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from infrastructure.counted_work import count
 from infrastructure.event_store import FlatMapper
 from infrastructure.shards import shard_of
 from infrastructure.verification.findings import Kind, named
-from infrastructure.verification.made_again import Following
+from infrastructure.verification.made_again import Following, Placed
 from infrastructure.verification.place import Place
 from infrastructure.verification.postings import Postings
 from infrastructure.verification.reading import QuickJSON
@@ -26,7 +25,7 @@ from projections.balances import Balances
 from projections.changes import Change, Origin
 from projections.registry import FOLLOWING, INLINE
 
-FETCHED_AT_ONCE: Final = 2_000
+FETCHED_AT_ONCE: Final = 500
 AGGREGATES_AT_ONCE: Final = 500
 
 EVENTS: Final = """
@@ -38,20 +37,13 @@ WITH_ORIGINS: Final = EVENTS.replace("position\n", "position, event_id, cause\n"
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """An aggregate's events, as far as they can be read, and where each is."""
 
     aggregate: UUID
     kind: str
     events: Sequence[Any]
     rows: Sequence[Row]
-
-    @property
-    def topic(self) -> str:
-        """Of the first event."""
-        topic: str = self.rows[0][2]
-        return topic
 
 
 class ShardReplay:
@@ -74,20 +66,24 @@ class ShardReplay:
             for model in FOLLOWING
             if self._is_thorough and not isinstance(model, Balances)
         ]
-        for batch in self._batches():
-            for history in batch:
-                for written in by_kind[history.kind]:
-                    written.compare(history.aggregate, history.events)
-                postings.take_in(*self._change(history))
-            for each in following:
-                each.take_in([self._change(history) for history in batch])
+        placed: list[Placed] = []
+        for history in self._histories():
+            for written in by_kind[history.kind]:
+                written.compare(history.aggregate, history.events)
+            change = self._change(history)
+            postings.take_in(*change)
+            if following:
+                placed.append(change)
+            if len(placed) == AGGREGATES_AT_ONCE:
+                _take_in(placed, following)
         for written in inline:
             written.end()
+        _take_in(placed, following)
         for each in following:
             each.end()
         return postings.end()
 
-    def _change(self, history: History) -> tuple[Change, Sequence[int]]:
+    def _change(self, history: History) -> Placed:
         """The whole history as one change, and the events' positions in the shard."""
         change = Change(
             shard=self._place.shard,
@@ -99,17 +95,12 @@ class ShardReplay:
 
     # --- the histories -------------------------------------------------------------------------
 
-    def _batches(self) -> Iterator[list[History]]:
-        batch: list[History] = []
+    def _histories(self) -> Iterator[History]:
         for _, grouped in groupby(self._rows(), key=_number):
             rows = list(grouped)
             history = self._history(rows[0][0], rows)
             if history is not None:
-                batch.append(history)
-            if len(batch) == AGGREGATES_AT_ONCE:
-                yield batch
-                batch = []
-        yield batch
+                yield history
 
     def _rows(self) -> Iterator[Row]:
         with self._place.connection.cursor(name="by_aggregate") as cursor:
@@ -141,7 +132,10 @@ class ShardReplay:
                 )
             position = row[4]
         try:
-            events = [self._mapper.domain_event(*row[:4]) for row in rows]
+            read = self._mapper.domain_event
+            events = [
+                read(aggregate, version, topic, state) for _, version, topic, state, *_ in rows
+            ]
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
             self._find(Kind.EVENT_UNREADABLE, f"it cannot be read: {_said(error)}", rows[0])
             return None
@@ -150,6 +144,12 @@ class ShardReplay:
     def _find(self, kind: Kind, says: str, row: Row, **more: Any) -> None:
         places = {"shard": self._place.shard, "position": row[4], "version": row[1]}
         self._place.findings.add(kind, says, **places, **named(row[0], row[2]), **more)
+
+
+def _take_in(placed: list[Placed], following: Sequence[Following]) -> None:
+    for each in following:
+        each.take_in(placed)
+    placed.clear()
 
 
 def _number(row: Row) -> int:

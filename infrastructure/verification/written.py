@@ -4,7 +4,6 @@ compared while the histories go by in the order of the aggregates' ids."""
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
@@ -14,20 +13,20 @@ from psycopg import sql
 from domain.ids import MalformedId, Prefix, decode
 from infrastructure.verification.findings import Kind, named
 from infrastructure.verification.place import Place
-from infrastructure.verification.reading import are_same, unwrapped
+from infrastructure.verification.reading import are_same
 from projections.changes import PAYMENT
 from projections.registry import InlineProjection
 
-FETCHED_AT_ONCE: Final = 1_000
+FETCHED_AT_ONCE: Final = 500
 LONGEST_SHOWN: Final = 300
 # Where a row of something of a payment's has the payment's public id, which sorts as the id does.
 DOCUMENT: Final = "document"
 _BY_DOCUMENT: Final = sql.SQL("document ->> 'payment_id' COLLATE \"C\" NULLS FIRST")
 NOBODY: Final = UUID(int=0)
 
-# A row's values, in the order of the table's columns; and the rows of one aggregate, by its id's number.
-Row = list[Any]
-Stored = tuple[int, list[Row]]
+# A row's values, in the order of the table's columns; and with it the number of its aggregate's id.
+Row = Sequence[Any]
+Stored = tuple[int, Row]
 
 
 class Written:
@@ -39,8 +38,10 @@ class Written:
         (self._table,) = model.TABLES
         self._key, self._columns = place.layout[self._table].key, place.layout[self._table].columns
         self._owner = _owner_in(self.kind, self._key)
+        self._owner_at = self._columns.index(self._owner)
         self._values = itemgetter(*self._columns)
         self._times = [self._columns.index(name) for name in place.layout[self._table].times]
+        self._documents = [at for at, name in enumerate(self._columns) if name == DOCUMENT]
         is_compared = place.has_rows_of_this_code(model.name)
         self._stored = self._rows() if is_compared else None
         self._next = self._advance()
@@ -49,14 +50,7 @@ class Written:
         """The rows of one aggregate, which comes after those that were compared before."""
         if self._stored is None:
             return
-        number = aggregate.int
-        while self._next is not None and self._next[0] < number:
-            self._without_events(self._next[1])
-            self._next = self._advance()
-        stored: list[Row] = []
-        if self._next is not None and self._next[0] == number:
-            stored = self._next[1]
-            self._next = self._advance()
+        stored = self._rows_of(aggregate.int)
         try:
             made = self._model.rows(self._place.shard, history)
             expected = [self._as_read_again(self._values(row)) for row in made]
@@ -75,6 +69,18 @@ class Written:
         while self._next is not None:
             self._without_events(self._next[1])
             self._next = self._advance()
+
+    def _rows_of(self, number: int) -> list[Row]:
+        """Those of the next aggregate, which has this number."""
+        rows = []
+        while self._next is not None and self._next[0] <= number:
+            owner, row = self._next
+            if owner == number:
+                rows.append(row)
+            else:
+                self._without_events(row)
+            self._next = self._advance()
+        return rows
 
     # --- rows ----------------------------------------------------------------------------------
 
@@ -110,21 +116,22 @@ class Written:
 
     def _as_read_again(self, values: Iterable[Any]) -> Row:
         """Documents as such, and times that an event has as a text as times."""
-        row = [unwrapped(value) for value in values]
+        row = list(values)
+        for at in self._documents:
+            row[at] = row[at].obj
         for at in self._times:
             if isinstance(row[at], str):
                 row[at] = datetime.fromisoformat(row[at])
         return row
 
-    def _without_events(self, stored: Sequence[Row]) -> None:
-        for values in stored:
-            row = dict(zip(self._columns, values, strict=True))
-            self._find(
-                Kind.ROW_WITHOUT_EVENTS,
-                "there is a row of what the log knows nothing of",
-                self._owner_of(values),
-                found=shown({name: row[name] for name in self._key}),
-            )
+    def _without_events(self, stored: Row) -> None:
+        row = dict(zip(self._columns, stored, strict=True))
+        self._find(
+            Kind.ROW_WITHOUT_EVENTS,
+            "there is a row of what the log knows nothing of",
+            self._owner_of(stored),
+            found=shown({name: row[name] for name in self._key}),
+        )
 
     def _key_of(self, row: Row) -> tuple[Any, ...]:
         return tuple(row[self._columns.index(name)] for name in self._key)
@@ -140,12 +147,12 @@ class Written:
         )
         with self._place.connection.cursor(name=f"of_{self._table}") as cursor:
             cursor.execute(query, binary=True)
-            for owner, rows in groupby(in_batches(cursor), key=lambda row: self._owner_of(row).int):
-                yield owner, [list(row) for row in rows]
+            for row in in_batches(cursor):
+                yield self._owner_of(row).int, row
 
-    def _owner_of(self, row: Sequence[Any]) -> UUID:
+    def _owner_of(self, row: Row) -> UUID:
         """Of the aggregate that a row is of; of no such one, where it does not say it as it should."""
-        value = row[self._columns.index(self._owner)]
+        value = row[self._owner_at]
         if isinstance(value, UUID):
             return value
         try:

@@ -61,7 +61,7 @@ def _ask(receipt: Document, event: Payment.Event) -> None:
             receipt |= {"pending_operation": "capture", "pending_amount": event.amount_minor}
         case Payment.RefundRequested():
             receipt |= {"pending_operation": "refund", "pending_amount": event.amount_minor}
-        case _:
+        case Payment.VoidRequested():
             receipt["pending_operation"] = "void"
             receipt.pop("action_url", None)
 

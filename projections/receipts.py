@@ -64,6 +64,8 @@ def _ask(receipt: Document, event: Payment.Event) -> None:
         case Payment.VoidRequested():
             receipt["pending_operation"] = "void"
             receipt.pop("action_url", None)
+        case _:
+            raise AssertionError(f"nothing is asked for by {event}")
 
 
 def _apply(receipt: Document, event: Payment.Event, at: str) -> None:

@@ -23,7 +23,7 @@ _counted: Any = None
 
 def new_count(done: int = 0) -> Any:
     """A number that the processes of one piece of work share."""
-    return multiprocessing.get_context("fork").Value("q", done)
+    return multiprocessing.get_context("spawn").Value("q", done)
 
 
 def count(done: int) -> None:
@@ -34,12 +34,10 @@ def count(done: int) -> None:
 
 
 def executor(workers: int, counted: Any) -> Executor:
-    """Processes of their own, but for a single worker, which needs none. They are forked: what a command
-    has loaded they need not load again, which takes as long as thousands of events do; and a command has
-    no threads that hold anything they would wait for."""
+    """Processes of their own, but for a single worker, which needs none."""
     if workers == 1:
         return ThreadPoolExecutor(1, initializer=_count_in, initargs=(counted,))
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(
         workers, mp_context=context, initializer=_begin_process, initargs=(counted,)
     )

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, LiteralString, TypeVar
 
 from psycopg import Connection, Error, OperationalError, errors
@@ -37,6 +37,9 @@ TAKE_ON_SERVING_ROLE: Final[LiteralString] = """
       AND to_regclass('public.events') IS NOT NULL
       AND has_table_privilege(oid, 'public.events', 'INSERT')
 """
+
+# Fails, and with it all that went out with it.
+TAKE_BACK: Final[LiteralString] = "SELECT public.require(false, 'taken back')"
 
 # Every way in which the database is not there, not in time, or cannot be written to.
 UNAVAILABLE: Final = (
@@ -80,6 +83,26 @@ def unavailability_named() -> Iterator[None]:
         yield
     except UNAVAILABLE as error:
         raise StoreUnavailable(type(error).__name__) from error
+
+
+@contextmanager
+def at_once(connection: Connection[Any]) -> Iterator[None]:
+    """What is asked within goes out together, and is one transaction, on a connection that has none. An
+    error takes all of it back, wherever it is from: what has gone out would stand otherwise, since the
+    end of what goes out together is the end of the transaction, whether or not something is missing."""
+    try:
+        with connection.pipeline() as pipeline:
+            try:
+                yield
+            except BaseException:
+                with suppress(Error):
+                    connection.execute(TAKE_BACK)
+                    pipeline.sync()
+                raise
+    except BaseException:
+        # Of what came after an error the driver believes that the server has prepared it.
+        connection._prepared.clear()  # noqa: SLF001 - nothing else makes it forget
+        raise
 
 
 def nothing_was_written(error: StoreUnavailable) -> bool:

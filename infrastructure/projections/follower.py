@@ -17,9 +17,11 @@ from uuid import UUID
 import psycopg
 import structlog
 from psycopg import Connection, errors
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow
 
 from domain.ids import Prefix, encode
+from infrastructure.database import at_once
 from infrastructure.projections.batches import (
     Batch,
     Positions,
@@ -120,6 +122,8 @@ HOLD_POSITION: Final[LiteralString] = """
 # The driver counts these among the errors that pass. But what is longer than an index takes, or deeper
 # than the server reads, is so each time.
 LIMITS: Final = (errors.ProgramLimitExceeded, errors.StatementTooComplex)
+# And this one, where it does not say what it was that came before it.
+MAY_BE_A_POISON: Final = (*LIMITS, errors.PipelineAborted)
 
 log = structlog.get_logger(__name__)
 
@@ -146,9 +150,7 @@ class Follower:
         heads: Positions | None = None,
     ) -> int:
         """Takes in up to `batch` events in one transaction; how many. None: it is up with the log, or
-        up to
-        `heads`. Raises Overtaken.
-        """
+        up to `heads`. Raises Overtaken."""
         behind = connection.execute(BEHIND, self._identity).fetchall()
         if heads:
             known = [{**row, "head": min(row["head"], heads[row["shard"]])} for row in behind]
@@ -173,29 +175,38 @@ class Follower:
     def _take(self, connection: Connection[DictRow], ranges: Ranges, read: Sequence[Read]) -> int:
         """The log does not change, so that it is read before; who stands where, and what is set aside,
         only the transaction that holds the positions knows."""
-        try:
-            self._take_at_once(connection, ranges, read)
-        except LIMITS:
-            self._take_in_steps(connection, ranges, read)
-        except psycopg.OperationalError:
-            raise
-        except Exception:  # noqa: BLE001 - it comes up again, and is kept with what it is about
+        # An error would cost the whole transaction, which may be somebody else's.
+        is_its_own = connection.info.transaction_status is TransactionStatus.IDLE
+        if not (is_its_own and self._could_be_taken_at_once(connection, ranges, read)):
             self._take_in_steps(connection, ranges, read)
         taken: int = sum(ranges["upto"]) - sum(ranges["after"])
         return taken
 
+    def _could_be_taken_at_once(
+        self, connection: Connection[DictRow], ranges: Ranges, read: Sequence[Read]
+    ) -> bool:
+        try:
+            self._take_at_once(connection, ranges, read)
+        except MAY_BE_A_POISON:
+            return False
+        except psycopg.OperationalError:
+            raise
+        except Exception:  # noqa: BLE001 - it comes up again, and is kept with what it is about
+            return False
+        return True
+
     def _take_at_once(
         self, connection: Connection[DictRow], ranges: Ranges, read: Sequence[Read]
     ) -> None:
-        """All of it, or an error that need not say what is wrong. What goes out together is one
-        transaction: on a busy machine each wait for the database is a wait for a turn."""
+        """All of it, or an error that need not say what is wrong. On a busy machine each wait for the
+        database is a wait for a turn."""
         changes = []
         for each in read:
             if isinstance(each, Unreadable):
                 raise each.error
             changes.append(each)
         writes = self._model.writes(changes)
-        with connection.pipeline():
+        with at_once(connection):
             connection.execute(HOLD_OR_FAIL, held_as(self._generation))
             # First, so that whoever retries what was set aside comes before all this or after it.
             connection.execute(ADVANCE_OR_FAIL, {**ranges, **self._identity})

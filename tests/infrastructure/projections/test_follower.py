@@ -47,6 +47,8 @@ from tests.infrastructure.projections.a_log import (
 )
 
 PATIENCE_SECONDS: Final = 20
+# So many times the driver carries out a statement before it prepares it.
+PREPARED_AFTER: Final = 5
 LINE: Final[LiteralString] = "SELECT pg_advisory_xact_lock(7)"
 KILL_ME: Final = Write("SELECT pg_terminate_backend(pg_backend_pid())", {})
 BALANCES: LiteralString = """
@@ -578,6 +580,46 @@ REFUSE: LiteralString = """
     END
     $$
 """
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"x": "with\x00nothing"}, {"x": "half a pair: \ud800"}, {"x": ["mixed", 1]}, {"x": object()}],
+)
+def test_what_cannot_even_be_sent_takes_back_what_was_sent_before_it(
+    parameters: dict[str, Any], pool: Pool, connection: Connection[DictRow]
+) -> None:
+    bad, good = Story().authorized().payment, Story().authorized().payment
+    append(pool, bad, good)
+    unsendable = Write("SELECT %(x)s", parameters)
+    follower = poisoned(connection, "balances", bad.id, what=lambda: [unsendable])
+
+    follow(connection, follower)
+
+    assert list(quarantined(follower, connection)) == [bad.id]
+    assert {row["entries"] for row in connection.execute(BALANCES).fetchall()} == {1}
+    assert follower_of(connection, "balances").retry(connection) == 0
+    assert taken_in_once(connection, "balances")
+
+
+def test_what_is_set_aside_costs_no_other_payment_however_often_the_connection_was_used(
+    pool: Pool, connection: Connection[DictRow], database_url: str
+) -> None:
+    """The driver prepares what it was asked for a few times, and would take it for prepared even where
+    the server did not come to that."""
+    bad = Story().authorized()
+    append(pool, bad.payment)
+    follow(connection, poisoned(connection, "balances", bad.payment.id))
+    follower = follower_of(connection, "balances")
+    with connect(database_url) as own:
+        for used in range(12):
+            append(pool, Story().authorized().payment)
+            if used == PREPARED_AFTER:
+                append(pool, bad.captured().payment, since=3)
+            follow(own, follower)
+
+    assert list(quarantined(follower, connection)) == [bad.payment.id]
+    assert {row["entries"] for row in connection.execute(BALANCES).fetchall()} == {12}
 
 
 def test_a_full_quarantine_does_not_slow_a_step_down(

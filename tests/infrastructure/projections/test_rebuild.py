@@ -84,6 +84,9 @@ DAMAGED: Final = {
     "balance_transactions": "amount",
     "disputes": "version",
 }
+REFUSE_BESIDE: Final[LiteralString] = """
+    ALTER TABLE beside.receipts ADD CONSTRAINT refuses CHECK (version < 0)
+"""
 READS: Final[dict[str, LiteralString]] = {
     "receipts": "SELECT count(*) AS n FROM receipts",
     "refunds": "SELECT count(*) AS n FROM refunds",
@@ -412,20 +415,27 @@ def test_payments_that_cannot_be_taken_in_are_set_aside_and_forbid_the_promotion
         promote(database_url, name)
 
 
+@pytest.mark.parametrize("is_readable", [False, True])
 def test_what_is_set_aside_at_the_very_last_forbids_it_too(
-    database_url: str, pool: Pool, connection: Connection[DictRow]
+    is_readable: bool, database_url: str, pool: Pool, connection: Connection[DictRow]
 ) -> None:
     """By the catching up under the locks, with what was appended when it waited for them."""
     rebuilt(database_url, "receipts")
     bad = Story().authorized().payment
-    append(pool, bad)
+    if is_readable:
+        connection.execute(REFUSE_BESIDE)
+    else:
+        append(pool, bad)
 
     with ThreadPoolExecutor(1) as threads, connect(database_url) as other:
         with other.transaction():
             other.execute("LOCK TABLE receipts IN ROW EXCLUSIVE MODE")
-            append_unreadable(other, bad, "payment.invented")
             promoted = threads.submit(promote, database_url, "receipts")
             poll_until(lambda: backends_that_wait(connection) == 1)
+            if is_readable:
+                append(pool, bad)
+            else:
+                append_unreadable(other, bad, "payment.invented")
         with pytest.raises(NoSuchGeneration, match="lacks payments"):
             promoted.result()
 

@@ -17,7 +17,7 @@ RV = TypeVar("RV")
 WAIT_INTERVAL_SECONDS: Final = 0.1
 
 # What is wrong with the database is said once, by whoever needed it, and not at every new attempt.
-logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 # No request hangs on the database: it waits this long for a connection, a lock or a statement, and
 # whichever it is, a 503 is out within two seconds.

@@ -21,8 +21,10 @@ from psycopg.rows import DictRow
 from infrastructure.event_store import FlatJSON, FlatMapper
 from projections.changes import Change, Origin, ReadModel
 
-# How many events of the recent past are kept in memory.
-MOST_KEPT: Final = 10_000
+# How many events of the recent past are kept in memory, with all those that came before them.
+MOST_KEPT: Final = 30_000
+# And by how many batches: whoever is further behind reads for itself.
+MOST_BATCHES: Final = 100
 # And how many of a shard are read at once.
 MOST_OF_A_SHARD: Final = 100
 
@@ -227,27 +229,45 @@ class RecentBatches:
     def __init__(self) -> None:
         self.heads: Positions = ()
         self._kept: deque[Batch] = deque()
+        self._sizes: deque[int] = deque()
 
     def begin(self, heads: Positions) -> None:
         """What comes next is read from there."""
         self._kept.clear()
+        self._sizes.clear()
         self.heads = heads
 
     def add(self, batch: Batch) -> None:
         """It follows on the last one."""
         self._kept.append(batch)
+        self._sizes.append(_size(batch))
         self.heads = batch.upto
-        while sum(kept.events for kept in self._kept) > MOST_KEPT:
+        while len(self._kept) > MOST_BATCHES or sum(self._sizes) > MOST_KEPT:
             self._kept.popleft()
+            self._sizes.popleft()
 
     def since(self, position: Positions, most: int) -> list[Batch]:
         """Those that follow on `position`, of so many events at most; none, where the first is not kept
         or is larger."""
         found: list[Batch] = []
-        for batch in self._kept:
-            if found or batch.after == position:
-                most -= batch.events
-                if most < 0:
-                    break
-                found.append(batch)
+        for batch in self._following(position):
+            most -= batch.events
+            if most < 0:
+                break
+            found.append(batch)
         return found
+
+    def _following(self, position: Positions) -> list[Batch]:
+        """All of them. Most who ask stand where the last one begins."""
+        later: list[Batch] = []
+        for batch in reversed(self._kept):
+            later.append(batch)
+            if batch.after == position:
+                return later[::-1]
+        return []
+
+
+def _size(batch: Batch) -> int:
+    """How many events of it are in memory."""
+    read = (each for kind in batch.read.values() for each in kind)
+    return sum(len(each.history) for each in read if isinstance(each, Change))

@@ -95,8 +95,13 @@ class ProjectionEngine:
         while not stopping.wait(POLL_SECONDS):
             try:
                 self._look_once()
-            except (psycopg.Error, PoolTimeout):
-                stopping.wait(TROUBLE_SECONDS)  # the followers find out, and say so
+            except Exception as error:
+                if not isinstance(error, psycopg.Error | PoolTimeout):  # the followers say so
+                    log.exception("the log could not be looked at")
+                # It is begun anew: what was too much once is so each time, and a database that is back
+                # may be an older one.
+                self._go_on_from(())
+                stopping.wait(TROUBLE_SECONDS)
         with self._went_on:
             self._went_on.notify_all()
 
@@ -111,9 +116,8 @@ class ProjectionEngine:
                 return
             try:
                 batch = read_beyond(connection, after)
-            except (
-                UNAVAILABLE
-            ):  # perhaps there is too much of it, which followers take by smaller steps
+            except UNAVAILABLE:
+                # Perhaps there is too much of it, which followers take by smaller steps.
                 self._go_on_from(heads_of_the_log(connection))
                 return
         if batch is not None:

@@ -14,6 +14,7 @@ from psycopg.rows import DictRow
 from domain.payment import Payment
 from infrastructure.database import Pool, open_pool
 from infrastructure.projections.batches import (
+    MOST_BATCHES,
     MOST_KEPT,
     MOST_OF_A_SHARD,
     Batch,
@@ -25,6 +26,7 @@ from infrastructure.projections.batches import (
 )
 from infrastructure.projections.follower import Overtaken
 from infrastructure.shards import SHARDS
+from projections.changes import Change
 from projections.registry import followed
 from tests.builders import Story, a_payment, an_id, lives
 from tests.infrastructure.projections.a_log import (
@@ -61,8 +63,8 @@ def of(positions: dict[int, int]) -> Positions:
     return tuple(positions.get(shard, 0) for shard in range(SHARDS))
 
 
-def a_batch(after: int, upto: int) -> Batch:
-    return Batch(after=of({3: after}), upto=of({3: upto}), read={})
+def a_batch(after: int, upto: int, *changes: Change) -> Batch:
+    return Batch(after=of({3: after}), upto=of({3: upto}), read={"payment": changes})
 
 
 # --- taking them in ---
@@ -180,13 +182,27 @@ def test_those_that_follow_on_a_position_are_found_as_far_as_is_wanted() -> None
     assert recent.since(of({3: 9}), most=100) == []
 
 
-def test_what_is_kept_is_bounded_and_a_new_beginning_forgets_it() -> None:
+def test_what_is_kept_is_bounded_by_the_whole_histories_and_a_new_beginning_forgets_it() -> None:
+    """An event more of what has had thousands is all of them again."""
     recent = RecentBatches()
     recent.begin(NOWHERE)
+    history = a_captured_payment(shard=3).history * (MOST_KEPT // 8)
     for after in range(3):
-        recent.add(a_batch(after * MOST_KEPT // 2, (after + 1) * MOST_KEPT // 2))
+        change = Change(shard=3, history=history, new=1)
+        recent.add(a_batch(after, after + 1, change))
 
     assert recent.since(NOWHERE, most=MOST_KEPT) == []
-    assert len(recent.since(of({3: MOST_KEPT // 2}), most=MOST_KEPT)) == 2
-    recent.begin(of({3: MOST_KEPT * 2}))
-    assert recent.since(of({3: MOST_KEPT // 2}), most=MOST_KEPT) == []
+    assert len(recent.since(of({3: 1}), most=MOST_KEPT)) == 2
+    recent.begin(of({3: 3}))
+    assert recent.since(of({3: 1}), most=MOST_KEPT) == []
+
+
+def test_no_more_batches_are_kept_than_can_be_looked_through_at_each_look() -> None:
+    """However small they are: for hours there may be one event at a time."""
+    recent = RecentBatches()
+    recent.begin(NOWHERE)
+    for after in range(MOST_BATCHES + 1):
+        recent.add(a_batch(after, after + 1))
+
+    assert recent.since(NOWHERE, most=MOST_KEPT) == []
+    assert len(recent.since(of({3: 1}), most=MOST_KEPT)) == MOST_BATCHES

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, LiteralString
 
+import psycopg
 import pytest
-from psycopg import Connection
-from psycopg.rows import DictRow
+from psycopg import Connection, Cursor
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
 
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import BoundedConnection, Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
+from infrastructure.projections.batches import BEYOND
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.projections.generations import Slot, set_paused
 from projections.registry import FOLLOWED, FOLLOWING, read_model
@@ -252,6 +255,45 @@ def test_a_step_that_takes_too_long_is_taken_in_smaller_ones(
         poll_until(lambda: is_current(connection))
 
     assert rows(connection, read_model("balances")) == replayed_rows(connection, "balances")
+
+
+class NeverRead(BoundedConnection):
+    """A connection on which what was appended after `positions` cannot be read: each time that is tried
+    it is closed, as one is that has waited too long, with `error`."""
+
+    error: Exception
+    positions: list[int] | None = None  # those that are asked for first
+    read: Final[list[list[int]]] = []
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Cursor[DictRow]:
+        if query == BEYOND and params["after"] == self.unreadable_since(params["after"]):
+            self.close()
+            raise self.error
+        return super().execute(query, params, **options)
+
+    @classmethod
+    def unreadable_since(cls, asked: list[int]) -> list[int]:
+        cls.positions = cls.positions or asked
+        cls.read.append(asked)
+        return cls.positions
+
+
+@pytest.mark.parametrize("error", [psycopg.OperationalError("too late"), ValueError("whatever")])
+def test_what_cannot_be_read_for_all_is_left_to_each_and_the_next_is_read_for_all_again(
+    error: Exception, pool: Pool, connection: Connection[DictRow], database_url: str
+) -> None:
+    """A look that takes too long takes too long each time: nobody would be told of anything again."""
+    kind = type("NeverReadThis", (NeverRead,), {"error": error, "read": []})
+    options = {"autocommit": True, "row_factory": dict_row}
+    pay(pool)
+    with ConnectionPool(
+        database_url, connection_class=kind, kwargs=options, max_size=8, open=True
+    ) as unlucky, engines(unlucky):
+        poll_until(lambda: bool(kind.read))
+        pay(pool)
+
+        poll_until(lambda: kind.read[-1] != kind.positions)
+        poll_until(lambda: all_current(connection))
 
 
 def test_what_this_code_does_not_know_or_did_not_make_is_left_to_others(

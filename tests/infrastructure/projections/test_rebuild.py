@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from domain.payment import Payment
 from infrastructure.database import Pool, open_pool
+from infrastructure.projections.batches import heads_of_the_log, read_beyond
 from infrastructure.projections.differences import KEY_COLUMNS, Difference, differences
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.projections.follower import Overtaken
@@ -84,6 +85,8 @@ DAMAGED: Final = {
     "balance_transactions": "amount",
     "disputes": "version",
 }
+# The driver prepares at the sixth time, the server plans once for all five times later.
+PROMOTED_AFTER: Final = 11
 REFUSE_BESIDE: Final[LiteralString] = """
     ALTER TABLE beside.receipts ADD CONSTRAINT refuses CHECK (version < 0)
 """
@@ -444,6 +447,30 @@ def test_what_is_set_aside_at_the_very_last_forbids_it_too(
 
 
 # --- taking the other's place, and going back ---
+
+
+def test_what_was_read_before_a_promotion_is_taken_in_where_the_tables_are_then(
+    database_url: str, pool: Pool, connection: Connection[DictRow]
+) -> None:
+    """On a connection on which both generations were written so often that all of it is prepared."""
+    rebuilt(database_url, "balances")
+    once = follower_of(connection, "balances")
+    later = follower_of(connection, "balances", Slot.BESIDE)
+    stands_at = heads_of_the_log(connection)
+    for number in range(PROMOTED_AFTER + 3):
+        append(pool, a_refunded_payment())
+        batch = read_beyond(connection, stands_at)
+        assert batch is not None
+        stands_at = batch.upto
+        later.take(connection, batch)
+        if number == PROMOTED_AFTER:
+            promote(database_url, "balances")
+        once.take(connection, batch)
+
+    assert generation_of(connection, "balances").generation == 2
+    model = read_model("balances")
+    replayed = replayed_rows(connection, "balances")
+    assert rows(connection, model) == rows(connection, model, "beside") == replayed
 
 
 @one_of_each_kind

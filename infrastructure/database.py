@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, LiteralString, TypeVar
 
 from psycopg import Connection, Error, OperationalError, errors
+from psycopg.pq import PipelineStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -100,6 +101,8 @@ def at_once(connection: Connection[Any]) -> Iterator[None]:
                     pipeline.sync()
                 raise
     except BaseException:
+        if connection.info.pipeline_status is not PipelineStatus.OFF:
+            connection.close()  # what failed was the end itself, and the driver is stuck there
         # Of what came after an error the driver believes that the server has prepared it.
         connection._prepared.clear()  # noqa: SLF001 - nothing else makes it forget
         raise

@@ -5,6 +5,8 @@ import select
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ from infrastructure.database import (
     IDLE_SECONDS,
     BoundedConnection,
     Pool,
+    at_once,
     open_pool,
     unavailability_named,
 )
@@ -78,3 +81,57 @@ def leave_a_transaction_open(pool: Pool) -> None:
         connection.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
         select.select([connection.fileno()], [], [], MARGIN_SECONDS)
         connection.execute("SELECT 1")
+
+
+SETTINGS: LiteralString = """
+    SELECT current_setting('search_path') AS path, current_setting('synchronous_commit') AS waits
+"""
+OTHER_SETTINGS: LiteralString = """
+    SELECT set_config('search_path', 'beside', true), set_config('synchronous_commit', 'off', true)
+"""
+TEMPORARY: LiteralString = """
+    CREATE TEMPORARY TABLE kept (number int PRIMARY KEY, of int REFERENCES kept INITIALLY DEFERRED)
+"""
+KEEP: LiteralString = "INSERT INTO pg_temp.kept VALUES (%s, %s)"
+
+
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        ((KEEP, [2, None]), None),
+        ((KEEP, ["with\x00nothing", None]), psycopg.DataError),
+        ((KEEP, [1, None]), psycopg.errors.UniqueViolation),
+        (("SELECT 1 / %s::int", [0]), psycopg.errors.DivisionByZero),
+    ],
+)
+def test_what_goes_out_at_once_is_one_transaction_and_its_settings_end_with_it(
+    last: tuple[LiteralString, list[Any]], error: type[Exception] | None, pool: Pool
+) -> None:
+    """Whether the server, the driver or nobody says no; on a connection that others use afterwards."""
+    with pool.connection() as connection:
+        before = connection.execute(SETTINGS).fetchone()
+        connection.execute(TEMPORARY)
+        with pytest.raises(error) if error else nullcontext(), at_once(connection):
+            connection.execute(OTHER_SETTINGS)
+            connection.execute(KEEP, [1, None])
+            connection.execute(*last)
+            connection.execute("SELECT 1")
+    with pool.connection() as again:
+        kept = again.execute("SELECT count(*) AS rows FROM pg_temp.kept").fetchone()
+        after = again.execute(SETTINGS).fetchone()
+        again.execute("DROP TABLE pg_temp.kept")
+
+    assert again is connection
+    assert kept == {"rows": 0 if error else 2}
+    assert after == before
+
+
+def test_a_connection_on_which_the_very_end_failed_is_not_used_again(pool: Pool) -> None:
+    with pool.connection() as connection:
+        connection.execute(TEMPORARY)
+        with pytest.raises(psycopg.OperationalError), at_once(connection):
+            connection.execute(KEEP, [1, 7])
+
+    assert connection.closed
+    with pool.connection() as other:
+        assert other.execute("SELECT 1 AS one").fetchone() == {"one": 1}

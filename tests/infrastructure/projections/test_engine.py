@@ -257,25 +257,20 @@ def test_a_step_that_takes_too_long_is_taken_in_smaller_ones(
     assert rows(connection, read_model("balances")) == replayed_rows(connection, "balances")
 
 
-class NeverRead(BoundedConnection):
-    """A connection on which what was appended after `positions` cannot be read: each time that is tried
-    it is closed, as one is that has waited too long, with `error`."""
+def unlucky_at_first(error: Exception, asked: list[list[int]]) -> type[BoundedConnection]:
+    """Connections on which what was appended after the positions that are `asked` for first cannot be
+    read: each is closed, as one is that has waited too long, with `error`."""
 
-    error: Exception
-    positions: list[int] | None = None  # those that are asked for first
-    read: Final[list[list[int]]] = []
+    class Unlucky(BoundedConnection):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Cursor[DictRow]:
+            if query == BEYOND:
+                asked.append(params["after"])
+                if params["after"] == asked[0]:
+                    self.close()
+                    raise error
+            return super().execute(query, params, **options)
 
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Cursor[DictRow]:
-        if query == BEYOND and params["after"] == self.unreadable_since(params["after"]):
-            self.close()
-            raise self.error
-        return super().execute(query, params, **options)
-
-    @classmethod
-    def unreadable_since(cls, asked: list[int]) -> list[int]:
-        cls.positions = cls.positions or asked
-        cls.read.append(asked)
-        return cls.positions
+    return Unlucky
 
 
 @pytest.mark.parametrize("error", [psycopg.OperationalError("too late"), ValueError("whatever")])
@@ -283,16 +278,22 @@ def test_what_cannot_be_read_for_all_is_left_to_each_and_the_next_is_read_for_al
     error: Exception, pool: Pool, connection: Connection[DictRow], database_url: str
 ) -> None:
     """A look that takes too long takes too long each time: nobody would be told of anything again."""
-    kind = type("NeverReadThis", (NeverRead,), {"error": error, "read": []})
-    options = {"autocommit": True, "row_factory": dict_row}
+    asked: list[list[int]] = []
     pay(pool)
-    with ConnectionPool(
-        database_url, connection_class=kind, kwargs=options, max_size=8, open=True
-    ) as unlucky, engines(unlucky):
-        poll_until(lambda: bool(kind.read))
+    with (
+        ConnectionPool(
+            database_url,
+            connection_class=unlucky_at_first(error, asked),
+            kwargs={"autocommit": True, "row_factory": dict_row},
+            max_size=8,
+            open=True,
+        ) as unlucky,
+        engines(unlucky),
+    ):
+        poll_until(lambda: bool(asked))
         pay(pool)
 
-        poll_until(lambda: kind.read[-1] != kind.positions)
+        poll_until(lambda: asked[-1] != asked[0])
         poll_until(lambda: all_current(connection))
 
 

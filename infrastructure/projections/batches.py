@@ -242,7 +242,7 @@ class RecentBatches:
         self._kept.append(batch)
         self._sizes.append(_size(batch))
         self.heads = batch.upto
-        while len(self._kept) > MOST_BATCHES or sum(self._sizes) > MOST_KEPT:
+        while len(self._kept) > MOST_BATCHES or self._is_too_much():
             self._kept.popleft()
             self._sizes.popleft()
 
@@ -256,6 +256,10 @@ class RecentBatches:
                 break
             found.append(batch)
         return found
+
+    def _is_too_much(self) -> bool:
+        """But the last one is kept, however large it is: else each would read the same for itself."""
+        return len(self._kept) > 1 and sum(self._sizes) > MOST_KEPT
 
     def _following(self, position: Positions) -> list[Batch]:
         """All of them. Most who ask stand where the last one begins."""

@@ -193,8 +193,12 @@ def test_what_is_kept_is_bounded_by_the_whole_histories_and_a_new_beginning_forg
 
     assert recent.since(NOWHERE, most=MOST_KEPT) == []
     assert len(recent.since(of({3: 1}), most=MOST_KEPT)) == 2
-    recent.begin(of({3: 3}))
-    assert recent.since(of({3: 1}), most=MOST_KEPT) == []
+    large = a_batch(3, 4, Change(shard=3, history=history * 3, new=1))
+    recent.add(large)
+    assert recent.since(of({3: 2}), most=MOST_KEPT) == []
+    assert recent.since(of({3: 3}), most=MOST_KEPT) == [large]
+    recent.begin(of({3: 4}))
+    assert recent.since(of({3: 3}), most=MOST_KEPT) == []
 
 
 def test_no_more_batches_are_kept_than_can_be_looked_through_at_each_look() -> None:

@@ -19,14 +19,17 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from infrastructure.event_store import FlatJSON, FlatMapper
+from infrastructure.shards import SHARDS
 from projections.changes import Change, Origin, ReadModel
 
 # How many events of the recent past are kept in memory, with all those that came before them.
 MOST_KEPT: Final = 30_000
 # And by how many batches: whoever is further behind reads for itself.
 MOST_BATCHES: Final = 100
-# And how many of a shard are read at once.
-MOST_OF_A_SHARD: Final = 100
+# How many events a step takes in: enough to be quick, and little to do again.
+BATCH_EVENTS: Final = 2_000
+# And how many of a shard are read at once, so that all of them are not more than that.
+MOST_OF_A_SHARD: Final = BATCH_EVENTS // SHARDS
 
 # Positions in the log, of all shards in order.
 Positions = tuple[int, ...]

@@ -23,13 +23,14 @@ from psycopg_pool import PoolTimeout
 
 from infrastructure.database import UNAVAILABLE, Pool
 from infrastructure.projections.batches import (
+    BATCH_EVENTS,
     Positions,
     RecentBatches,
     as_one,
     heads_of_the_log,
     read_beyond,
 )
-from infrastructure.projections.follower import BATCH_EVENTS, Follower, Overtaken
+from infrastructure.projections.follower import Follower, Overtaken
 from infrastructure.projections.generations import Generation, all_generations
 from projections.registry import is_inline
 

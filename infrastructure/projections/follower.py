@@ -23,6 +23,7 @@ from psycopg.rows import DictRow
 from domain.ids import Prefix, encode
 from infrastructure.database import at_once
 from infrastructure.projections.batches import (
+    BATCH_EVENTS,
     Batch,
     Positions,
     Ranges,
@@ -38,8 +39,6 @@ from infrastructure.projections.generations import HOLD_OR_FAIL, Generation, hel
 from projections.changes import Change, ReadModel, Write, topics_of
 from projections.registry import followed
 
-# How many events a step takes in: enough to be quick, and little to do again.
-BATCH_EVENTS: Final = 2_000
 LONGEST_ERROR: Final = 500
 
 # Those that are furthest behind come first, for steps that are too short for all of them.

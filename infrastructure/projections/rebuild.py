@@ -35,6 +35,8 @@ from projections.registry import is_inline, read_model
 PAYMENTS_IN_A_BATCH: Final = 1_000
 FETCHED_AT_ONCE: Final = 5_000
 # Readers and writers wait behind a lock that is waited for, so none is waited for long.
+# What is said to be done is done, though what it caught up with need not have waited for the disk.
+DURABLY: Final[LiteralString] = "SET LOCAL synchronous_commit TO DEFAULT"
 LOCK_TIMEOUT: Final[LiteralString] = "SET LOCAL lock_timeout = '300ms'"
 SWAP_TRIES: Final = 10
 # Where another follower is always quicker, nothing is left to be caught up with for long.
@@ -351,6 +353,7 @@ def _swap(
         connection.execute(SWAP_SLOTS, {"name": model.name})
         if is_inline(model.name):
             _swap_positions(connection, live, beside)
+        connection.execute(DURABLY)
         swapped = in_slot(connection, model.name, Slot.LIVE)
         assert swapped is not None
         return swapped

@@ -20,9 +20,10 @@ import click
 from infrastructure.clock import RandomIds
 from infrastructure.database import Pool, open_pool
 from infrastructure.event_store import ShardedRecorder
+from infrastructure.processes import look_for_garbage_seldom
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.shards import shard_of
-from projections.registry import FOLLOWING
+from projections.registry import FOLLOWED
 from scripts.bench.report import against_target, as_json_option, percentiles, show
 from scripts.bench.store import a_cluster
 from scripts.bench.writers import READY_SECONDS, TENANT, Background, append_authorization
@@ -90,6 +91,7 @@ def follow(url: str, ready: Any, stopping: Any) -> None:
         engine = ProjectionEngine(pool, time.monotonic)
         thread = threading.Thread(target=engine.run, args=(ended,))
         thread.start()
+        look_for_garbage_seldom()  # as a worker does
         ready.set()
         stopping.wait()
         ended.set()
@@ -149,7 +151,7 @@ def table(result: dict[str, Any]) -> str:
     loaded = result["loaded"]
     writers = f"{result['options']['writers']} writers made"
     lines = [
-        f"Lag in ms; {writers} {loaded['events_per_second']:,} events a second; {len(FOLLOWING)} follow",
+        f"Lag in ms; {writers} {loaded['events_per_second']:,} events a second; {len(FOLLOWED)} follow",
         f"  {'':<22}{'seen':>8}{'p50':>9}{'p99':>9}{'max':>9}",
     ]
     for when in ("at_rest", "loaded"):

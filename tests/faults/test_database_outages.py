@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, LiteralString
@@ -206,19 +206,17 @@ def backends(connection: psycopg.Connection) -> list[int]:
 def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
     """Nobody answers and nobody hangs up, as behind a network that has gone."""
     assert postgres.pid is not None
-    pids = [postgres.pid]
-    with psycopg.connect(postgres.url()) as connection:
-        # First, so that no backend is added to those that are stopped next.
-        os.kill(postgres.pid, signal.SIGSTOP)
-        pids += backends(connection)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+    # First, so that no backend is added to those that are stopped next, of which some are not yet listed
+    # by the server itself.
+    os.kill(postgres.pid, signal.SIGSTOP)
+    pids = [*processes.children(postgres.pid), postgres.pid]
+    for pid in pids:
+        processes.send(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            processes.send(pid, signal.SIGCONT)
 
 
 def timed(ask: Callable[[], TestResponse]) -> tuple[int, float]:

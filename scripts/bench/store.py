@@ -79,7 +79,7 @@ class Cluster:
 
 
 @contextmanager
-def a_cluster() -> Iterator[Cluster]:
+def a_cluster(shared_buffers: str | None = None) -> Iterator[Cluster]:
     """A server with fsync on, in a temporary folder, and gone afterwards, also after a signal."""
     folder = Path(tempfile.mkdtemp(prefix="counterfoil-bench-"))
     folder.chmod(0o711)  # as root, Postgres runs as nobody and has to get to its own folder
@@ -88,6 +88,13 @@ def a_cluster() -> Iterator[Cluster]:
         postgres = EmbeddedPostgres(folder / "postgres")
         at_end.callback(postgres.remove)
         url = postgres.start()
+        if shared_buffers is not None:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(
+                    SQL("ALTER SYSTEM SET shared_buffers = {}").format(Literal(shared_buffers))
+                )
+            postgres.stop()
+            url = postgres.start()
         assert postgres.pid is not None
         try:
             with stopping_on_signals():

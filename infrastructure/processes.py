@@ -53,14 +53,6 @@ def group(leader: int) -> list[int]:
     return [int(pid) for pid, its, state in rows if int(its) == leader and state[0] != "Z"]
 
 
-def children(parent: int) -> list[int]:
-    """The processes that this one began and that have not been reaped."""
-    if HAS_PROC:
-        return [pid for pid in every_pid() if (it := stat_fields(pid)) and it[1] == str(parent)]
-    rows = [row.split() for row in ps("-axo", "pid=,ppid=").splitlines()]
-    return [int(pid) for pid, its in rows if int(its) == parent]
-
-
 def stat_fields(pid: int) -> list[str]:
     """Linux's account of a process from its state on: state, parent, group, …, start (20th)."""
     try:

@@ -202,14 +202,22 @@ def backends(connection: psycopg.Connection) -> list[int]:
     return [pid for (pid,) in connection.execute(BACKENDS) if pid != own]
 
 
+def children(parent: int) -> list[int]:
+    """The server's processes, of which some are not yet listed by the server itself."""
+    if processes.HAS_PROC:
+        all_fields = [(pid, processes.stat_fields(pid)) for pid in processes.every_pid()]
+        return [pid for pid, it in all_fields if it and it[1] == str(parent)]
+    rows = [row.split() for row in processes.ps("-axo", "pid=,ppid=").splitlines()]
+    return [int(pid) for pid, its in rows if int(its) == parent]
+
+
 @contextmanager
 def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
     """Nobody answers and nobody hangs up, as behind a network that has gone."""
     assert postgres.pid is not None
-    # First, so that no backend is added to those that are stopped next, of which some are not yet listed
-    # by the server itself.
+    # First, so that no backend is added to those that are stopped next.
     os.kill(postgres.pid, signal.SIGSTOP)
-    pids = [*processes.children(postgres.pid), postgres.pid]
+    pids = [*children(postgres.pid), postgres.pid]
     for pid in pids:
         processes.send(pid, signal.SIGSTOP)
     try:

@@ -1,13 +1,10 @@
-"""What a process may have, and whom it began."""
+"""What a process may have."""
 
-import os
 import subprocess
 import sys
 from typing import Final
 
 import pytest
-
-from infrastructure import processes
 
 ALLOWED: Final = """
 import resource
@@ -25,12 +22,3 @@ def test_a_process_has_as_many_files_as_it_may(now: int, most: int) -> None:
     told = subprocess.run(program, capture_output=True, text=True, check=True).stdout
 
     assert told.split() == [str(most), str(most)]
-
-
-def test_a_process_has_the_children_that_it_began() -> None:
-    with subprocess.Popen(["sleep", "60"]) as child:
-        found = processes.children(os.getpid())
-        child.kill()
-
-    assert child.pid in found
-    assert os.getpid() not in found

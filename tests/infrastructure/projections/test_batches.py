@@ -1,6 +1,6 @@
 """What is read once for all followers says what each would have read for itself, wherever it is cut."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Final
 from uuid import UUID
@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from domain.payment import Payment
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from infrastructure.projections.batches import (
     MOST_BATCHES,
     MOST_KEPT,
@@ -34,25 +34,12 @@ from tests.infrastructure.projections.a_log import (
     append,
     append_in_rounds,
     append_unreadable,
-    connect,
     follower_of,
     replayed_rows,
     rows,
 )
 
 NOWHERE: Final[Positions] = (0,) * SHARDS
-
-
-@pytest.fixture
-def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=4) as pool:
-        yield pool
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection[DictRow]]:
-    with connect(database_url) as connection:
-        yield connection
 
 
 def a_captured_payment(shard: int) -> Payment:

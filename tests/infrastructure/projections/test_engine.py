@@ -70,18 +70,6 @@ OTHER_CODE: Final[LiteralString] = """
 """
 
 
-@pytest.fixture
-def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=8) as pool:
-        yield pool
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection[DictRow]]:
-    with connect(database_url) as connection:
-        yield connection
-
-
 @contextmanager
 def engines(*pools: Pool) -> Iterator[list[threading.Event]]:
     """An engine for each pool, as in a process of its own; what stops each."""

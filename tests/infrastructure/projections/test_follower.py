@@ -2,7 +2,7 @@
 what cannot be taken in costs its own payment, and nothing else."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any, Final, LiteralString
@@ -17,7 +17,7 @@ from psycopg.rows import DictRow
 
 from domain.dispute import DisputeStatus
 from domain.payment import Payment
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from infrastructure.projections.differences import differences
 from infrastructure.projections.follower import LONGEST_ERROR, Follower, Overtaken
 from infrastructure.projections.generations import Slot
@@ -126,18 +126,6 @@ def failing(error: Exception) -> Callable[[], Sequence[Write]]:
         raise error
 
     return fail
-
-
-@pytest.fixture
-def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=4) as pool:
-        yield pool
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection[DictRow]]:
-    with connect(database_url) as connection:
-        yield connection
 
 
 def a_refunded_payment(**overrides: Any) -> Payment:

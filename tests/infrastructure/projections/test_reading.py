@@ -24,7 +24,6 @@ from tests.builders import Story, a_new_tenant, a_payment
 from tests.infrastructure.projections.a_log import (
     append,
     append_unreadable,
-    connect,
     follow,
     follower_of,
     rebuilt,
@@ -44,18 +43,6 @@ MANY: Final[LiteralString] = """
     FROM generate_series(1, 20000) AS n WHERE n % 20 = 0;
     ANALYZE receipts, projection_quarantine, projection_positions, projection_generations
 """
-
-
-@pytest.fixture
-def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=8) as pool:
-        yield pool
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection[DictRow]]:
-    with connect(database_url) as connection:
-        yield connection
 
 
 @contextmanager

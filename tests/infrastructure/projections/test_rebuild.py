@@ -113,12 +113,6 @@ def pool(database_url: str) -> Iterator[Pool]:
         yield pool
 
 
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection[DictRow]]:
-    with connect(database_url) as connection:
-        yield connection
-
-
 def a_refunded_payment() -> Payment:
     return Story().authorized().captured().refunded(1000).payment
 

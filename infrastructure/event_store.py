@@ -140,15 +140,11 @@ class FlatMapper(Mapper[UUID]):
         self, originator_id: UUID | str, originator_version: int, topic: str, stored_state: bytes
     ) -> Any:
         """The same, of the columns of the log."""
-        kind = event_class(topic)
+        kind, known = _class_and_version(topic)
         state = self.transcoder.decode(stored_state)
-        stored, known = state.pop("class_version", 1), _known_version(kind)
-        if stored > known:
-            raise UnknownEventVersion(
-                f"{topic} version {stored} is newer than {known}, the newest known here"
-            )
-        for version in range(stored, known):
-            getattr(kind, f"upcast_v{version}_v{version + 1}")(state)
+        stored = state.pop("class_version", 1)
+        if stored != known:
+            _upcast(kind, state, stored, known)
         state["timestamp"] = datetime.fromisoformat(state.pop("at"))
         state["originator_id"] = originator_id
         state["originator_version"] = originator_version
@@ -158,9 +154,19 @@ class FlatMapper(Mapper[UUID]):
 
 
 @cache
-def _known_version(kind: Any) -> int:
-    version: int = getattr(kind, "class_version", 1)
-    return version
+def _class_and_version(topic: str) -> tuple[Any, int]:
+    """The class of the events with this topic, and the newest version of it that is known."""
+    kind = event_class(topic)
+    return kind, getattr(kind, "class_version", 1)
+
+
+def _upcast(kind: Any, state: dict[str, Any], stored: int, known: int) -> None:
+    if stored > known:
+        raise UnknownEventVersion(
+            f"{kind.TOPIC} version {stored} is newer than {known}, the newest known here"
+        )
+    for version in range(stored, known):
+        getattr(kind, f"upcast_v{version}_v{version + 1}")(state)
 
 
 HEAD: Final[LiteralString] = """

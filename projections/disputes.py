@@ -1,7 +1,7 @@
 """Disputes: one row for each, and how it stands. Projected in the transaction that appends the events,
 as receipts are. The evidence itself is kept apart from the log, and so not here either."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, LiteralString
 
@@ -15,10 +15,9 @@ from projections.documents import Document, DocumentTable
 
 NAME: Final[LiteralString] = "disputes"
 
-# Most payments have one event of these: what is nothing to disputes is passed over at once.
-TOLD: Final = frozenset(
+# Most payments have none of these. (The first is enough, but for histories that cannot be.)
+OF_DISPUTES: Final = frozenset(
     {
-        Payment.AuthorizationRequested,
         Payment.DisputeOpened,
         Payment.DisputeEvidenceGiven,
         Payment.DisputeAccepted,
@@ -28,13 +27,13 @@ TOLD: Final = frozenset(
 )
 
 
-def fold(history: Iterable[Payment.Event]) -> list[Document]:
+def fold(history: Sequence[Payment.Event]) -> list[Document]:
     """The disputes of the payment with this history, oldest first. JSON values only."""
+    if OF_DISPUTES.isdisjoint(map(type, history)):
+        return []
     disputes: dict[str, Document] = {}
     payment: Document = {}
     for event in history:
-        if type(event) not in TOLD:
-            continue
         match event:
             case Payment.AuthorizationRequested():
                 payment = _of_payment(event)

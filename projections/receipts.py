@@ -44,10 +44,13 @@ def fold(history: Iterable[Payment.Event]) -> Document:
     event: Payment.Event
     for event in history:
         if type(event) in ASKS:
+            at = None
             _ask(receipt, event)
         else:
-            _apply(receipt, event, rfc3339(event.timestamp))
-    receipt |= {"updated_at": rfc3339(event.timestamp), "version": event.originator_version}
+            at = rfc3339(event.timestamp)
+            _apply(receipt, event, at)
+    receipt["updated_at"] = at or rfc3339(event.timestamp)
+    receipt["version"] = event.originator_version
     return receipt
 
 
@@ -157,7 +160,8 @@ def _first(event: Payment.AuthorizationRequested, at: str) -> Document:
         "exp_month": event.card_exp_month,
         "exp_year": event.card_exp_year,
     }
-    told = _begun(event, at, "authorization") | {"card": card}
+    told = _begun(event, at, "authorization")
+    told["card"] = card
     if event.card_fingerprint is not None:
         told["card_fingerprint"] = event.card_fingerprint
     if event.intent_id is None and event.capture_method == CaptureMethod.AUTOMATIC:
@@ -174,7 +178,7 @@ def _first_of_transfer(event: Payment.TransferRequested, at: str) -> Document:
 
 
 def _begun(event: Begun, at: str, operation: str) -> Document:
-    return {
+    told: Document = {
         "payment_id": encode(Prefix.PAYMENT, event.originator_id),
         "order_id": event.order_id,
         "customer_id": event.customer_id,
@@ -191,16 +195,15 @@ def _begun(event: Begun, at: str, operation: str) -> Document:
         "timeline": [],
         "created_at": at,
         "metadata": event.metadata,
-    } | {name: value for name, value in _origin(event).items() if value is not None}
-
-
-def _origin(event: Begun) -> Document:
-    """What it is an attempt of; a payment that was asked for as such has none of it."""
-    return {
-        "intent_id": event.intent_id,
-        "payment_method_id": event.payment_method_id,
-        "description": event.description,
     }
+    # What it is an attempt of; a payment that was asked for as such has none of it.
+    if event.intent_id is not None:
+        told["intent_id"] = event.intent_id
+    if event.payment_method_id is not None:
+        told["payment_method_id"] = event.payment_method_id
+    if event.description is not None:
+        told["description"] = event.description
+    return told
 
 
 def _enter(receipt: Document, status: Status, at: str) -> None:

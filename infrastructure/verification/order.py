@@ -243,7 +243,7 @@ class ShardOrder:
                     yield position + number, log_position + number, leaf
 
     def _check_leaf(self, row: Row, log_position: int, expected: bytes) -> None:
-        found = leaf_hash(leaf_bytes(Leaf(log_position, *row[1:8])))
+        found = leaf_hash(leaf_bytes(Leaf._make((log_position, *row[1:8]))))
         if found != expected:
             self._find(
                 Kind.LEAF_DIFFERS,

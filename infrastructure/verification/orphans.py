@@ -31,32 +31,27 @@ KEYS: Final[LiteralString] = """
     SELECT k.payment_id AS owner, k.request_id AS found FROM public.idempotency_keys AS k
     WHERE NOT EXISTS (
         SELECT FROM public.events AS e
-        WHERE e.shard = (get_byte(uuid_send(k.payment_id), 15) %% 64)::smallint
+        WHERE e.shard = (get_byte(uuid_send(k.payment_id), 15) % 64)::smallint
           AND e.originator_id = k.payment_id
     ) AND NOT EXISTS (SELECT FROM public.webhook_endpoints AS w WHERE w.id = k.payment_id)
       AND NOT EXISTS (SELECT FROM public.test_clocks AS c WHERE c.id = k.payment_id)
       AND position('webhook_endpoint'::bytea IN coalesce(k.body, '')) = 0
       AND NOT coalesce(k.headers, '{}') ? 'sealed' AND k.status IS DISTINCT FROM 204
 """
-# A slot is of a payment that asked for it by that name and is still live.
+# A slot is of a payment that asked for it by that name and is still live; and whoever asked for an
+# authorization of an order has it to themselves. Intents and payments at once name orders only, and what a
+# person decided may have come after the slot was free.
 SLOTS: Final[LiteralString] = """
-    SELECT s.payment_id AS owner, s.order_id AS found FROM public.order_slots AS s
-    LEFT JOIN public.receipts AS r
-      ON r.shard = (get_byte(uuid_send(s.payment_id), 15) %% 64)::smallint
-     AND r.payment_id = s.payment_id
-    WHERE (r.merchant_id, r.mode, r.order_id) IS DISTINCT FROM (s.merchant_id, s.mode, s.order_id)
-       OR r.status <> ALL (%(live)s)
-"""
-# Whoever asked for an authorization of an order has it to themselves; intents and payments at once name
-# orders only. What a person decided may have come after the slot was free.
-SLOTLESS: Final[LiteralString] = """
-    SELECT r.payment_id AS owner, r.order_id AS found FROM public.receipts AS r
-    WHERE r.status = ANY (%(live)s) AND r.order_id IS NOT NULL AND NOT r.needs_review
-      AND NOT EXISTS (
-        SELECT FROM public.order_slots AS s
-        WHERE (s.merchant_id, s.mode, s.order_id, s.payment_id)
+    SELECT s.payment_id IS NOT NULL AS is_slot, coalesce(s.payment_id, r.payment_id) AS owner,
+           coalesce(s.order_id, r.order_id) AS found
+    FROM public.order_slots AS s
+    FULL JOIN (
+        SELECT merchant_id, mode, order_id, payment_id, needs_review
+               OR document ? 'is_paid_at_once' OR document ->> 'intent_id' IS NOT NULL AS needs_none
+        FROM public.receipts WHERE status = ANY (%(live)s) AND order_id IS NOT NULL
+    ) AS r ON (s.merchant_id, s.mode, s.order_id, s.payment_id)
             = (r.merchant_id, r.mode, r.order_id, r.payment_id)
-      ) AND NOT r.document ? 'is_paid_at_once' AND r.document ->> 'intent_id' IS NULL
+    WHERE r.payment_id IS NULL OR (s.payment_id IS NULL AND NOT r.needs_none)
 """
 CALLS: Final[LiteralString] = """
     SELECT c.payment_id AS owner, c.operation AS found FROM public.bank_calls AS c
@@ -130,8 +125,6 @@ OF_SHARDS: Final = (
 
 SEARCHES: Final = (
     Search("idempotency_keys", None, "an idempotency key is of nothing in the log", KEYS),
-    Search("order_slots", PAYMENT, "an order's slot is of no payment that is live", SLOTS),
-    Search("order_slots", PAYMENT, "a live payment does not have its order to itself", SLOTLESS),
     Search("bank_calls", PAYMENT, "a call to the bank is of no operation that is running", CALLS),
     Search("bank_calls", PAYMENT, "an operation is running that nobody will finish", CALLLESS),
     Search("stored_cards", "payment_method", "a sealed card is of no payment method", CARDS),
@@ -143,11 +136,10 @@ SEARCHES: Final = (
 
 def find_orphans(connection: Connection[Any], findings: Findings) -> None:
     """All of them, as of the snapshot of `connection`."""
-    parameters = {"live": sorted(status.value for status in LIVE)}
     for search in SEARCHES:
         with connection.cursor(name="orphans", row_factory=dict_row) as cursor:
             cursor.itersize = FETCHED_AT_ONCE
-            for row in cursor.execute(search.statement, parameters):
+            for row in cursor.execute(search.statement):
                 findings.add(
                     Kind.ORPHAN,
                     search.says,
@@ -155,8 +147,26 @@ def find_orphans(connection: Connection[Any], findings: Findings) -> None:
                     found=row["found"],
                     **named(row["owner"], search.aggregate),
                 )
+    _find_wrong_slots(connection, findings)
     _find_other_calls(connection, findings)
     _find_rows_of_no_shard(connection, findings)
+
+
+def _find_wrong_slots(connection: Connection[Any], findings: Findings) -> None:
+    """Slots of nothing, and what should have one and has none."""
+    live = sorted(status.value for status in LIVE)
+    with connection.cursor(name="slots", row_factory=dict_row) as cursor:
+        cursor.itersize = FETCHED_AT_ONCE
+        for row in cursor.execute(SLOTS, {"live": live}):
+            findings.add(
+                Kind.ORPHAN,
+                "an order's slot is of no payment that is live"
+                if row["is_slot"]
+                else "a live payment does not have its order to itself",
+                table="order_slots",
+                found=row["found"],
+                **named(row["owner"], PAYMENT),
+            )
 
 
 def _find_other_calls(connection: Connection[Any], findings: Findings) -> None:

@@ -115,30 +115,27 @@ class ShardReplay:
         self.aggregates += 1
         if shard_of(aggregate) != self._place.shard:
             self._find(Kind.EVENT_MISPLACED, "the events are in another shard than theirs", rows[0])
-        position = 0
-        for version, row in enumerate(rows, 1):
-            if row[1] != version:
+        events, before, read = [], 0, self._mapper.domain_event
+        for expected, row in enumerate(rows, 1):
+            _, version, topic, state, position = row[:5]
+            if version != expected:
                 self._find(
                     Kind.VERSION_MISSING,
                     "a version of it is not in the log",
                     row,
-                    expected=str(version),
-                    found=str(row[1]),
+                    expected=str(expected),
+                    found=str(version),
                 )
                 return None
-            if row[4] < position:
-                self._find(
-                    Kind.ORDER_CHANGED, "it comes before the version that it goes on from", row
-                )
-            position = row[4]
-        try:
-            read = self._mapper.domain_event
-            events = [
-                read(aggregate, version, topic, state) for _, version, topic, state, *_ in rows
-            ]
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
-            self._find(Kind.EVENT_UNREADABLE, f"it cannot be read: {_said(error)}", rows[0])
-            return None
+            if position < before:
+                says = "it comes before the version that it goes on from"
+                self._find(Kind.ORDER_CHANGED, says, row)
+            before = position
+            try:
+                events.append(read(aggregate, version, topic, state))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
+                self._find(Kind.EVENT_UNREADABLE, f"it cannot be read: {_said(error)}", row)
+                return None
         return History(aggregate, rows[0][2].partition(".")[0], events, rows)
 
     def _find(self, kind: Kind, says: str, row: Row, **more: Any) -> None:

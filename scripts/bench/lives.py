@@ -200,6 +200,7 @@ class _Teller:
         brand, last4 = rng.choice(CARDS)
         cause, of = self._cause("authorize"), Operation.AUTHORIZATION
         asked = {
+            "class_version": 2,
             "originator_topic": "payment",
             "merchant_id": self.tenant.merchant_id,
             "mode": self.tenant.mode.value,
@@ -211,6 +212,12 @@ class _Teller:
             "card_last4": last4,
             "card_exp_month": rng.randrange(1, 13),
             "card_exp_year": self.at.year + rng.randrange(1, 5),
+            "card_fingerprint": None,
+            "capture_method": "manual",
+            "intent_id": None,
+            "payment_method_id": None,
+            "description": None,
+            "test_outcome": None,
             "metadata": {"channel": "web", "items": rng.randrange(1, 9)},
         }
         yield Step(self.at, "payment.authorization_requested", asked, of, cause)

@@ -21,11 +21,22 @@ from domain.ledger import Settled
 from domain.payment import Status
 from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.database import open_pool
-from infrastructure.event_store import PostgresPaymentLedger, ShardedRecorder, event_digest
+from infrastructure.event_store import (
+    FlatJSON,
+    FlatMapper,
+    PostgresPaymentLedger,
+    ShardedRecorder,
+    event_digest,
+)
 from infrastructure.idempotency import KEPT_DAYS
 from infrastructure.shards import SHARDS
 from scripts.bench import audit, growth, lag, pgbench, rebuild, stock, verify
-from scripts.bench.fill import build_read_models, fill_shard, make_partitions_of_the_past
+from scripts.bench.fill import (
+    build_read_models,
+    fill_shard,
+    make_partitions_of_the_past,
+    stored_event,
+)
 from scripts.bench.growth import AgreeableBank
 from scripts.bench.lives import Past, events_of_shard
 from scripts.bench.store import Cluster
@@ -182,6 +193,13 @@ def test_the_same_seed_makes_the_same_lives() -> None:
 
     assert one == two
     assert one != other
+
+
+def test_events_are_written_as_they_would_be_now() -> None:
+    mapper = FlatMapper(FlatJSON())
+    made = [stored_event(life, place) for life, place in events_of_shard(PAST, 3)]
+
+    assert [mapper.to_stored_event(mapper.to_domain_event(each)) for each in made] == made
 
 
 def test_what_is_asked_of_the_bank_is_answered() -> None:

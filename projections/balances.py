@@ -24,6 +24,9 @@ VERSION: Final = 1
 EVERYONE: Final = ""
 
 
+BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
+
+
 class Posting(NamedTuple):
     """What one event moves, in minor units. The five sum to zero."""
 
@@ -47,7 +50,7 @@ def postings(history: Iterable[Payment.Event]) -> Iterator[Posting]:
     """
     hold = held = asked = 0
     disputed: dict[str, int] = {}
-    at = datetime.min.replace(tzinfo=UTC)
+    at = BEFORE_ALL
     for event in history:
         version = event.originator_version
         at = max(at, event.timestamp)

@@ -36,11 +36,10 @@ from projections.receipts import Receipts
 from scripts.bench.fill import PROCESSES, build_read_models, fill, midnight
 from scripts.bench.lives import Past
 from scripts.bench.report import against_target, as_json_option, percentiles, show
-from scripts.bench.store import Cluster, a_cluster
+from scripts.bench.store import MEMORY, Cluster, a_cluster
 from scripts.bench.system import BenchFailed
 
 MOST_GROWTH: Final = 1.10
-MEMORY: Final = "2GB"
 MOST_TIMES_ONE_QUERY: Final = 2.0
 PAYMENTS: Final = 300
 AT_A_TIME: Final = 50

@@ -9,7 +9,7 @@ from typing import Final
 from infrastructure import processes
 from scripts.bench import procfs
 
-LOOK_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 0.5
 
 
 class Peak:

@@ -20,7 +20,8 @@ def show(result: dict[str, Any], table: str, *, as_json: bool) -> None:
     if machine:
         click.echo(
             f"{machine['cpus']} CPUs, load {machine['load_average']} before; "
-            f"fsync takes {machine['fsync_ms']} ms; Postgres {machine['server_version']}, "
+            f"fsync takes {machine['fsync_ms']} ms; Python {machine['python']}, "
+            f"Postgres {machine['server_version']}, "
             f"fsync {machine['fsync']}, synchronous_commit {machine['synchronous_commit']}"
         )
     click.echo(table)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import psycopg
@@ -21,6 +21,8 @@ from infrastructure.migrations import migrate
 from scripts.bench.system import fsync_ms
 from scripts.up import Stop, stopping_on_signals
 
+# Enough for a million events and their read models, as a server of such a store would have.
+MEMORY: Final = "2GB"
 STOPPED_STATUS = 2
 SETTINGS = (
     "server_version",

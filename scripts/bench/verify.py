@@ -22,7 +22,7 @@ from scripts.bench.fill import PROCESSES, build_read_models, fill, midnight
 from scripts.bench.lives import Past
 from scripts.bench.memory import Peak
 from scripts.bench.report import against_target, as_json_option, show
-from scripts.bench.store import Cluster, a_cluster
+from scripts.bench.store import MEMORY, Cluster, a_cluster
 from scripts.bench.system import COUNTERFOIL, BenchFailed, python_path
 
 AIM_PER_SECOND: Final = 50_000
@@ -37,7 +37,7 @@ VERIFY_SECONDS: Final = 3600.0
 @as_json_option
 def main(*, as_json: bool, **options: Any) -> None:
     """Measure `counterfoil verify`."""
-    with a_cluster() as cluster:
+    with a_cluster(MEMORY) as cluster:
         result: dict[str, Any] = {"machine": cluster.facts(), "options": options}
         try:
             result["runs"] = [

@@ -33,7 +33,7 @@ from infrastructure.shards import SHARDS
 from scripts.bench import audit, growth, lag, pgbench, rebuild, stock, verify
 from scripts.bench.fill import (
     build_read_models,
-    fill_shard,
+    fill_shards,
     make_partitions_of_the_past,
     stored_event,
 )
@@ -87,8 +87,7 @@ def filled_url(databases: Databases) -> Iterator[str]:
 def fill_two_shards(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         make_partitions_of_the_past(connection, PAST)
-    for shard in FILLED:
-        fill_shard(url, PAST, shard)
+    fill_shards(url, PAST, FILLED)
 
 
 def rows(url: str, query: str) -> list[dict[str, Any]]:
@@ -164,7 +163,7 @@ def test_the_real_ledger_goes_on_from_a_filled_store(databases: Databases) -> No
 
 def test_only_an_empty_store_is_filled(filled_url: str) -> None:
     with pytest.raises(BenchFailed):
-        fill_shard(filled_url, PAST, FILLED[0])
+        fill_shards(filled_url, PAST, FILLED)
 
 
 def test_an_order_slot_is_left_for_what_is_live_and_a_key_for_what_was_answered_of_late(

@@ -219,13 +219,19 @@ def _key(life: Life, place: int, history: Sequence[Payment.Event], rng: Random) 
 # --- into the database ----------------------------------------------------------------------------
 
 
-def fill(url: str, past: Past, *, processes: int = PROCESSES) -> int:
-    """Fills a migrated store that is empty; how many events there are. Raises BenchFailed."""
+def fill(
+    url: str, past: Past, *, processes: int = PROCESSES, shards_at_once: int | None = None
+) -> int:
+    """Fills a migrated store that is empty; how many events there are. Raises BenchFailed.
+
+    `shards_at_once`: how many a process writes between one another; all that it has, if not told.
+    """
     with psycopg.connect(url, autocommit=True) as connection:
         make_partitions_of_the_past(connection, past)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        groups = [range(first, SHARDS, processes) for first in range(processes)]
+        apart = SHARDS // min(shards_at_once or SHARDS, SHARDS // processes)
+        groups = [range(first, SHARDS, apart) for first in range(apart)]
         events = sum(pool.map(partial(fill_shards, url, past), groups))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(VACUUM)

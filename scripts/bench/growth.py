@@ -173,7 +173,10 @@ def main(*, sizes: str, rounds: int, processes: int, as_json: bool) -> None:
 def a_store(cluster: Cluster, events: int, processes: int) -> Store:
     """Filled, with the read model that all of it is about."""
     url = cluster.store(f"of_{events}")
-    fill(url, Past(events=events, seed=SEED, until=midnight()), processes=processes)
+    # A shard at a time, since ten million events may be more than fit into memory, and what is made of
+    # each shard would be read from everywhere.
+    past = Past(events=events, seed=SEED, until=midnight())
+    fill(url, past, processes=processes, shards_at_once=1)
     build_read_models(url, ["receipts"], processes=processes)
     return opened(url, events)
 

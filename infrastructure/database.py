@@ -103,9 +103,19 @@ def at_once(connection: Connection[Any]) -> Iterator[None]:
     except BaseException:
         if connection.info.pipeline_status is not PipelineStatus.OFF:
             connection.close()  # what failed was the end itself, and the driver is stuck there
-        # Of what came after an error the driver believes that the server has prepared it.
-        connection._prepared.clear()  # noqa: SLF001 - nothing else makes it forget
+        _forget_what_was_prepared(connection)
         raise
+
+
+def _forget_what_was_prepared(connection: Connection[Any]) -> None:
+    """Of what came after an error the driver believes that the server has prepared it. Both forget all
+    of it here: left to itself the driver would tell the server after the next statement, and so have it
+    forget that one too, which it would go on to ask for by its name."""
+    prepared = connection._prepared  # noqa: SLF001 - nothing else makes it forget
+    prepared.clear()
+    if not connection.closed:
+        with suppress(Error):
+            connection.wait(prepared.maintain_gen(connection))
 
 
 def nothing_was_written(error: StoreUnavailable) -> bool:

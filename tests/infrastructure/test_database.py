@@ -126,6 +126,29 @@ def test_what_goes_out_at_once_is_one_transaction_and_its_settings_end_with_it(
     assert after == before
 
 
+def fail_between_statements(connection: BoundedConnection) -> None:
+    with at_once(connection):
+        connection.execute("SELECT 2", prepare=True)
+        connection.execute("SELECT 1 / %s::int", [0])
+        connection.execute("SELECT 3 AS it", prepare=True)
+
+
+def test_what_was_prepared_before_an_error_is_prepared_again_after_it(pool: Pool) -> None:
+    """By whoever has the connection next: an append asks for it from the first time on."""
+    with pool.connection() as connection:
+        connection.execute("SELECT 1", prepare=True)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            fail_between_statements(connection)
+    with pool.connection() as again:
+        found = [
+            again.execute(query, prepare=True).fetchall()
+            for query in ("SELECT 4 AS it", "SELECT 4 AS it", "SELECT 3 AS it", "SELECT 3 AS it")
+        ]
+
+    assert again is connection
+    assert found == [[{"it": 4}]] * 2 + [[{"it": 3}]] * 2
+
+
 def test_a_connection_on_which_the_very_end_failed_is_not_used_again(pool: Pool) -> None:
     with pool.connection() as connection:
         connection.execute(TEMPORARY)

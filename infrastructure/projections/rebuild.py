@@ -360,18 +360,19 @@ def _swap(
 
 
 def _swap_schemas(connection: Connection[DictRow], model: ReadModel) -> None:
-    """Readers are kept out from here on."""
-    for table in model.TABLES:
+    """Readers are kept out from here on, so that it goes out at once."""
+    moves = [
+        psycopg.sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+            psycopg.sql.Identifier(before, table), psycopg.sql.Identifier(after)
+        )
+        for table in model.TABLES
         for before, after in (
             ("public", "swapping"),
             ("beside", "public"),
             ("swapping", "beside"),
-        ):
-            connection.execute(
-                psycopg.sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
-                    psycopg.sql.Identifier(before, table), psycopg.sql.Identifier(after)
-                )
-            )
+        )
+    ]
+    connection.execute(psycopg.sql.SQL("; ").join(moves))
 
 
 def _swap_positions(connection: Connection[DictRow], live: Generation, beside: Generation) -> None:

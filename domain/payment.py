@@ -1099,8 +1099,7 @@ def _refuse_too_small(amount_minor: int) -> None:
         raise AmountTooSmall(f"At least {MINIMUM_AMOUNT_MINOR} must be moved.", param="amount")
 
 
-# Numbers up to 60 in two digits.
-TWO: Final = tuple(f"{number:02d}" for number in range(61))
+_TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
 
 
 def rfc3339(at: datetime) -> str:
@@ -1108,8 +1107,8 @@ def rfc3339(at: datetime) -> str:
     if at.tzinfo is UTC:  # as nearly always; written out, since `isoformat` takes far longer
         # fmt: off
         return "%04d-%s-%sT%s:%s:%s.%06dZ" % (  # noqa: UP031 - and an f-string twice
-            at.year, TWO[at.month], TWO[at.day], TWO[at.hour], TWO[at.minute], TWO[at.second],
-            at.microsecond,
+            at.year, _TWO_DIGITS[at.month], _TWO_DIGITS[at.day], _TWO_DIGITS[at.hour],
+            _TWO_DIGITS[at.minute], _TWO_DIGITS[at.second], at.microsecond,
         )
         # fmt: on
     return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

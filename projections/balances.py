@@ -22,8 +22,6 @@ VERSION: Final = 1
 
 # All of a merchant's customers together are kept under this one's name, which no customer can have.
 EVERYONE: Final = ""
-
-
 BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
 
 

@@ -372,7 +372,8 @@ def _swap_schemas(connection: Connection[DictRow], model: ReadModel) -> None:
             ("swapping", "beside"),
         )
     ]
-    connection.execute(psycopg.sql.SQL("; ").join(moves))
+    # Several statements cannot be prepared.
+    connection.execute(psycopg.sql.SQL("; ").join(moves), prepare=False)
 
 
 def _swap_positions(connection: Connection[DictRow], live: Generation, beside: Generation) -> None:

@@ -82,8 +82,8 @@ SET_HEAD: Final[LiteralString] = (
 VACUUM: Final[LiteralString] = "VACUUM (ANALYZE) events, order_slots, idempotency_keys"
 # Bulk loading leaves room for a small event at the end of most pages, where Postgres would put the next
 # ones, each into another page of the past. In a log that grew one append at a time and was vacuumed on the
-# way hardly any event is put there (two in a thousand, as counted). A page that has to keep a tenth free,
-# which is more than any such room, is not looked at.
+# way hardly any event is put there (two in a thousand, as counted). A page that has to keep a tenth free
+# has no room for one.
 PARTITIONS: Final[LiteralString] = (
     "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass"
 )
@@ -219,19 +219,18 @@ def _key(life: Life, place: int, history: Sequence[Payment.Event], rng: Random) 
 # --- into the database ----------------------------------------------------------------------------
 
 
-def fill(
-    url: str, past: Past, *, processes: int = PROCESSES, shards_at_once: int | None = None
-) -> int:
+def fill(url: str, past: Past, *, processes: int = PROCESSES, parts: int | None = None) -> int:
     """Fills a migrated store that is empty; how many events there are. Raises BenchFailed.
 
-    `shards_at_once`: how many a process writes between one another; all that it has, if not told.
+    `parts`: in how many the shards are written, those of each between one another; as many as processes,
+    if not told.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         make_partitions_of_the_past(connection, past)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        apart = SHARDS // min(shards_at_once or SHARDS, SHARDS // processes)
-        groups = [range(first, SHARDS, apart) for first in range(apart)]
+        step = parts or processes
+        groups = [range(first, SHARDS, step) for first in range(step)]
         events = sum(pool.map(partial(fill_shards, url, past), groups))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(VACUUM)

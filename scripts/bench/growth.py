@@ -29,7 +29,7 @@ from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.clock import RandomIds, SystemClock
 from infrastructure.database import Pool, open_pool
 from infrastructure.event_store import PostgresPaymentLedger
-from infrastructure.shards import shard_of
+from infrastructure.shards import SHARDS, shard_of
 from infrastructure.vault import FernetVault, new_key
 from projections.pages import Page
 from projections.receipts import Receipts
@@ -176,7 +176,7 @@ def a_store(cluster: Cluster, events: int, processes: int) -> Store:
     # A shard at a time, since ten million events may be more than fit into memory, and what is made of
     # each shard would be read from everywhere.
     past = Past(events=events, seed=SEED, until=midnight())
-    fill(url, past, processes=processes, shards_at_once=1)
+    fill(url, past, processes=processes, parts=SHARDS)
     build_read_models(url, ["receipts"], processes=processes)
     return opened(url, events)
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final, LiteralString, TypeVar
 
 from psycopg import Connection, Error, OperationalError, errors
@@ -20,14 +21,7 @@ WAIT_INTERVAL_SECONDS: Final = 0.1
 # What is wrong with the database is said once, by whoever needed it, and not at every new attempt.
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
-# No request hangs on the database: it waits this long for a connection, a lock or a statement, and
-# whichever it is, a 503 is out within two seconds.
-POOL_TIMEOUT_SECONDS: Final = 1.2
-LOCK_TIMEOUT_MILLISECONDS: Final = 1_000
-STATEMENT_TIMEOUT_MILLISECONDS: Final = 1_300
 CONNECT_TIMEOUT_SECONDS: Final = 2
-# And this long for a server that does not keep to its own limits, because it is stopped or cut off.
-ANSWER_TIMEOUT_SECONDS: Final = 1.6
 # A connection that was not used for so long is tried before it is: the server may have gone.
 IDLE_SECONDS: Final = 3.0
 
@@ -51,11 +45,32 @@ UNAVAILABLE: Final = (
 )
 
 
+@dataclass(frozen=True)
+class Waits:
+    """How long anybody waits for the database, in seconds."""
+
+    connection: float
+    """For one of the pool's."""
+
+    lock: float
+    statement: float
+
+    answer: float
+    """From a server that does not keep to its own limits, because it is stopped or cut off."""
+
+
+# No request hangs on the database: whichever it waits for, a 503 is out within two seconds.
+OF_REQUESTS: Final = Waits(connection=1.2, lock=1.0, statement=1.3, answer=1.6)
+# Who has typed a command waits rather than be told to try again; others are not kept from theirs.
+OF_COMMANDS: Final = Waits(connection=10.0, lock=1.0, statement=10.0, answer=12.0)
+
+
 class BoundedConnection(Connection[DictRow]):
-    """A connection that waits for no answer longer than ANSWER_TIMEOUT_SECONDS."""
+    """A connection that does not wait for answers for ever."""
 
     used_at: float = 0.0
     is_made: bool = False  # before, it is on nobody's path
+    answer_timeout: float = OF_REQUESTS.answer
 
     def wait(
         self,
@@ -68,7 +83,7 @@ class BoundedConnection(Connection[DictRow]):
         if self.is_made:
             gen = reached_at_each_wait("database.waited_for", gen)
         try:
-            return super().wait(gen, interval, timeout=timeout or ANSWER_TIMEOUT_SECONDS)
+            return super().wait(gen, interval, timeout=timeout or self.answer_timeout)
         except errors._WaitTimeout as error:  # noqa: SLF001 - the only name that it has
             self.pgconn.finish()
             raise OperationalError("the database did not answer in time") from error
@@ -91,19 +106,25 @@ def at_once(connection: Connection[Any]) -> Iterator[None]:
     """What is asked within goes out together, and is one transaction, on a connection that has none. An
     error takes all of it back, wherever it is from: what has gone out would stand otherwise, since the
     end of what goes out together is the end of the transaction, whether or not something is missing."""
+    is_over = False
     try:
         with connection.pipeline() as pipeline:
             try:
                 yield
+                is_over = True
             except BaseException:
                 with suppress(Error):
                     connection.execute(TAKE_BACK)
                     pipeline.sync()
                 raise
-    except BaseException:
-        if connection.info.pipeline_status is not PipelineStatus.OFF:
-            connection.close()  # what failed was the end itself, and the driver is stuck there
+    except BaseException as error:
+        # Where the end itself fails the driver has one answer more than it expects.
+        has_lost_count = is_over and isinstance(error, IndexError)
+        if has_lost_count or connection.info.pipeline_status is not PipelineStatus.OFF:
+            connection.close()
         _forget_what_was_prepared(connection)
+        if has_lost_count:
+            raise OperationalError("the transaction failed at its end") from error
         raise
 
 
@@ -127,9 +148,7 @@ def nothing_was_written(error: StoreUnavailable) -> bool:
     return isinstance(cause, Error) and cause.diag.severity_nonlocalized == "ERROR"
 
 
-def open_pool(
-    database_url: str, *, size: int, statement_timeout: int = STATEMENT_TIMEOUT_MILLISECONDS
-) -> Pool:
+def open_pool(database_url: str, *, size: int, waits: Waits = OF_REQUESTS) -> Pool:
     """A pool of at most `size` autocommitting connections, opened in the background."""
     options: dict[str, Any] = {
         "autocommit": True,
@@ -137,19 +156,24 @@ def open_pool(
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "application_name": "counterfoil",
         "options": (
-            f"-c statement_timeout={statement_timeout} -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
+            f"-c statement_timeout={waits.statement}s -c lock_timeout={waits.lock}s"
             " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
         ),
     }
+
+    def configure(connection: BoundedConnection) -> None:
+        connection.answer_timeout = waits.answer
+        _take_on_the_serving_role(connection)
+
     return ConnectionPool(
         database_url,
         connection_class=BoundedConnection,
         check=_check_if_idle,
-        configure=_take_on_the_serving_role,
+        configure=configure,
         kwargs=options,
         min_size=min(2, size),
         max_size=size,
-        timeout=POOL_TIMEOUT_SECONDS,
+        timeout=waits.connection,
         reconnect_timeout=0,
         open=True,
     )

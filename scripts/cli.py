@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from infrastructure.api_keys import DEMO_MERCHANT
-from infrastructure.database import open_pool
 from infrastructure.logs import configure_logs
 from infrastructure.migrations import MigrationChanged, migrate
 from infrastructure.processes import allow_many_files, look_for_garbage_seldom
@@ -21,8 +20,8 @@ from infrastructure.projections.generations import to_rebuild
 from scripts.checkpoints import checkpoint
 from scripts.console import (
     BANK_CONNECTIONS,
-    COMMAND_CONNECTIONS,
     NOT_DONE,
+    command_pool,
     database,
     refuse,
     refuse_old_schema,
@@ -71,7 +70,7 @@ def serve(port: int | None, workers: int, threads: int) -> None:
             settings.bank_profile,
         )
         if settings.api_key is not None:
-            with open_pool(url, size=COMMAND_CONNECTIONS) as pool:
+            with command_pool(url) as pool:
                 keys_in(pool).accept(settings.api_key, DEMO_MERCHANT)
         prepare_metrics(settings.data_dir)
         from api.server import serve as serve_http  # after the metrics' folder is known
@@ -190,7 +189,7 @@ def migrate_command() -> None:
             names = migrate(url)
         except MigrationChanged as error:
             refuse(str(error), NOT_DONE)
-        with open_pool(url, size=COMMAND_CONNECTIONS) as pool, pool.connection() as connection:
+        with command_pool(url) as pool, pool.connection() as connection:
             for name in to_rebuild(connection):
                 click.echo(f"to do: counterfoil projections rebuild {name} --promote", err=True)
     click.echo("\n".join(f"applied {name}" for name in names) or "the schema is up to date")

@@ -19,7 +19,13 @@ from infrastructure.checkpoint_keys import (
     check_signing_key,
     witness_keys,
 )
-from infrastructure.database import UNAVAILABLE, Pool, open_pool
+from infrastructure.database import (
+    CONNECT_TIMEOUT_SECONDS,
+    OF_COMMANDS,
+    UNAVAILABLE,
+    Pool,
+    open_pool,
+)
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate, pending_migrations
 from infrastructure.settings import DEFAULT_BANK_URL, Settings, SettingsError, read_settings
@@ -110,7 +116,16 @@ def reported_out_of_reach() -> Iterator[None]:
 @contextmanager
 def connected(settings: Settings) -> Iterator[Pool]:
     """A few connections for a short command."""
-    with database(settings) as url, open_pool(url, size=COMMAND_CONNECTIONS) as pool:
+    with database(settings) as url, command_pool(url) as pool:
+        yield pool
+
+
+@contextmanager
+def command_pool(url: str) -> Iterator[Pool]:
+    """A few connections to a database that was there a moment ago: a pool would go on trying, and a
+    mistyped address is better told at once."""
+    psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_SECONDS).close()
+    with open_pool(url, size=COMMAND_CONNECTIONS, waits=OF_COMMANDS) as pool:
         yield pool
 
 

@@ -16,7 +16,6 @@ from domain.ids import MalformedId, Prefix, decode
 from infrastructure.audit.notes import NoteMalformed, read_note
 from infrastructure.audit.tree import TreeBroken
 from infrastructure.checkpoint_keys import key_kept_in, signing_keys
-from infrastructure.database import open_pool
 from infrastructure.export.bundle import CheckpointNotOurs, Order, OutNotEmpty, export
 from infrastructure.export.journals import JOURNALS
 from infrastructure.export.replay import NoTables, replay
@@ -24,8 +23,8 @@ from infrastructure.export.selection import NothingSelected, Selection
 from infrastructure.export.tables import TablesUnavailable
 from scripts.checkpoints import sealed_and_signed
 from scripts.console import (
-    COMMAND_CONNECTIONS,
     NOT_DONE,
+    command_pool,
     database,
     log_to_stderr,
     moment_or_exit,
@@ -103,7 +102,7 @@ def _exported(order: Order, show: Any) -> dict[str, Any]:
     settings = settings_or_exit()
     log_to_stderr()
     with database(settings) as url:
-        with open_pool(url, size=COMMAND_CONNECTIONS) as pool:
+        with command_pool(url) as pool:
             head = sealed_and_signed(pool, settings)
         keys = signing_keys(settings.checkpoint_key or key_kept_in(settings.data_dir))
         return export(url, order, head, keys, show)

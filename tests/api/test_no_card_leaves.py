@@ -30,6 +30,7 @@ ACCOUNT: Final = {
     "sort_code": "40-47-84",
     "account_holder_name": HOLDER,
 }
+UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LONE_CVC: Final = re.compile(rf"(?<![0-9A-Za-z]){CVC}(?![0-9A-Za-z])")
 
 
@@ -113,7 +114,9 @@ def as_what_it_is_not(real: Server, key: str, body: dict[str, Any]) -> Iterator[
 def found_in(text: str) -> list[str]:
     numbers = [number for number in NUMBERS if number in re.sub(r"(?<=\d)[ -](?=\d)", "", text)]
     accounts = [secret for secret in (ACCOUNT_NUMBER, HOLDER) if secret in text]
-    return numbers + accounts + LONE_CVC.findall(text)
+    return (
+        numbers + accounts + LONE_CVC.findall(UUID.sub("", text))
+    )  # one may be in there by chance
 
 
 def test_no_answer_tells_a_card(told: list[Received]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from domain.ledger import LEASE_SECONDS
 from infrastructure.bank.driver import MINIMUM_RETRY_SECONDS
-from infrastructure.database import ANSWER_TIMEOUT_SECONDS
+from infrastructure.database import OF_REQUESTS
 from tests.faults.a_world import Scene, World
 from tests.faults.scenes import SCENES, authorization, capture, refund, void
 from tests.infrastructure.bank_simulator.a_bank import eventually
@@ -22,7 +22,7 @@ Point = tuple[str, int]
 
 # Longer than a request has for the bank, and for the database, as leases are: whoever wakes up is
 # too late for either.
-LATE_SECONDS: Final = ANSWER_TIMEOUT_SECONDS + 0.1
+LATE_SECONDS: Final = OF_REQUESTS.answer + 0.1
 AFTER_IT_WAS_ASKED: Final = {"bank.waited_for", "bank.answered", "append.begun", "park.begun"}
 IMPATIENT: Final = {"REQUEST_DEADLINE_SECONDS": "2", "BANK_TIMEOUT_SECONDS": "0.8"}
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -12,7 +13,7 @@ from psycopg import Connection, Cursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
-from infrastructure.database import BoundedConnection, Pool, open_pool
+from infrastructure.database import OF_REQUESTS, BoundedConnection, Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
 from infrastructure.projections.batches import BEYOND
@@ -239,7 +240,10 @@ def test_a_step_that_takes_too_long_is_taken_in_smaller_ones(
     connection.execute(SLOW)
     pay(pool, 40)
 
-    with open_pool(database_url, size=8, statement_timeout=150) as hurried, engines(hurried):
+    with (
+        open_pool(database_url, size=8, waits=replace(OF_REQUESTS, statement=0.15)) as hurried,
+        engines(hurried),
+    ):
         poll_until(lambda: is_current(connection))
 
     assert rows(connection, read_model("balances")) == replayed_rows(connection, "balances")

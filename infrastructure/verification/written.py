@@ -8,12 +8,13 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
 from psycopg import sql
 
 from domain.ids import MalformedId, Prefix, decode
 from infrastructure.verification.findings import Kind, named
 from infrastructure.verification.place import Place
-from infrastructure.verification.reading import are_same
+from infrastructure.verification.reading import are_same, read_documents_later
 from projections.changes import PAYMENT
 from projections.registry import InlineProjection
 
@@ -146,9 +147,18 @@ class Written:
             _BY_DOCUMENT if self._owner == DOCUMENT else sql.Identifier(self._owner),
         )
         with self._place.connection.cursor(name=f"of_{self._table}") as cursor:
+            read_documents_later(cursor)
             cursor.execute(query, binary=True)
             for row in in_batches(cursor):
-                yield self._owner_of(row).int, row
+                read = self._with_documents(row)
+                yield self._owner_of(read).int, read
+
+    def _with_documents(self, row: Row) -> Row:
+        read = list(row)
+        for at in self._documents:
+            if isinstance(read[at], bytes):
+                read[at] = orjson.loads(read[at])
+        return read
 
     def _owner_of(self, row: Row) -> UUID:
         """Of the aggregate that a row is of; of no such one, where it does not say it as it should."""

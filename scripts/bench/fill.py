@@ -296,7 +296,7 @@ def build_read_models(
         seconds[name] = round(time.perf_counter() - began, 2)
         retire(url, name)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("VACUUM")
+        connection.execute("VACUUM (ANALYZE)")
         connection.execute(CHECKPOINT)
     return seconds
 

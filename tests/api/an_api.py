@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from tests.fakes import FakeBank, SteppableClock
 CONNECTIONS: Final = 8
 THREADS: Final = 64
 PATIENCE_SECONDS: Final = 20
+NOT_UP_TO_DATE: Final = "not up to date yet"
 VAULT_KEY: Final = new_key()  # one a process: what a store is encrypted with, all who share it have
 NO_LIMITS: Final = {
     "RATE_LIMIT_PER_MINUTE": "0",
@@ -180,7 +182,13 @@ class Caller:
         return response
 
     def get(self, path: str, **options: Any) -> TestResponse:
-        return self.request("GET", path, **options)
+        """Asks again, as a program does, while what it asks for is not up to date yet."""
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            response = self.request("GET", path, **options)
+            is_behind = response.status_code == 503 and NOT_UP_TO_DATE in response.text
+            if not is_behind or time.monotonic() > give_up_at:
+                return response
 
     def post(
         self, path: str, body: Any = None, *, key: str | None = "", **options: Any

@@ -230,7 +230,7 @@ def test_what_could_not_be_taken_in_is_not_passed_over(api: Api, merchant: Calle
     uuid = decode(Prefix.CUSTOMER, customer)
     api.execute(SET_ASIDE, shard=shard_of(uuid), id=uuid)
 
-    assert error_of(merchant.get(EVENTS), 503)["code"] == "service_unavailable"
+    assert error_of(merchant.request("GET", EVENTS), 503)["code"] == "service_unavailable"
     assert told(api.merchant()) == []
 
 
@@ -238,7 +238,7 @@ def test_a_model_that_does_not_have_the_writes_says_so(api: Api, merchant: Calle
     with api.services.pool.connection() as connection, connection.transaction():
         connection.execute(HOLD)
         merchant.authorized()
-        refused = merchant.get(EVENTS)
+        refused = merchant.request("GET", EVENTS)
 
     assert error_of(refused, 503)["code"] == "service_unavailable"
     assert "Retry-After" in refused.headers

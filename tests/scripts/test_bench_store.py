@@ -250,6 +250,7 @@ def test_growth_asks_every_question_of_every_store(databases: Databases) -> None
     with databases.clone() as url:
         fill_two_shards(url)
         build_read_models(url, ["receipts"], processes=1)
+        growth.warm(url)
         store = growth.opened(url, PAST.events)
 
         result = growth.measured([store], rounds=1)

@@ -64,13 +64,10 @@ READ_ALONG_INDEXES: Final[LiteralString] = """
     SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
            set_config('enable_sort', 'off', true), set_config('statement_timeout', '0', true)
 """
-ANYWHERE: Final[tuple[LiteralString, ...]] = tuple(
-    "SELECT count(*) FROM (SELECT merchant_id, mode, " + index + " ORDER BY 1, 2, 3 OFFSET 0) AS t"
-    for index in (
-        "order_id FROM order_slots",
-        "order_id FROM receipts",
-        "key FROM idempotency_keys",
-    )
+ANYWHERE: Final[tuple[LiteralString, ...]] = (
+    "SELECT count(*) FROM (SELECT FROM order_slots ORDER BY merchant_id, mode, order_id OFFSET 0) t",
+    "SELECT count(*) FROM (SELECT FROM receipts ORDER BY merchant_id, mode, order_id OFFSET 0) t",
+    "SELECT count(*) FROM (SELECT FROM idempotency_keys ORDER BY merchant_id, mode, key OFFSET 0) t",
 )
 
 

@@ -20,7 +20,6 @@ from infrastructure.checkpoint_keys import (
     witness_keys,
 )
 from infrastructure.database import (
-    CONNECT_TIMEOUT_SECONDS,
     OF_COMMANDS,
     UNAVAILABLE,
     Pool,
@@ -124,7 +123,7 @@ def connected(settings: Settings) -> Iterator[Pool]:
 def command_pool(url: str) -> Iterator[Pool]:
     """A few connections to a database that was there a moment ago: a pool would go on trying, and a
     mistyped address is better told at once."""
-    psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_SECONDS).close()
+    psycopg.connect(url, connect_timeout=int(OF_COMMANDS.connection)).close()
     with open_pool(url, size=COMMAND_CONNECTIONS, waits=OF_COMMANDS) as pool:
         yield pool
 

@@ -21,6 +21,7 @@ from uuid import UUID
 
 import click
 import psycopg
+from psycopg.rows import dict_row
 
 from api.answers import FamilyAnswers
 from domain.bank import Approved, BankCapabilities, BankRequest
@@ -219,7 +220,7 @@ def opened(url: str, events: int) -> Store:
     )
     # About a thousand candidates, wherever they lie.
     percent = min(100.0, 100.0 * 40 * PAYMENTS / events)
-    with pool.connection() as connection:
+    with psycopg.connect(url, row_factory=dict_row) as connection:  # it reads the whole table
         payments = connection.execute(
             SOME_PAYMENTS, {"percent": percent, "limit": PAYMENTS}
         ).fetchall()

@@ -19,12 +19,7 @@ from infrastructure.checkpoint_keys import (
     check_signing_key,
     witness_keys,
 )
-from infrastructure.database import (
-    OF_COMMANDS,
-    UNAVAILABLE,
-    Pool,
-    open_pool,
-)
+from infrastructure.database import OF_COMMANDS, UNAVAILABLE, Pool, open_pool
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate, pending_migrations
 from infrastructure.settings import DEFAULT_BANK_URL, Settings, SettingsError, read_settings

@@ -114,9 +114,8 @@ def as_what_it_is_not(real: Server, key: str, body: dict[str, Any]) -> Iterator[
 def found_in(text: str) -> list[str]:
     numbers = [number for number in NUMBERS if number in re.sub(r"(?<=\d)[ -](?=\d)", "", text)]
     accounts = [secret for secret in (ACCOUNT_NUMBER, HOLDER) if secret in text]
-    return (
-        numbers + accounts + LONE_CVC.findall(UUID.sub("", text))
-    )  # one may be in there by chance
+    codes = LONE_CVC.findall(UUID.sub("", text))  # one may be in an id by chance
+    return numbers + accounts + codes
 
 
 def test_no_answer_tells_a_card(told: list[Received]) -> None:

@@ -14,7 +14,6 @@ import pytest
 from domain.errors import StoreUnavailable
 from infrastructure.database import (
     IDLE_SECONDS,
-    OF_COMMANDS,
     OF_REQUESTS,
     BoundedConnection,
     Pool,
@@ -53,19 +52,6 @@ def test_a_server_that_is_stopped_is_not_waited_for(pool: Pool) -> None:
         assert backend_of(connection) != backend
 
 
-def test_a_command_waits_longer_than_a_request_except_where_others_wait_for_it(
-    shared_database_url: str,
-) -> None:
-    with open_pool(shared_database_url, size=1, waits=OF_COMMANDS) as pool:
-        pool.wait()
-        with pool.connection() as connection:
-            limits = connection.execute(LIMITS).fetchone()
-            answer = connection.answer_timeout
-
-    assert limits == {"statement": "10s", "lock": "1s"}
-    assert (pool.timeout, answer) == (10, 12)
-
-
 def test_a_connection_that_died_while_it_was_idle_is_replaced_before_it_is_used(
     pool: Pool, shared_database_url: str
 ) -> None:
@@ -97,9 +83,6 @@ def leave_a_transaction_open(pool: Pool) -> None:
         connection.execute("SELECT 1")
 
 
-LIMITS: LiteralString = """
-    SELECT current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock
-"""
 SETTINGS: LiteralString = """
     SELECT current_setting('search_path') AS path, current_setting('synchronous_commit') AS waits
 """

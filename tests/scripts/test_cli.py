@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString
@@ -13,17 +14,20 @@ from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg_pool import PoolTimeout
 from werkzeug.test import TestResponse
 
 from api.schemas import OrderOut, ReceiptOut, RefundOut
 from domain.bank import Unknown
 from infrastructure.checkpoint_keys import check_signing_key
+from infrastructure.database import open_pool
 from infrastructure.vault import new_key
 from projections.registry import ALL, INLINE
 from scripts.cli import METRICS_VARIABLE, main
 from tests.api.an_api import EMPTY_CARD, Api, Caller, an_api, shaped
 from tests.builders import ANY_AMOUNT
 from tests.fakes import FakeBank, SteppableClock
+from tests.infrastructure.postgres_proxy import PostgresProxy
 
 NO_BANK = "http://127.0.0.1:9"
 NO_DATABASE = "postgresql://nobody@127.0.0.1:9/nothing"
@@ -93,6 +97,18 @@ def assert_refused(result: Result, status: int, *words: str) -> None:
 @pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
 def test_every_command_explains_itself(command: list[str]) -> None:
     assert done(run(*command, "--help")).startswith("Usage: ")
+
+
+def test_a_command_waits_where_a_request_is_refused(database_url: str) -> None:
+    """For a server that is too busy to take a connection: what it is asked is done once it is not."""
+    server = PostgresProxy(database_url)  # it listens, and does not answer yet
+    with ThreadPoolExecutor(1) as threads, open_pool(server.url, size=1) as hurried:
+        command = threads.submit(run, "keys", "list", "--json", DATABASE_URL=server.url)
+        for _ in range(2):  # by the end of the second the command, too, would have been refused
+            with pytest.raises(PoolTimeout):
+                hurried.getconn()
+        with server:
+            assert json.loads(done(command.result())) == []
 
 
 # --- keys ---------------------------------------------------------------------------------------

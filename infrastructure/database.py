@@ -5,10 +5,11 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, LiteralString, TypeVar
 
-from psycopg import Connection, Error, OperationalError, errors
-from psycopg.pq import PipelineStatus
+from psycopg import Connection, Cursor, Error, OperationalError, errors
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -71,6 +72,16 @@ class BoundedConnection(Connection[DictRow]):
     used_at: float = 0.0
     is_made: bool = False  # before, it is on nobody's path
     answer_timeout: float = OF_REQUESTS.answer
+
+    @cached_property
+    def writer(self) -> Cursor[DictRow]:
+        """One cursor for all that is appended: to make one takes as long as to send a statement."""
+        return self.cursor()
+
+    def commit(self) -> None:
+        """As the driver's, but says nothing where there is nothing to be committed."""
+        if self.pgconn.transaction_status != TransactionStatus.IDLE:
+            super().commit()
 
     def wait(
         self,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, LiteralString, NoReturn
@@ -38,7 +38,6 @@ from eventsourcing.persistence import (
     Transcoder,
 )
 from eventsourcing.utils import Environment, get_topic
-from psycopg import errors
 
 from domain.aggregates import event_class
 from domain.commands import Cause
@@ -82,7 +81,12 @@ from infrastructure import (
     stored_cards,
 )
 from infrastructure.clock import RandomIds
-from infrastructure.database import Pool, nothing_was_written, unavailability_named
+from infrastructure.database import (
+    UNAVAILABLE,
+    Pool,
+    nothing_was_written,
+    unavailability_named,
+)
 from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part, compose
@@ -186,9 +190,9 @@ INSERT: Final[LiteralString] = """
         %(shard)s, head.base + e.place, e.originator_id, e.version, e.event_id, e.topic, e.state,
         %(cause)s, e.recorded_at, e.digest, head.hash
     FROM unnest(
-        %(originator_ids)b::uuid[], %(versions)b::bigint[], %(event_ids)b::uuid[],
-        %(topics)b::text[], %(states)b::bytea[], %(recorded_at)b::timestamptz[],
-        %(each_digest)b::bytea[]
+        %(each_originator_id)b::uuid[], %(each_version)b::bigint[], %(each_event_id)b::uuid[],
+        %(each_topic)b::text[], %(each_state)b::bytea[], %(each_at)b::timestamptz[],
+        %(each_digests)b::bytea[]
     ) WITH ORDINALITY
         AS e (originator_id, version, event_id, topic, state, recorded_at, digest, place),
     head
@@ -217,9 +221,15 @@ WAS_RECORDED: Final[LiteralString] = """
       AND originator_version = %(version)s
 """
 
-BROKEN_CONSTRAINTS: Final[Mapping[str, type[Exception]]] = {
-    "bank_calls_pkey": ConcurrentChange,
-    "idempotency_keys_pkey": KeyAlreadyClaimed,
+BROKEN_CONSTRAINTS: Final[Mapping[str, Callable[[], Exception]]] = {
+    "bank_calls_pkey": partial(ConcurrentChange, "bank_calls_pkey"),
+    "idempotency_keys_pkey": partial(KeyAlreadyClaimed, "idempotency_keys_pkey"),
+    "order_slots_pkey": partial(
+        OrderAlreadyPaid,
+        "The order has a payment that is pending, authorized or captured.",
+        param="order_id",
+    ),
+    "used_tokens_pkey": partial(TokenAlreadyUsed, "The token was used before. Make another."),
 }
 # Each partition of the log has the key under a name of its own.
 EVENTS_PKEY: Final = re.compile(r"events_\w+_pkey")
@@ -242,8 +252,8 @@ def event_digest(
     """SHA-256 of everything that is known of one event, as anyone can compute it again: the compact
     JSON array of these seven as strings, in this order, in UTF-8."""
     fields = [
-        str(event_id),
-        str(originator_id),
+        event_id,
+        originator_id,
         str(originator_version),
         topic,
         recorded_at,
@@ -261,7 +271,7 @@ def cause_text(cause: Cause) -> str:
         "idempotency_key": cause.idempotency_key,
     }
     known = {name: value for name, value in fields.items() if value is not None}
-    return COMPACT.encode(known)
+    return orjson.dumps(known, option=orjson.OPT_SORT_KEYS).decode()
 
 
 class ShardedRecorder(ApplicationRecorder):
@@ -310,8 +320,16 @@ class ShardedRecorder(ApplicationRecorder):
 
     def _append(self, statement: LiteralString, parameters: dict[str, Any]) -> None:
         reached("append.begun")
-        with broken_rules_named(), unavailability_named(), self._pool.connection() as connection:
-            connection.execute(statement, parameters, prepare=True)
+        try:
+            with self._pool.connection() as connection:
+                connection.writer.execute(statement, parameters, prepare=True)
+        except UNAVAILABLE as error:
+            raise StoreUnavailable(type(error).__name__) from error
+        except psycopg.DatabaseError as error:
+            rule = _broken_rule(error)
+            if rule is None:
+                raise
+            raise rule from error
         reached("append.committed")
 
     def _statement(
@@ -347,57 +365,55 @@ class ShardedRecorder(ApplicationRecorder):
                     yield Part(projection.name, projection.UPSERT, row)
 
     def _batch(self, stored_events: Sequence[StoredEvent], cause: Cause) -> dict[str, Any]:
-        since = _since(stored_events)
-        (shard,) = {shard_of(originator_id) for originator_id in since}
+        """What all appends are told by, and the columns of the events: of one, or arrays of each."""
+        shard, since = _shard_and_since(stored_events)
         text = cause_text(cause)
-        event_ids = [self._ids.new() for _ in stored_events]
-        recorded_at = [orjson.loads(event.state)["at"] for event in stored_events]
-        digests = [
-            event_digest(
+        columns = [self._columns(event, text) for event in stored_events]
+        last = columns[-1]
+        batch = {
+            "shard": shard,
+            "since": since,
+            "count": len(columns),
+            "cause": text,
+            "last": (last["originator_id"], last["version"], last["digests"]),
+        }
+        if len(columns) == 1:
+            return batch | last
+        each = {f"each_{name}": [event[name] for event in columns] for name in last}
+        return batch | each | {"digests": b"".join(each["each_digests"])}
+
+    def _columns(self, event: StoredEvent, cause: str) -> dict[str, Any]:
+        """Of one event."""
+        event_id = self._ids.new()
+        recorded_at = orjson.loads(event.state)["at"]
+        return {
+            "originator_id": event.originator_id,
+            "version": event.originator_version,
+            "event_id": event_id,
+            "topic": event.topic,
+            "state": event.state,
+            "at": recorded_at,
+            "digests": event_digest(
                 event_id=event_id,
                 originator_id=event.originator_id,
                 originator_version=event.originator_version,
                 topic=event.topic,
-                recorded_at=at,
+                recorded_at=recorded_at,
                 state=event.state.decode(),
-                cause=text,
-            )
-            for event_id, event, at in zip(event_ids, stored_events, recorded_at, strict=True)
-        ]
-        return {
-            "shard": shard,
-            "since": since,
-            "count": len(stored_events),
-            "originator_ids": [event.originator_id for event in stored_events],
-            "originator_id": stored_events[-1].originator_id,
-            "cause": text,
-            "versions": [event.originator_version for event in stored_events],
-            "event_ids": event_ids,
-            "topics": [event.topic for event in stored_events],
-            "states": [event.state for event in stored_events],
-            "recorded_at": recorded_at,
-            "each_digest": digests,
-            "digests": b"".join(digests),
-            "version": stored_events[0].originator_version,
-            "event_id": event_ids[0],
-            "topic": stored_events[0].topic,
-            "state": stored_events[0].state,
-            "at": recorded_at[0],
+                cause=cause,
+            ),
         }
 
     def _was_recorded(self, batch: dict[str, Any]) -> bool:
         """Whether the last event of the batch is in the log, and is ours."""
-        identity = {
-            "shard": batch["shard"],
-            "originator_id": batch["originator_id"],
-            "version": batch["versions"][-1],
-        }
+        originator_id, version, digest = batch["last"]
+        identity = {"shard": batch["shard"], "originator_id": originator_id, "version": version}
         try:
             with unavailability_named(), self._pool.connection() as connection:
                 row = connection.execute(WAS_RECORDED, identity).fetchone()
         except StoreUnavailable:
             return False  # nobody knows; whoever can ask again finds out
-        return row is not None and bytes(row["digest"]) == batch["each_digest"][-1]
+        return row is not None and bytes(row["digest"]) == digest
 
     def select_events(
         self,
@@ -485,15 +501,17 @@ class PostgresPaymentLedger(PaymentLedger):
         return FlatMapper(FlatJSON())
 
 
-def _since(stored_events: Sequence[StoredEvent]) -> dict[UUID, int]:
-    """The first new version of each aggregate. Raises NotSupportedError unless one shard has them."""
+def _shard_and_since(stored_events: Sequence[StoredEvent]) -> tuple[int, dict[UUID, int]]:
+    """The shard, and the first new version of each aggregate. Raises NotSupportedError unless one
+    shard has them all."""
     since: dict[UUID, int] = {}
     for event in stored_events:
         assert isinstance(event.originator_id, UUID)
         since.setdefault(event.originator_id, event.originator_version)
-    if len({shard_of(originator_id) for originator_id in since}) > 1:
+    shard, *others = {shard_of(originator_id) for originator_id in since}
+    if others:
         raise NotSupportedError("one append is to one shard: shards share no transaction")
-    return since
+    return shard, since
 
 
 # What the owner of each record's table writes.
@@ -533,23 +551,22 @@ def broken_rules_named() -> Iterator[None]:
     """Turns the database's words for a broken rule into ours."""
     try:
         yield
-    except errors.UniqueViolation as error:
-        constraint = error.diag.constraint_name or ""
-        if constraint == "order_slots_pkey":
-            raise OrderAlreadyPaid(
-                "The order has a payment that is pending, authorized or captured.", param="order_id"
-            ) from error
-        if constraint == "used_tokens_pkey":
-            raise TokenAlreadyUsed("The token was used before. Make another.") from error
-        if EVENTS_PKEY.fullmatch(constraint):
-            raise ConcurrentChange(constraint) from error
-        if constraint in BROKEN_CONSTRAINTS:
-            raise BROKEN_CONSTRAINTS[constraint](constraint) from error
-        raise
     except psycopg.DatabaseError as error:
-        if error.sqlstate == LEASE_LOST:
-            raise LeaseLost(str(error)) from error
-        raise
+        rule = _broken_rule(error)
+        if rule is None:
+            raise
+        raise rule from error
+
+
+def _broken_rule(error: psycopg.DatabaseError) -> Exception | None:
+    """The rule that was broken, in our words, if it is one of ours."""
+    if error.sqlstate == LEASE_LOST:
+        return LeaseLost(str(error))
+    constraint = error.diag.constraint_name or ""
+    if EVENTS_PKEY.fullmatch(constraint):
+        return ConcurrentChange(constraint)
+    broken = BROKEN_CONSTRAINTS.get(constraint)
+    return broken and broken()
 
 
 def _one_sequence_not_offered() -> NoReturn:

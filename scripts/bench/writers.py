@@ -363,6 +363,11 @@ class Heard:
     def __exit__(self, *_: object) -> None:
         pass
 
+    @property
+    def writer(self) -> "Heard":
+        """Itself."""
+        return self
+
     def execute(self, statement: str, parameters: dict[str, Any], **_: Any) -> None:
         """Keeps it."""
         self.statement, self.parameters = statement, parameters

@@ -127,6 +127,14 @@ def a_refunded_payment_in(shard: int) -> Payment:
     return story.authorized().captured().refunded(1000).payment
 
 
+def pages_of_receipts(connection: Connection[DictRow]) -> list[int]:
+    """In the order in which the payments began."""
+    found = connection.execute(
+        "SELECT (ctid::text::point)[0]::int AS page FROM receipts ORDER BY payment_id"
+    )
+    return [row["page"] for row in found]
+
+
 def followed(connection: Connection[DictRow], *names: str) -> None:
     """The live generations of what follows are up with the log."""
     for name in names or [model.name for model in FOLLOWING]:
@@ -226,6 +234,26 @@ def test_several_processes_build_the_same(
     assert told == sorted(told)
     followed(connection, "balances")
     assert list(differences(database_url, "balances")) == []
+
+
+def test_new_receipts_are_not_put_among_those_that_were_made_again(
+    database_url: str, pool: Pool, connection: Connection[DictRow]
+) -> None:
+    """As they are not among those that grew where they are: each would be in another page of the past,
+    which is then written whole."""
+    larger = [a_payment(metadata={"note": "x" * (37 * number % 400)}) for number in range(90)]
+    append(pool, *[Story(payment).authorized().captured().payment for payment in larger])
+    rebuilt(database_url, "receipts")
+    promote(database_url, "receipts")
+    connection.execute("VACUUM receipts")  # so that it is known where there is room
+    old = pages_of_receipts(connection)
+
+    append(pool, *[Story().authorized().payment for _ in range(10)])
+
+    new = pages_of_receipts(connection)[len(old) :]
+    assert max(old) > 10
+    assert len(new) == 10
+    assert min(new) >= max(old)
 
 
 def test_a_rebuild_that_is_killed_goes_on_where_it_was(

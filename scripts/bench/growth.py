@@ -165,7 +165,7 @@ def _tenant(row: dict[str, Any]) -> Tenant:
 
 @click.command()
 @click.option("--sizes", default="10000,1000000,10000000", show_default=True, help="By commas.")
-@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--processes", type=click.IntRange(1, 64), default=PROCESSES, show_default=True)
 @as_json_option
 def main(*, sizes: str, rounds: int, processes: int, as_json: bool) -> None:

@@ -75,11 +75,11 @@ class BoundedConnection(Connection[DictRow]):
 
     @cached_property
     def writer(self) -> Cursor[DictRow]:
-        """One cursor for all that is appended: to make one takes as long as to send a statement."""
+        """One cursor for all that is appended, so that none is made for each."""
         return self.cursor()
 
     def commit(self) -> None:
-        """As the driver's, but says nothing where there is nothing to be committed."""
+        """As the driver's, without its lock and its wait where there is nothing to be committed."""
         if self.pgconn.transaction_status != TransactionStatus.IDLE:
             super().commit()
 

@@ -81,12 +81,7 @@ from infrastructure import (
     stored_cards,
 )
 from infrastructure.clock import RandomIds
-from infrastructure.database import (
-    UNAVAILABLE,
-    Pool,
-    nothing_was_written,
-    unavailability_named,
-)
+from infrastructure.database import Pool, nothing_was_written, unavailability_named
 from infrastructure.fault_points import reached
 from infrastructure.shards import shard_of
 from infrastructure.statements import Part, compose
@@ -320,16 +315,8 @@ class ShardedRecorder(ApplicationRecorder):
 
     def _append(self, statement: LiteralString, parameters: dict[str, Any]) -> None:
         reached("append.begun")
-        try:
-            with self._pool.connection() as connection:
-                connection.writer.execute(statement, parameters, prepare=True)
-        except UNAVAILABLE as error:
-            raise StoreUnavailable(type(error).__name__) from error
-        except psycopg.DatabaseError as error:
-            rule = _broken_rule(error)
-            if rule is None:
-                raise
-            raise rule from error
+        with broken_rules_named(), unavailability_named(), self._pool.connection() as connection:
+            connection.writer.execute(statement, parameters, prepare=True)
         reached("append.committed")
 
     def _statement(
@@ -552,21 +539,15 @@ def broken_rules_named() -> Iterator[None]:
     try:
         yield
     except psycopg.DatabaseError as error:
-        rule = _broken_rule(error)
-        if rule is None:
-            raise
-        raise rule from error
-
-
-def _broken_rule(error: psycopg.DatabaseError) -> Exception | None:
-    """The rule that was broken, in our words, if it is one of ours."""
-    if error.sqlstate == LEASE_LOST:
-        return LeaseLost(str(error))
-    constraint = error.diag.constraint_name or ""
-    if EVENTS_PKEY.fullmatch(constraint):
-        return ConcurrentChange(constraint)
-    broken = BROKEN_CONSTRAINTS.get(constraint)
-    return broken and broken()
+        if error.sqlstate == LEASE_LOST:
+            raise LeaseLost(str(error)) from error
+        constraint = error.diag.constraint_name or ""
+        if EVENTS_PKEY.fullmatch(constraint):
+            raise ConcurrentChange(constraint) from error
+        if constraint in BROKEN_CONSTRAINTS:
+            rule = BROKEN_CONSTRAINTS[constraint]()
+            raise rule from error
+        raise
 
 
 def _one_sequence_not_offered() -> NoReturn:

@@ -49,7 +49,8 @@ class ReadModel(Protocol):
     with;
     `migration`: the one with which there came to be such.
     `CREATE` and `INDEXES` name no schema, so that another generation can be built beside the one
-    that is read. `VERSION` grows when the same history would make other rows.
+    that is read; `INDEXES`, and what else is done once the rows are there, come after them where it
+    is made again. `VERSION` grows when the same history would make other rows.
     """
 
     name: LiteralString

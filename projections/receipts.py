@@ -281,7 +281,7 @@ class Receipts:
         ) WITH (fillfactor = 85)
     """
     # A receipt grows where it is, for which a page of new ones keeps room. Those that are made again
-    # have grown: were their pages to keep as much, most would have room for one new receipt, and
+    # have grown: were their pages to keep as much, many would have room for one new receipt, and
     # each of the next would be put into another page of the past.
     INDEXES: LiteralString = """
         CREATE INDEX receipts_by_payment_status

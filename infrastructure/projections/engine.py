@@ -168,11 +168,11 @@ class ProjectionEngine:
         stands_at: Positions | None = None  # if it is known
         was_told = True
         while not stopping.is_set():
-            if self._monotonic() >= renew_at:
-                if not self._lease(generation):
-                    return
-                renew_at = self._monotonic() + RENEW_SECONDS
             try:
+                if self._monotonic() >= renew_at:
+                    if not self._lease(generation):
+                        return
+                    renew_at = self._monotonic() + RENEW_SECONDS
                 stands_at = self._step(follower, stands_at, most, was_told=was_told)
             except Overtaken:
                 stands_at = None

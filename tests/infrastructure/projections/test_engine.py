@@ -44,6 +44,13 @@ TAKE_LEASE: Final[LiteralString] = """
 END_LEASE: Final[LiteralString] = """
     UPDATE projection_generations SET owned_until = clock_timestamp() WHERE name = 'balances'
 """
+HOLD_LEASE: Final[LiteralString] = """
+    SELECT FROM projection_generations WHERE name = 'balances' FOR UPDATE
+"""
+WAITING: Final[LiteralString] = """
+    SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%projection_generations%'
+"""
 BEHIND: Final[LiteralString] = """
     SELECT count(*) AS shards FROM projection_positions p JOIN shard_heads h ON h.shard = p.shard
     WHERE p.name = %(name)s AND p.generation = %(generation)s AND p.position < h.position
@@ -150,6 +157,28 @@ def test_the_lease_of_one_who_was_killed_is_taken_over_when_it_is_over(
         connection.execute(END_LEASE)
         poll_until(lambda: is_current(connection))
         assert owners(connection)["balances"] != killed
+
+
+def test_a_follower_stays_when_its_lease_could_not_be_renewed_once(
+    connection: Connection[DictRow], database_url: str
+) -> None:
+    impatient = replace(OF_REQUESTS, lock=0.1)
+    with open_pool(database_url, size=8, waits=impatient) as pool, engines(pool):
+        poll_until(lambda: len(owners(connection)) == len(FOLLOWED))
+        before = follower("balances")
+        with connect(database_url) as other, other.transaction():
+            other.execute(HOLD_LEASE)
+            poll_until(lambda: connection.execute(WAITING).rowcount > 0)
+            poll_until(lambda: connection.execute(WAITING).rowcount == 0)
+        pay(pool)
+        poll_until(lambda: is_current(connection))
+
+        assert follower("balances") is before
+
+
+def follower(name: str) -> threading.Thread:
+    (thread,) = [each for each in threading.enumerate() if each.name == f"follow {name}"]
+    return thread
 
 
 def test_what_is_paused_stays_as_it_is_until_it_is_resumed(

@@ -1,6 +1,7 @@
 """Idempotency keys: claimed with the first events of a command, answered with its last.
 
-There is no second store to disagree with the log, and nothing is claimed by what was refused.
+There is no second store to disagree with the log, and nothing is claimed by what was refused. What is
+answered at once is kept with the key, and what is answered later beside it: no row changes.
 """
 
 from collections.abc import Sequence
@@ -35,25 +36,62 @@ CLAIM: Final[LiteralString] = """
 """
 CLAIM_IF_FREE: Final[LiteralString] = CLAIM + " ON CONFLICT DO NOTHING"
 ANSWER: Final[LiteralString] = """
-    UPDATE idempotency_keys SET status = %(status)s, headers = %(headers)s, body = %(body)s,
-        tells_of_people = %(tells_of_people)s
+    INSERT INTO idempotency_answers (
+        request_id, merchant_id, mode, key, payment_id, status, headers, body, tells_of_people
+    )
+    SELECT request_id, merchant_id, mode, key, payment_id, %(status)s, %(headers)s, %(body)s,
+           %(tells_of_people)s
+    FROM idempotency_keys
     WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
+    ON CONFLICT ON CONSTRAINT idempotency_answers_pkey DO UPDATE SET
+        status = excluded.status, headers = excluded.headers, body = excluded.body,
+        tells_of_people = excluded.tells_of_people
 """
 FIND: Final[LiteralString] = """
-    SELECT fingerprint, payment_id, status, headers, body FROM idempotency_keys
-    WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
+    SELECT k.fingerprint, k.payment_id, coalesce(a.status, k.status) AS status,
+           coalesce(a.headers, k.headers) AS headers, coalesce(a.body, k.body) AS body
+    FROM idempotency_keys AS k
+    LEFT JOIN idempotency_answers AS a USING (request_id, merchant_id, mode, key)
+    WHERE k.merchant_id = %(merchant_id)s AND k.mode = %(mode)s AND k.key = %(key)s
 """
-THAT_TELL: Final[LiteralString] = """
-    SELECT merchant_id, mode, key, body FROM idempotency_keys
+# Of what was answered at once, and of what was answered later.
+THAT_TELL: Final[tuple[LiteralString, ...]] = (
+    """
+    SELECT request_id, merchant_id, mode, key, body FROM idempotency_keys
     WHERE tells_of_people AND payment_id = ANY(%(about)s) AND status IS NOT NULL
-"""
-REDACT: Final[LiteralString] = """
+    """,
+    """
+    SELECT request_id, merchant_id, mode, key, body FROM idempotency_answers
+    WHERE tells_of_people AND payment_id = ANY(%(about)s)
+    """,
+)
+REDACT: Final[tuple[LiteralString, ...]] = (
+    """
     UPDATE idempotency_keys SET body = %(body)s, tells_of_people = false
     WHERE merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
-"""
+    """,
+    """
+    UPDATE idempotency_answers SET body = %(body)s, tells_of_people = false
+    WHERE request_id = %(request_id)s
+      AND merchant_id = %(merchant_id)s AND mode = %(mode)s AND key = %(key)s
+    """,
+)
 PRUNE: Final[LiteralString] = """
-    DELETE FROM idempotency_keys
-    WHERE claimed_at < clock_timestamp() - make_interval(days => %(days)s) AND status IS NOT NULL
+    WITH forgotten AS (
+        DELETE FROM idempotency_keys AS k
+        WHERE claimed_at < clock_timestamp() - make_interval(days => %(days)s)
+          AND (status IS NOT NULL OR EXISTS (
+              SELECT FROM idempotency_answers AS a
+              WHERE (a.request_id, a.merchant_id, a.mode, a.key)
+                  = (k.request_id, k.merchant_id, k.mode, k.key)
+          ))
+        RETURNING request_id, merchant_id, mode, key
+    ), with_them AS (
+        DELETE FROM idempotency_answers AS a USING forgotten AS f
+        WHERE (a.request_id, a.merchant_id, a.mode, a.key)
+            = (f.request_id, f.merchant_id, f.mode, f.key)
+    )
+    SELECT count(*) AS count FROM forgotten
 """
 
 
@@ -78,7 +116,7 @@ def claim(record: ClaimKey) -> Part:
             "fingerprint": record.claim.fingerprint,
             "request_id": record.request_id,
             "payment_id": record.payment_id,
-            **_columns(record.answer),
+            **columns_of(record.answer),
         },
     )
 
@@ -90,12 +128,13 @@ def answer(record: AnswerKey) -> Part:
         ANSWER,
         {
             **_identity(record.tenant, record.key),
-            **_columns(record.answer),
+            **columns_of(record.answer),
         },
     )
 
 
-def _columns(answer: StoredAnswer | None) -> dict[str, Any]:
+def columns_of(answer: StoredAnswer | None) -> dict[str, Any]:
+    """As it is kept."""
     if answer is None:
         return {"status": None, "headers": None, "body": None, "tells_of_people": False}
     return {
@@ -109,8 +148,9 @@ def _columns(answer: StoredAnswer | None) -> dict[str, Any]:
 
 def redact(connection: Connection[Any], about: Sequence[UUID]) -> None:
     """Takes who people are out of what was answered about any of these. Keys stay claimed."""
-    for row in connection.execute(THAT_TELL, {"about": list(about)}).fetchall():
-        connection.execute(REDACT, {**row, "body": redacted(bytes(row["body"]))})
+    for that_tell, redact_one in zip(THAT_TELL, REDACT, strict=True):
+        for row in connection.execute(that_tell, {"about": list(about)}).fetchall():
+            connection.execute(redact_one, {**row, "body": redacted(bytes(row["body"]))})
 
 
 class IdempotencyKeys:
@@ -146,7 +186,10 @@ class IdempotencyKeys:
     def prune(self) -> int:
         """Forgets the answered keys that are older than KEPT_DAYS; how many."""
         with self._pool.connection() as connection:
-            return connection.execute(PRUNE, {"days": KEPT_DAYS}).rowcount
+            row = connection.execute(PRUNE, {"days": KEPT_DAYS}).fetchone()
+        assert row is not None
+        pruned: int = row["count"]
+        return pruned
 
 
 def _identity(tenant: Tenant, key: str) -> dict[str, Any]:

@@ -38,6 +38,14 @@ KEYS: Final[LiteralString] = """
       AND position('webhook_endpoint'::bytea IN coalesce(k.body, '')) = 0
       AND NOT coalesce(k.headers, '{}') ? 'sealed' AND k.status IS DISTINCT FROM 204
 """
+ANSWERS: Final[LiteralString] = """
+    SELECT a.payment_id AS owner, a.request_id AS found FROM public.idempotency_answers AS a
+    WHERE NOT EXISTS (
+        SELECT FROM public.idempotency_keys AS k
+        WHERE (k.merchant_id, k.mode, k.key) = (a.merchant_id, a.mode, a.key)
+          AND (k.request_id, k.payment_id) = (a.request_id, a.payment_id)
+    )
+"""
 # A slot is of a payment that asked for it by that name and is still live; and whoever asked for an
 # authorization of an order has it to themselves. Intents and payments at once name orders only, and what a
 # person decided may have come after the slot was free.
@@ -125,6 +133,7 @@ OF_SHARDS: Final = (
 
 SEARCHES: Final = (
     Search("idempotency_keys", None, "an idempotency key is of nothing in the log", KEYS),
+    Search("idempotency_answers", None, "an answer is of no idempotency key", ANSWERS),
     Search("bank_calls", PAYMENT, "a call to the bank is of no operation that is running", CALLS),
     Search("bank_calls", PAYMENT, "an operation is running that nobody will finish", CALLLESS),
     Search("stored_cards", "payment_method", "a sealed card is of no payment method", CARDS),

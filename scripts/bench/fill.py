@@ -28,15 +28,14 @@ import click
 import psycopg
 from eventsourcing.persistence import StoredEvent
 from psycopg.sql import SQL, Identifier, Literal
-from psycopg.types.json import Jsonb
 
 from api.answers import FamilyAnswers
 from domain.commands import Audience
 from domain.ids import uuid7
 from domain.payment import Payment, rfc3339
-from domain.records import BankCall, StoredAnswer
+from domain.records import BankCall
 from infrastructure.event_store import FlatJSON, FlatMapper, cause_text, event_digest
-from infrastructure.idempotency import KEPT_DAYS
+from infrastructure.idempotency import KEPT_DAYS, columns_of
 from infrastructure.projections.rebuild import promote, rebuild, retire
 from infrastructure.shards import SHARDS
 from projections.registry import READ_MODELS
@@ -63,12 +62,17 @@ COPY_SLOTS: Final[LiteralString] = """
 SLOT_TYPES: Final = ("text", "text", "text", "uuid")
 COPY_KEYS: Final[LiteralString] = """
     COPY idempotency_keys (
-        merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at, status, headers,
-        body
+        merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at, tells_of_people
     ) FROM STDIN (FORMAT BINARY)
 """
-KEY_TYPES: Final = (
-    "text", "text", "text", "bytea", "text", "uuid", "timestamptz", "int2", "jsonb", "bytea"
+KEY_TYPES: Final = ("text", "text", "text", "bytea", "text", "uuid", "timestamptz", "bool")
+COPY_ANSWERS: Final[LiteralString] = """
+    COPY idempotency_answers (
+        request_id, merchant_id, mode, key, payment_id, status, headers, body, tells_of_people
+    ) FROM STDIN (FORMAT BINARY)
+"""
+ANSWER_TYPES: Final = (
+    "text", "text", "text", "text", "uuid", "int2", "jsonb", "bytea", "bool"
 )  # fmt: skip
 QUARTERS: Final[LiteralString] = """
     SELECT to_char(quarter AT TIME ZONE 'UTC', '"events_"YYYY"_q"Q'), least_id_at(quarter),
@@ -79,7 +83,9 @@ HEAD: Final[LiteralString] = "SELECT hash FROM shard_heads WHERE shard = %s AND 
 SET_HEAD: Final[LiteralString] = (
     "UPDATE shard_heads SET position = %(position)s, hash = %(hash)s WHERE shard = %(shard)s"
 )
-VACUUM: Final[LiteralString] = "VACUUM (ANALYZE) events, order_slots, idempotency_keys"
+VACUUM: Final[LiteralString] = """
+    VACUUM (ANALYZE) events, order_slots, idempotency_keys, idempotency_answers
+"""
 # Bulk loading leaves room for a small event at the end of most pages, where Postgres would put the next
 # ones, each into another page of the past. In a log that grew one append at a time and was vacuumed on the
 # way hardly any event is put there (two in a thousand, as counted). A page that has to keep a tenth free
@@ -106,6 +112,7 @@ class Shard:
     position: int = 0
     slots: dict[UUID, Row] = field(default_factory=dict)
     keys: list[Row] = field(default_factory=list)
+    answers: list[Row] = field(default_factory=list)
 
     def rows(self) -> Iterator[Row]:
         """The rows of `events`, in order; what else is to be written is kept until they are."""
@@ -121,7 +128,9 @@ class Shard:
                 history = histories.setdefault(life.payment_id, [])
                 history.append(event)
                 if step.at >= remembered_from and step.cause.idempotency_key and not step.asks:
-                    self.keys.append(_key(life, place, history, rng))
+                    key, answer = _key_and_answer(life, place, history, rng)
+                    self.keys.append(key)
+                    self.answers.append(answer)
             self._keep_slot(life, place)
             if place + 1 == len(life.steps):
                 histories.pop(life.payment_id, None)
@@ -190,8 +199,10 @@ def stored_event(life: Life, place: int) -> StoredEvent:
     )
 
 
-def _key(life: Life, place: int, history: Sequence[Payment.Event], rng: Random) -> Row:
-    """The idempotency key of the command that was just answered, with its answer."""
+def _key_and_answer(
+    life: Life, place: int, history: Sequence[Payment.Event], rng: Random
+) -> tuple[Row, Row]:
+    """The idempotency key of the command that was just answered, and its answer."""
     step, tenant = life.steps[place], life.tenant
     call = BankCall(
         payment_id=life.payment_id,
@@ -201,18 +212,13 @@ def _key(life: Life, place: int, history: Sequence[Payment.Event], rng: Random) 
         cause=step.cause,
         audience=Audience(family="gateway"),
     )
-    answer: StoredAnswer = FamilyAnswers().settled(history, call)
+    answer = columns_of(FamilyAnswers().settled(history, call))
+    request_id = step.cause.request_id
+    name = (tenant.merchant_id, tenant.mode.value, step.cause.idempotency_key)
+    claimed_at = life.steps[place - 1].at
     return (
-        tenant.merchant_id,
-        tenant.mode.value,
-        step.cause.idempotency_key,
-        rng.randbytes(32),
-        step.cause.request_id,
-        life.payment_id,
-        life.steps[place - 1].at,
-        answer.status,
-        Jsonb(dict(answer.headers)),
-        answer.body,
+        (*name, rng.randbytes(32), request_id, life.payment_id, claimed_at, False),
+        (request_id, *name, life.payment_id, *answer.values()),
     )
 
 
@@ -259,6 +265,8 @@ def fill_shards(url: str, past: Past, shards: Iterable[int]) -> int:
         _copy(connection, COPY_EVENTS, EVENT_TYPES, rows)
         _copy(connection, COPY_SLOTS, SLOT_TYPES, (row for it in made for row in it.slots.values()))
         _copy(connection, COPY_KEYS, KEY_TYPES, (row for it in made for row in it.keys))
+        answers = (row for it in made for row in it.answers)
+        _copy(connection, COPY_ANSWERS, ANSWER_TYPES, answers)
         for each in made:
             head = {"position": each.position, "hash": each.hash, "shard": each.shard}
             connection.execute(SET_HEAD, head)

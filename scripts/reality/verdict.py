@@ -48,7 +48,9 @@ HOLES: Final[LiteralString] = """
     HAVING max(originator_version) <> count(*)
 """
 UNANSWERED_KEYS: Final[LiteralString] = """
-    SELECT key AS what FROM idempotency_keys WHERE status IS NULL
+    SELECT key AS what FROM idempotency_keys AS k
+    LEFT JOIN idempotency_answers AS a USING (request_id, merchant_id, mode, key)
+    WHERE coalesce(k.status, a.status) IS NULL
 """
 
 

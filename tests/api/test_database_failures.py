@@ -41,7 +41,14 @@ WRITTEN_FIRST: Final = (
     "idempotency_keys",
     "order_slots",
 )
-WRITTEN_LAST: Final = ("events", "shard_heads", "receipts", "bank_calls", "idempotency_keys")
+WRITTEN_LAST: Final = (
+    "events",
+    "shard_heads",
+    "receipts",
+    "bank_calls",
+    "idempotency_keys",
+    "idempotency_answers",
+)
 
 LOCK: Final = SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE")
 HOLD_ALL_SHARDS: Final[LiteralString] = "SELECT 1 FROM shard_heads FOR UPDATE"

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 from werkzeug.test import TestResponse
@@ -28,6 +28,37 @@ from tests.api.an_api import (
 from tests.fakes import FakeBank
 
 AT_ONCE = 6
+# As it was kept before answers had rows of their own.
+KEPT_WITH_THE_KEY: LiteralString = """
+    WITH moved AS (
+        DELETE FROM idempotency_answers WHERE merchant_id = %(merchant_id)s RETURNING *
+    )
+    UPDATE idempotency_keys AS k
+    SET status = m.status, headers = m.headers, body = m.body, tells_of_people = m.tells_of_people
+    FROM moved AS m WHERE (k.merchant_id, k.mode, k.key) = (m.merchant_id, m.mode, m.key)
+"""
+KEPT_BESIDE: LiteralString = "SELECT"
+UNANSWERED: LiteralString = """
+    DELETE FROM idempotency_answers WHERE merchant_id = %(merchant_id)s
+"""
+A_MONTH_PASSES: LiteralString = """
+    UPDATE idempotency_keys SET claimed_at = claimed_at - interval '31 days'
+    WHERE merchant_id = %(merchant_id)s
+"""
+KEPT: LiteralString = """
+    SELECT (SELECT count(*) FROM idempotency_keys WHERE merchant_id = %(merchant_id)s) AS keys,
+           (SELECT count(*) FROM idempotency_answers WHERE merchant_id = %(merchant_id)s) AS answers
+"""
+
+
+def kept_of(api: Api, merchant: Caller) -> dict[str, int]:
+    """How many of the merchant's keys, and of their answers in rows of their own."""
+    assert merchant.record is not None
+    mine = {"merchant_id": merchant.record.merchant_id}
+    with api.services.pool.connection() as connection:
+        row = connection.execute(KEPT, mine).fetchone()
+    assert row is not None
+    return row
 
 
 def ask_of(merchant: Caller, what: str) -> Callable[[], TestResponse]:
@@ -71,6 +102,51 @@ def test_the_first_answer_is_given_again_after_the_payment_went_on(merchant: Cal
     again = merchant.post("/v1/authorizations", body, key=key)
 
     assert again.data == first.data
+
+
+@pytest.mark.parametrize("what", ["authorization", "decline", "capture", "void", "refund"])
+def test_an_answer_that_is_kept_with_the_key_is_given_again(
+    api: Api, merchant: Caller, what: str
+) -> None:
+    assert merchant.record is not None
+    ask = ask_of(merchant, what)
+    first = ask()
+
+    api.execute(KEPT_WITH_THE_KEY, merchant_id=merchant.record.merchant_id)
+
+    again = ask()
+    assert (again.status_code, again.data) == (first.status_code, first.data)
+    assert again.headers["Idempotent-Replayed"] == "true"
+
+
+@pytest.mark.parametrize("kept", [KEPT_BESIDE, KEPT_WITH_THE_KEY])
+def test_a_key_is_forgotten_after_a_month_with_its_answer(
+    api: Api, merchant: Caller, kept: LiteralString
+) -> None:
+    assert merchant.record is not None
+    mine = {"merchant_id": merchant.record.merchant_id}
+    merchant.authorized()
+    api.execute(kept, **mine)
+    api.services.idempotency_keys.prune()
+    assert sum(kept_of(api, merchant).values()) > 0
+
+    api.execute(A_MONTH_PASSES, **mine)
+    pruned = api.services.idempotency_keys.prune()
+
+    assert pruned >= 1
+    assert kept_of(api, merchant) == {"keys": 0, "answers": 0}
+
+
+def test_a_key_without_an_answer_is_kept_for_ever(api: Api, merchant: Caller) -> None:
+    assert merchant.record is not None
+    mine = {"merchant_id": merchant.record.merchant_id}
+    merchant.authorized()
+    api.execute(UNANSWERED, **mine)
+    api.execute(A_MONTH_PASSES, **mine)
+
+    api.services.idempotency_keys.prune()
+
+    assert kept_of(api, merchant) == {"keys": 1, "answers": 0}
 
 
 def test_the_order_of_fields_and_white_space_do_not_count(merchant: Caller) -> None:

@@ -385,6 +385,10 @@ def make_up_a_key(world: World) -> None:
     world.do(MAKE_UP_KEY, payment_id=an_id(9009, shard=SHARD))
 
 
+def make_up_an_answer(world: World) -> None:
+    world.do(MAKE_UP_ANSWER, payment_id=an_id(9009, shard=SHARD))
+
+
 def take_a_slot(world: World) -> None:
     world.do(TAKE_SLOT, order_id="ORD-9", payment_id=an_id(9009, shard=SHARD))
 
@@ -537,6 +541,12 @@ TAMPERINGS: Final = (
         tamper=make_up_a_key,
         finds=Kind.ORPHAN,
         where={"table": "idempotency_keys"},
+    ),
+    Tampering(
+        name="an answer under no idempotency key",
+        tamper=make_up_an_answer,
+        finds=Kind.ORPHAN,
+        where={"table": "idempotency_answers"},
     ),
     Tampering(
         name="an order's slot of no payment",
@@ -758,6 +768,11 @@ MAKE_UP_KEY: Final[LiteralString] = """
     INSERT INTO idempotency_keys (
         merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at
     ) VALUES ('mer_ficmart', 'test', 'made-up', '', 'req_1', %(payment_id)s, now())
+"""
+MAKE_UP_ANSWER: Final[LiteralString] = """
+    INSERT INTO idempotency_answers (
+        request_id, merchant_id, mode, key, payment_id, status, headers, body, tells_of_people
+    ) VALUES ('req_1', 'mer_ficmart', 'test', 'made-up', %(payment_id)s, 201, '{}', '{}', false)
 """
 MAKE_UP_CALL: Final[LiteralString] = """
     INSERT INTO bank_calls (

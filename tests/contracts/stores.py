@@ -100,7 +100,8 @@ PASS_TIME: Final[LiteralString] = """
 EMPTY: Final[LiteralString] = """
     RESET ROLE;
     SET session_replication_role = replica;
-    TRUNCATE events, bank_calls, order_slots, idempotency_keys, receipts, refunds;
+    TRUNCATE events, bank_calls, order_slots, idempotency_keys, idempotency_answers, receipts,
+        refunds;
     SET session_replication_role = origin;
     UPDATE shard_heads SET position = 0, hash = sha256('');
     SET ROLE counterfoil_serving
@@ -111,6 +112,7 @@ TABLES: Final[dict[str, LiteralString]] = {
     "calls": "SELECT c::text AS row FROM bank_calls c",
     "slots": "SELECT s::text AS row FROM order_slots s",
     "keys": "SELECT k::text AS row FROM idempotency_keys k",
+    "answers": "SELECT a::text AS row FROM idempotency_answers a",
     "receipts": "SELECT r::text AS row FROM receipts r",
     "refunds": "SELECT r::text AS row FROM refunds r",
 }

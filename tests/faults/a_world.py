@@ -39,7 +39,9 @@ ONLY_THIS_IS_DUE: Final[LiteralString] = """
 """
 OUTSTANDING: Final[LiteralString] = """
     SELECT (SELECT count(*) FROM bank_calls) AS bank_calls,
-           (SELECT count(*) FROM idempotency_keys WHERE status IS NULL) AS unanswered_keys,
+           (SELECT count(*) FROM idempotency_keys AS k
+            LEFT JOIN idempotency_answers AS a USING (request_id, merchant_id, mode, key)
+            WHERE coalesce(k.status, a.status) IS NULL) AS unanswered_keys,
            (SELECT count(*) FROM receipts WHERE pending) AS pending_receipts,
            (SELECT count(*) FROM dispute_notices) AS notices,
            (SELECT count(*) FROM dispute_responses) AS responses,

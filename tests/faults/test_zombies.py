@@ -68,7 +68,8 @@ def everything(world: World) -> dict[str, Any]:
         "asked": ledger["calls"],
         "receipts": world.rows("SELECT * FROM receipts ORDER BY payment_id"),
         "outstanding": world.rows("SELECT * FROM bank_calls ORDER BY payment_id"),
-        "answers": world.rows("SELECT * FROM idempotency_keys ORDER BY key"),
+        "keys": world.rows("SELECT * FROM idempotency_keys ORDER BY key"),
+        "answers": world.rows("SELECT * FROM idempotency_answers ORDER BY key"),
     }
 
 

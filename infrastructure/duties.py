@@ -18,6 +18,7 @@ from infrastructure.audit.pushes import Pushes
 from infrastructure.billing_desk import BillingDesk
 from infrastructure.database import UNAVAILABLE
 from infrastructure.dispute_desk import DisputeDesk
+from infrastructure.idempotency import PRUNED_AT_ONCE
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.reconciliation_schedule import LOOK_EVERY_SECONDS, ReconciliationSchedule
 from infrastructure.services import Services, bank_disputes
@@ -127,8 +128,8 @@ def duties_of(services: Services, stopping: threading.Event) -> tuple[Duty, ...]
     )
 
 
-def sweep(services: Services) -> None:
-    """Prunes what is kept for a while only."""
+def sweep(services: Services) -> bool:
+    """Prunes what is kept for a while only; whether there may be more of it."""
     pruned = {
         "idempotency_keys": services.idempotency_keys.prune(),
         "rate_limit_windows": PostgresWindows(services.pool).prune(),
@@ -137,6 +138,7 @@ def sweep(services: Services) -> None:
     }
     if any(pruned.values()):
         log.info("swept", **pruned)
+    return pruned["idempotency_keys"] == PRUNED_AT_ONCE
 
 
 def erase(services: Services, stopping: threading.Event) -> None:

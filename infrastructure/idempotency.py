@@ -1,7 +1,8 @@
 """Idempotency keys: claimed with the first events of a command, answered with its last.
 
 There is no second store to disagree with the log, and nothing is claimed by what was refused. What is
-answered at once is kept with the key, and what is answered later beside it: no row changes.
+answered at once is kept with the key, and what is answered later beside it, so that no row changes unless
+somebody's data is erased.
 """
 
 from collections.abc import Sequence
@@ -77,22 +78,27 @@ REDACT: Final[tuple[LiteralString, ...]] = (
     """,
 )
 PRUNE: Final[LiteralString] = """
-    WITH forgotten AS (
-        DELETE FROM idempotency_keys AS k
-        WHERE claimed_at < clock_timestamp() - make_interval(days => %(days)s)
+    WITH old AS (
+        SELECT request_id, merchant_id, mode, key FROM idempotency_keys AS k
+        WHERE claimed_at < statement_timestamp() - make_interval(days => %(days)s)
           AND (status IS NOT NULL OR EXISTS (
               SELECT FROM idempotency_answers AS a
               WHERE (a.request_id, a.merchant_id, a.mode, a.key)
                   = (k.request_id, k.merchant_id, k.mode, k.key)
           ))
-        RETURNING request_id, merchant_id, mode, key
-    ), with_them AS (
-        DELETE FROM idempotency_answers AS a USING forgotten AS f
+        ORDER BY claimed_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ), keys AS (
+        DELETE FROM idempotency_keys AS k USING old
+        WHERE (k.merchant_id, k.mode, k.key) = (old.merchant_id, old.mode, old.key)
+    ), answers AS (
+        DELETE FROM idempotency_answers AS a USING old
         WHERE (a.request_id, a.merchant_id, a.mode, a.key)
-            = (f.request_id, f.merchant_id, f.mode, f.key)
+            = (old.request_id, old.merchant_id, old.mode, old.key)
     )
-    SELECT count(*) AS count FROM forgotten
+    SELECT count(*) AS count FROM old
 """
+# So many fit into the time that a statement may take.
+PRUNED_AT_ONCE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +190,11 @@ class IdempotencyKeys:
                 raise KeyAlreadyClaimed
 
     def prune(self) -> int:
-        """Forgets the answered keys that are older than KEPT_DAYS; how many."""
+        """Forgets answered keys that are older than KEPT_DAYS, with their answers, the oldest first; how
+        many. PRUNED_AT_ONCE: there may be more."""
+        limits = {"days": KEPT_DAYS, "limit": PRUNED_AT_ONCE}
         with self._pool.connection() as connection:
-            row = connection.execute(PRUNE, {"days": KEPT_DAYS}).fetchone()
+            row = connection.execute(PRUNE, limits).fetchone()
         assert row is not None
         pruned: int = row["count"]
         return pruned

@@ -16,3 +16,11 @@ CREATE TABLE idempotency_answers (
 );
 CREATE INDEX idempotency_answers_that_tell_of_people ON idempotency_answers (payment_id)
     WHERE tells_of_people;
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'counterfoil_serving') THEN
+        GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_answers TO counterfoil_serving;
+    END IF;
+END
+$$;

@@ -86,10 +86,10 @@ SET_HEAD: Final[LiteralString] = (
 VACUUM: Final[LiteralString] = """
     VACUUM (ANALYZE) events, order_slots, idempotency_keys, idempotency_answers
 """
-# Bulk loading leaves room for a small event at the end of most pages, where Postgres would put the next
-# ones, each into another page of the past. In a log that grew one append at a time and was vacuumed on the
-# way hardly any event is put there (two in a thousand, as counted). A page that has to keep a tenth free
-# has no room for one.
+# Bulk loading leaves room for a small event or answer at the end of most pages, where Postgres would put
+# the next ones, each into another page of the past. In a log that grew one append at a time and was
+# vacuumed on the way hardly any is put there (two events and seven answers in a thousand, as counted). A
+# page that has to keep a tenth free has no room for one.
 PARTITIONS: Final[LiteralString] = (
     "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass"
 )
@@ -240,7 +240,8 @@ def fill(url: str, past: Past, *, processes: int = PROCESSES, parts: int | None 
         events = sum(pool.map(partial(fill_shards, url, past), groups))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(VACUUM)
-        for (name,) in connection.execute(PARTITIONS).fetchall():
+        partitions = [name for (name,) in connection.execute(PARTITIONS).fetchall()]
+        for name in (*partitions, "idempotency_answers"):
             connection.execute(SQL(KEEP_A_TENTH).format(Identifier(name)))
         connection.execute(CHECKPOINT)
     return events

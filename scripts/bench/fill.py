@@ -88,7 +88,7 @@ VACUUM: Final[LiteralString] = """
 """
 # Bulk loading leaves room for a small event or answer at the end of most pages, where Postgres would put
 # the next ones, each into another page of the past. In a log that grew one append at a time and was
-# vacuumed on the way hardly any is put there (two events and seven answers in a thousand, as counted). A
+# vacuumed on the way few are put there (two events and ten to thirty answers in a thousand, as counted). A
 # page that has to keep a tenth free has no room for one.
 PARTITIONS: Final[LiteralString] = (
     "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass"

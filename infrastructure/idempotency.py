@@ -140,7 +140,7 @@ def answer(record: AnswerKey) -> Part:
 
 
 def columns_of(answer: StoredAnswer | None) -> dict[str, Any]:
-    """As it is kept."""
+    """As it is kept, in the order of the columns."""
     if answer is None:
         return {"status": None, "headers": None, "body": None, "tells_of_people": False}
     return {

@@ -11,6 +11,7 @@ from typing import Any, Final, LiteralString, TypeVar
 from psycopg import Connection, Cursor, Error, OperationalError, errors
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import DictRow, dict_row
+from psycopg.waiting import READY_NONE
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from domain.errors import StoreUnavailable
@@ -18,6 +19,7 @@ from infrastructure.fault_points import reached_at_each_wait
 
 RV = TypeVar("RV")
 WAIT_INTERVAL_SECONDS: Final = 0.1
+LAST_LOOK_SECONDS: Final = 0.1
 
 # What is wrong with the database is said once, by whoever needed it, and not at every new attempt.
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)
@@ -61,7 +63,7 @@ class Waits:
 
 
 # No request hangs on the database: whichever it waits for, a 503 is out within two seconds.
-OF_REQUESTS: Final = Waits(connection=1.2, lock=1.0, statement=1.3, answer=1.6)
+OF_REQUESTS: Final = Waits(connection=1.2, lock=1.0, statement=1.3, answer=1.5)
 # Who has typed a command waits rather than be told to try again; others are not kept from theirs.
 OF_COMMANDS: Final = Waits(connection=10.0, lock=1.0, statement=10.0, answer=12.0)
 
@@ -89,18 +91,38 @@ class BoundedConnection(Connection[DictRow]):
         interval: float = WAIT_INTERVAL_SECONDS,
         timeout: float | None = None,
     ) -> RV:
-        """As the driver's; when time is up the connection is closed, since nobody knows its state."""
+        """As the driver's. When time is up there is one more look, since it may be this process that
+        was kept from running, with the answer there all the while; then the connection is closed,
+        since nobody knows its state."""
         self.used_at = time.monotonic()
         if self.is_made:
             gen = reached_at_each_wait("database.waited_for", gen)
         try:
             return super().wait(gen, interval, timeout=timeout or self.answer_timeout)
-        except errors._WaitTimeout as error:  # noqa: SLF001 - the only name that it has
+        except errors._WaitTimeout:  # noqa: SLF001 - the only name that it has
+            return self._last_look(gen, interval)
+
+    def _last_look(self, gen: Generator[Any, Any, RV], interval: float) -> RV:
+        try:
+            return super().wait(_gone_on_with(gen), interval, timeout=LAST_LOOK_SECONDS)
+        except errors._WaitTimeout as error:  # noqa: SLF001
             self.pgconn.finish()
             raise OperationalError("the database did not answer in time") from error
 
 
 Pool = ConnectionPool[BoundedConnection]
+
+
+def _gone_on_with(gen: Generator[Any, Any, RV]) -> Generator[Any, Any, RV]:
+    """The steps that are left of a wait that was given up."""
+    ready = READY_NONE
+    while True:
+        try:
+            waits_for = gen.send(ready)
+        except StopIteration as end:
+            result: RV = end.value
+            return result
+        ready = yield waits_for
 
 
 @contextmanager

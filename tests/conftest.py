@@ -6,6 +6,7 @@ database and shared by all xdist workers; TEST_DATABASE_URL names another server
 
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 import tempfile
@@ -43,7 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder that this run's workers share."""
+    """Make the folder that this run's workers share. Of what is loaded and collected nothing is garbage."""
+    gc.disable()
     if hasattr(config, "workerinput"):
         return
     remove_folders_of_killed_runs()
@@ -56,6 +58,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """After the last worker: stop the server and leave nothing behind."""
     if not hasattr(config, "workerinput") and RUN_FOLDER in os.environ:
         TestRun(Path(os.environ.pop(RUN_FOLDER))).end()
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay to the end. Looked through for garbage now and then, they would stop every
+    thread for seconds each time, which is longer than a request waits for the database."""
+    processes.look_for_garbage_seldom()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

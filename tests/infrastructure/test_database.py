@@ -4,8 +4,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, LiteralString
 
 import psycopg
@@ -50,6 +50,25 @@ def test_a_server_that_is_stopped_is_not_waited_for(pool: Pool) -> None:
     assert time.monotonic() - started < OF_REQUESTS.answer + MARGIN_SECONDS
     with pool.connection() as connection:
         assert backend_of(connection) != backend
+
+
+@pytest.mark.parametrize("together", [at_once, nullcontext])
+def test_an_answer_that_is_there_when_time_is_up_is_read(
+    together: Callable[[BoundedConnection], AbstractContextManager[None]],
+    pool: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is this process that was late then: it was stopped, or another thread let nobody run."""
+    with pool.connection() as connection:
+        monkeypatch.setattr(connection, "answer_timeout", 1e-6)
+        with together(connection):
+            cursor = connection.execute("SELECT pg_sleep(0.01), 1 AS one")
+        row = cursor.fetchone()
+        backend = backend_of(connection)
+
+    assert row == {"pg_sleep": "", "one": 1}
+    with pool.connection() as again:
+        assert backend_of(again) == backend
 
 
 def test_a_connection_that_died_while_it_was_idle_is_replaced_before_it_is_used(

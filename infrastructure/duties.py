@@ -6,6 +6,7 @@ its head told outside. Each duty has a thread of its own, so that none waits for
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,12 +19,13 @@ from infrastructure.audit.pushes import Pushes
 from infrastructure.billing_desk import BillingDesk
 from infrastructure.database import UNAVAILABLE
 from infrastructure.dispute_desk import DisputeDesk
-from infrastructure.idempotency import PRUNED_AT_ONCE
 from infrastructure.rate_limiter import PostgresWindows
 from infrastructure.reconciliation_schedule import LOOK_EVERY_SECONDS, ReconciliationSchedule
 from infrastructure.services import Services, bank_disputes
 
 SWEEP_SECONDS: Final = 600.0
+# Rows of one kind: so many fit well into the time that a statement may take.
+SWEPT_AT_ONCE: Final = 1_000
 ERASURE_SECONDS: Final = 10.0
 DISPUTES_SECONDS: Final = 2.0
 BILLING_SECONDS: Final = 0.5
@@ -129,16 +131,19 @@ def duties_of(services: Services, stopping: threading.Event) -> tuple[Duty, ...]
 
 
 def sweep(services: Services) -> bool:
-    """Prunes what is kept for a while only; whether there may be more of it."""
-    pruned = {
-        "idempotency_keys": services.idempotency_keys.prune(),
-        "rate_limit_windows": PostgresWindows(services.pool).prune(),
-        "cvcs": services.cards.forget_old_cvcs(),
-        "tokens": services.cards.forget_old_tokens(),
+    """Prunes what is kept for a while only, some of each kind; whether there may be more of any. One kind
+    that cannot be pruned now keeps no other from it."""
+    kinds: dict[str, Callable[[int], int]] = {
+        "cvcs": services.cards.forget_old_cvcs,
+        "tokens": services.cards.forget_old_tokens,
+        "used_tokens": services.cards.forget_used_tokens,
+        "idempotency_keys": services.idempotency_keys.prune,
+        "rate_limit_windows": PostgresWindows(services.pool).prune,
     }
+    pruned = {kind: guarded(partial(prune, SWEPT_AT_ONCE)) for kind, prune in kinds.items()}
     if any(pruned.values()):
         log.info("swept", **pruned)
-    return pruned["idempotency_keys"] == PRUNED_AT_ONCE
+    return SWEPT_AT_ONCE in pruned.values()
 
 
 def erase(services: Services, stopping: threading.Event) -> None:

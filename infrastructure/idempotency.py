@@ -86,7 +86,7 @@ PRUNE: Final[LiteralString] = """
               WHERE (a.request_id, a.merchant_id, a.mode, a.key)
                   = (k.request_id, k.merchant_id, k.mode, k.key)
           ))
-        ORDER BY claimed_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        ORDER BY claimed_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
     ), keys AS (
         DELETE FROM idempotency_keys AS k USING old
         WHERE (k.merchant_id, k.mode, k.key) = (old.merchant_id, old.mode, old.key)
@@ -97,8 +97,6 @@ PRUNE: Final[LiteralString] = """
     )
     SELECT count(*) AS count FROM old
 """
-# So many fit into the time that a statement may take.
-PRUNED_AT_ONCE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,12 +187,11 @@ class IdempotencyKeys:
             if connection.execute(CLAIM_IF_FREE, claim(record).parameters).rowcount == 0:
                 raise KeyAlreadyClaimed
 
-    def prune(self) -> int:
+    def prune(self, most: int) -> int:
         """Forgets answered keys that are older than KEPT_DAYS, with their answers, the oldest first; how
-        many. PRUNED_AT_ONCE: there may be more."""
-        limits = {"days": KEPT_DAYS, "limit": PRUNED_AT_ONCE}
+        many."""
         with self._pool.connection() as connection:
-            row = connection.execute(PRUNE, limits).fetchone()
+            row = connection.execute(PRUNE, {"days": KEPT_DAYS, "most": most}).fetchone()
         assert row is not None
         pruned: int = row["count"]
         return pruned

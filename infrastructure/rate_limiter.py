@@ -85,7 +85,12 @@ class PostgresWindows:
                   ceil(oldest + 60 - extract(epoch FROM clock_timestamp()))::int AS seconds
     """
     PRUNE: LiteralString = """
-        DELETE FROM rate_limits WHERE newest < extract(epoch FROM clock_timestamp()) - 3600
+        WITH old AS (
+            SELECT name FROM rate_limits
+            WHERE newest < extract(epoch FROM statement_timestamp())::bigint - 3600
+            LIMIT %(most)s FOR UPDATE SKIP LOCKED
+        )
+        DELETE FROM rate_limits AS r USING old WHERE r.name = old.name
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -98,10 +103,10 @@ class PostgresWindows:
         assert row is not None
         return _allowance(limit, limit - row["counted"], row["seconds"], refused=row["refused"])
 
-    def prune(self) -> int:
-        """Forgets the names that were not heard of for an hour; how many."""
+    def prune(self, most: int) -> int:
+        """Forgets names that were not heard of for an hour; how many."""
         with self._pool.connection() as connection:
-            return connection.execute(self.PRUNE).rowcount
+            return connection.execute(self.PRUNE, {"most": most}).rowcount
 
 
 class LibraryWindows:

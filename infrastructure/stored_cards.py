@@ -41,15 +41,30 @@ FORGET_CVC: Final[LiteralString] = """
     WHERE shard = %(shard)s AND method_id = %(method_id)s
 """
 FORGET_OLD_CVCS: Final[LiteralString] = """
-    UPDATE stored_cards SET sealed_cvc = NULL, cvc_until = NULL
-    WHERE sealed_cvc IS NOT NULL AND cvc_until < clock_timestamp()
+    WITH old AS (
+        SELECT shard, method_id FROM stored_cards
+        WHERE sealed_cvc IS NOT NULL AND cvc_until < statement_timestamp()
+        ORDER BY cvc_until LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE stored_cards AS c SET sealed_cvc = NULL, cvc_until = NULL FROM old
+    WHERE (c.shard, c.method_id) = (old.shard, old.method_id)
 """
 FORGET_OLD_TOKENS: Final[LiteralString] = """
-    WITH used AS (
-        DELETE FROM used_tokens
-        WHERE used_at < clock_timestamp() - make_interval(secs => 2 * %(seconds)s)
+    WITH old AS (
+        SELECT shard, method_id FROM stored_cards WHERE kept_until < statement_timestamp()
+        ORDER BY kept_until LIMIT %(most)s FOR UPDATE SKIP LOCKED
     )
-    DELETE FROM stored_cards WHERE kept_until < clock_timestamp()
+    DELETE FROM stored_cards AS c USING old
+    WHERE (c.shard, c.method_id) = (old.shard, old.method_id)
+"""
+FORGET_USED_TOKENS: Final[LiteralString] = """
+    WITH old AS (
+        SELECT shard, token_id FROM used_tokens
+        WHERE used_at < statement_timestamp() - make_interval(secs => 2 * %(seconds)s)
+        LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM used_tokens AS u USING old
+    WHERE (u.shard, u.token_id) = (old.shard, old.token_id)
 """
 USE_UP: Final[LiteralString] = """
     INSERT INTO used_tokens (shard, token_id, used_at)
@@ -128,15 +143,21 @@ class StoredCards:
         """The same for the same number, and nothing to whoever lacks the secret."""
         return self._secrets.mark(FINGERPRINTS, number)[:FINGERPRINT_LENGTH]
 
-    def forget_old_cvcs(self) -> int:
-        """Erases the CVCs whose hour has passed; how many."""
+    def forget_old_cvcs(self, most: int) -> int:
+        """Erases CVCs whose hour has passed, the oldest first; how many."""
         with self._pool.connection() as connection:
-            return connection.execute(FORGET_OLD_CVCS).rowcount
+            return connection.execute(FORGET_OLD_CVCS, {"most": most}).rowcount
 
-    def forget_old_tokens(self) -> int:
-        """Erases the cards of tokens that nobody used in time; how many."""
+    def forget_old_tokens(self, most: int) -> int:
+        """Erases cards of tokens that nobody used in time, the oldest first; how many."""
         with self._pool.connection() as connection:
-            return connection.execute(FORGET_OLD_TOKENS, {"seconds": CVC_SECONDS}).rowcount
+            return connection.execute(FORGET_OLD_TOKENS, {"most": most}).rowcount
+
+    def forget_used_tokens(self, most: int) -> int:
+        """Forgets that tokens were used which nobody could use any more; how many."""
+        with self._pool.connection() as connection:
+            limits = {"seconds": CVC_SECONDS, "most": most}
+            return connection.execute(FORGET_USED_TOKENS, limits).rowcount
 
 
 def _identity(method_id: UUID) -> dict[str, Any]:

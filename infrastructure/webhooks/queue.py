@@ -137,7 +137,8 @@ COUNT: Final[LiteralString] = """
 PRUNE: Final[LiteralString] = """
     DELETE FROM webhook_deliveries WHERE (shard, event_id, endpoint_id) IN (
         SELECT shard, event_id, endpoint_id FROM webhook_deliveries
-        WHERE created_at < clock_timestamp() - make_interval(days => %(days)s) AND status <> 'pending'
+        WHERE created_at < statement_timestamp() - make_interval(days => %(days)s)
+          AND status <> 'pending'
         ORDER BY created_at LIMIT %(limit)s
     )
 """

@@ -10,8 +10,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from api.schemas import ReceiptOut, RefundOut
-from infrastructure.duties import sweep
-from infrastructure.idempotency import PRUNED_AT_ONCE
+from infrastructure.duties import SWEPT_AT_ONCE, sweep
 from tests.api.an_api import (
     EMPTY_CARD,
     GOOD_CARD,
@@ -142,11 +141,11 @@ def test_a_key_is_forgotten_after_a_month_with_its_answer(
     mine = {"merchant_id": merchant.record.merchant_id}
     merchant.authorized()
     api.execute(kept, **mine)
-    api.services.idempotency_keys.prune()
+    api.services.idempotency_keys.prune(SWEPT_AT_ONCE)
     assert sum(kept_of(api, merchant).values()) > 0
 
     api.execute(A_MONTH_PASSES, **mine)
-    pruned = api.services.idempotency_keys.prune()
+    pruned = api.services.idempotency_keys.prune(SWEPT_AT_ONCE)
 
     assert pruned >= 1
     assert kept_of(api, merchant) == {"keys": 0, "answers": 0}
@@ -155,9 +154,9 @@ def test_a_key_is_forgotten_after_a_month_with_its_answer(
 def test_many_keys_are_forgotten_a_part_at_a_time(api: Api, merchant: Caller) -> None:
     assert merchant.record is not None
     mine = {"merchant_id": merchant.record.merchant_id}
-    api.services.idempotency_keys.prune()
+    api.services.idempotency_keys.prune(SWEPT_AT_ONCE)
     merchant.authorized()
-    api.execute(MANY_OLD_KEYS, **mine, number=PRUNED_AT_ONCE + 1)
+    api.execute(MANY_OLD_KEYS, **mine, number=SWEPT_AT_ONCE + 1)
 
     assert sweep(api.services)
     assert kept_of(api, merchant) == {"keys": 2, "answers": 2}
@@ -172,7 +171,7 @@ def test_a_key_without_an_answer_is_kept_for_ever(api: Api, merchant: Caller) ->
     api.execute(UNANSWERED, **mine)
     api.execute(A_MONTH_PASSES, **mine)
 
-    api.services.idempotency_keys.prune()
+    api.services.idempotency_keys.prune(SWEPT_AT_ONCE)
 
     assert kept_of(api, merchant) == {"keys": 1, "answers": 0}
 

@@ -12,6 +12,7 @@ from api.payments.schemas import PaymentOut
 from domain.bank import Contradicted, Declined, Operation
 from domain.commands import Mode
 from domain.ids import Prefix, decode
+from infrastructure.duties import SWEPT_AT_ONCE
 from tests.api.an_api import (
     EMPTY_CARD,
     GOOD_CARD,
@@ -543,7 +544,7 @@ def test_an_hour_later_a_token_is_expired_and_its_card_is_gone(api: Api, merchan
     )
 
     used = as_source(merchant, token)
-    api.services.cards.forget_old_tokens()
+    api.services.cards.forget_old_tokens(SWEPT_AT_ONCE)
 
     assert refusal(used)[2:] == ("token_already_used", "source[token]")  # the hour is not over
     with api.services.pool.connection() as connection:

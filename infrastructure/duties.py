@@ -143,6 +143,10 @@ def sweep(services: Services) -> bool:
     pruned = {kind: guarded(partial(prune, SWEPT_AT_ONCE)) for kind, prune in kinds.items()}
     if any(pruned.values()):
         log.info("swept", **pruned)
+    if None in pruned.values():
+        log.warning(
+            "not all was swept", left=[kind for kind, rows in pruned.items() if rows is None]
+        )
     return SWEPT_AT_ONCE in pruned.values()
 
 

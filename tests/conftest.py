@@ -10,7 +10,7 @@ import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -44,8 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder that this run's workers share. Of what is loaded and collected nothing is garbage."""
-    gc.disable()
+    """Make the folder that this run's workers share."""
     if hasattr(config, "workerinput"):
         return
     remove_folders_of_killed_runs()
@@ -56,15 +55,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """After the last worker: stop the server and leave nothing behind."""
+    gc.unfreeze()  # what was loaded is free to go
     if not hasattr(config, "workerinput") and RUN_FOLDER in os.environ:
         TestRun(Path(os.environ.pop(RUN_FOLDER))).end()
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Thousands of tests stay to the end. Looked through for garbage now and then, they would stop every
     thread for seconds each time, which is longer than a request waits for the database."""
-    processes.look_for_garbage_seldom()
-    gc.enable()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        processes.look_for_garbage_seldom()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from domain.errors import StoreUnavailable
+from infrastructure import database
 from infrastructure.database import (
     IDLE_SECONDS,
     OF_REQUESTS,
@@ -61,6 +62,7 @@ def test_an_answer_that_is_there_when_time_is_up_is_read(
     """It is this process that was late then: it was stopped, or another thread let nobody run."""
     with pool.connection() as connection:
         monkeypatch.setattr(connection, "answer_timeout", 1e-6)
+        monkeypatch.setattr(database, "LAST_LOOK_SECONDS", MARGIN_SECONDS)
         with together(connection):
             cursor = connection.execute("SELECT pg_sleep(0.01), 1 AS one")
         row = cursor.fetchone()

@@ -254,7 +254,8 @@ def change_the_cause_of_the_last(world: World) -> None:
 
 def swap_two_checkpoints(world: World) -> None:
     world.do("UPDATE audit_checkpoints SET number = 3 WHERE number = 1")
-    world.do("UPDATE audit_checkpoints SET number = number - 1")
+    world.do("UPDATE audit_checkpoints SET number = 1 WHERE number = 2")
+    world.do("UPDATE audit_checkpoints SET number = 2 WHERE number = 3")
 
 
 def say_that_others_signed(world: World) -> None:

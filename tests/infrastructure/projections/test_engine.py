@@ -79,19 +79,23 @@ OTHER_CODE: Final[LiteralString] = """
 
 
 @contextmanager
+def running(pool: Pool) -> Iterator[tuple[ProjectionEngine, threading.Event]]:
+    """An engine, as in a process of its own, and what stops it."""
+    stopping, engine = threading.Event(), ProjectionEngine(pool, time.monotonic)
+    thread = threading.Thread(target=engine.run, args=(stopping,))
+    thread.start()
+    try:
+        yield engine, stopping
+    finally:
+        stopping.set()
+        thread.join()
+
+
+@contextmanager
 def engines(*pools: Pool) -> Iterator[list[threading.Event]]:
-    """An engine for each pool, as in a process of its own; what stops each."""
+    """An engine for each pool; what stops each."""
     with ExitStack() as stack:
-        stops = []
-        for pool in pools:
-            stopping = threading.Event()
-            engine = ProjectionEngine(pool, time.monotonic)
-            thread = threading.Thread(target=engine.run, args=(stopping,))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(stopping.set)
-            stops.append(stopping)
-        yield stops
+        yield [stack.enter_context(running(pool))[1] for pool in pools]
 
 
 def pay(pool: Pool, number: int = 1) -> None:
@@ -163,10 +167,9 @@ def test_a_follower_stays_when_its_lease_could_not_be_renewed_once(
     connection: Connection[DictRow], database_url: str
 ) -> None:
     impatient = replace(OF_REQUESTS, lock=0.1)
-    others = set(threading.enumerate())
-    with open_pool(database_url, size=8, waits=impatient) as pool, engines(pool):
+    with open_pool(database_url, size=8, waits=impatient) as pool, running(pool) as (engine, _):
         poll_until(lambda: len(owners(connection)) == len(FOLLOWED))
-        before = follower("balances", others)
+        before = follower(engine, "balances")
         with connect(database_url) as other, other.transaction():
             other.execute(HOLD_LEASE)
             poll_until(lambda: connection.execute(WAITING).rowcount > 0)
@@ -174,13 +177,11 @@ def test_a_follower_stays_when_its_lease_could_not_be_renewed_once(
         pay(pool)
         poll_until(lambda: is_current(connection))
 
-        assert follower("balances", others) is before
+        assert follower(engine, "balances") is before
 
 
-def follower(name: str, others: set[threading.Thread]) -> threading.Thread:
-    """The one of this name that is none of these."""
-    threads = set(threading.enumerate()) - others
-    (thread,) = [each for each in threads if each.name == f"follow {name}"]
+def follower(engine: ProjectionEngine, name: str) -> threading.Thread:
+    (thread,) = [thread for (followed, _), thread in engine._running.items() if followed == name]
     return thread
 
 

@@ -114,7 +114,8 @@ Pool = ConnectionPool[BoundedConnection]
 
 
 def _gone_on_with(gen: Generator[Any, Any, RV]) -> Generator[Any, Any, RV]:
-    """The steps that are left of a wait that was given up."""
+    """The steps that are left of a wait that was given up. They were begun, so that they are not to be
+    begun again, as `yield from` would."""
     ready = READY_NONE
     while True:
         try:

@@ -10,7 +10,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from api.schemas import ReceiptOut, RefundOut
-from infrastructure.duties import SWEPT_AT_ONCE, sweep
+from infrastructure.duties import SWEPT_AT_ONCE
 from tests.api.an_api import (
     EMPTY_CARD,
     GOOD_CARD,
@@ -45,19 +45,6 @@ UNANSWERED: LiteralString = """
 A_MONTH_PASSES: LiteralString = """
     UPDATE idempotency_keys SET claimed_at = claimed_at - interval '31 days'
     WHERE merchant_id = %(merchant_id)s
-"""
-MANY_OLD_KEYS: LiteralString = """
-    WITH keys AS (
-        INSERT INTO idempotency_keys (
-            merchant_id, mode, key, fingerprint, request_id, payment_id, claimed_at
-        )
-        SELECT %(merchant_id)s, 'test', 'old-' || n, '', 'req_' || n, gen_random_uuid(),
-               now() - interval '31 days'
-        FROM generate_series(1, %(number)s) AS n
-        RETURNING *
-    )
-    INSERT INTO idempotency_answers
-    SELECT request_id, merchant_id, mode, key, payment_id, 201, '{}', '{}', false FROM keys
 """
 KEPT: LiteralString = """
     SELECT (SELECT count(*) FROM idempotency_keys WHERE merchant_id = %(merchant_id)s) AS keys,
@@ -149,19 +136,6 @@ def test_a_key_is_forgotten_after_a_month_with_its_answer(
 
     assert pruned >= 1
     assert kept_of(api, merchant) == {"keys": 0, "answers": 0}
-
-
-def test_many_keys_are_forgotten_a_part_at_a_time(api: Api, merchant: Caller) -> None:
-    assert merchant.record is not None
-    mine = {"merchant_id": merchant.record.merchant_id}
-    api.services.idempotency_keys.prune(SWEPT_AT_ONCE)
-    merchant.authorized()
-    api.execute(MANY_OLD_KEYS, **mine, number=SWEPT_AT_ONCE + 1)
-
-    assert sweep(api.services)
-    assert kept_of(api, merchant) == {"keys": 2, "answers": 2}
-    assert not sweep(api.services)
-    assert kept_of(api, merchant) == {"keys": 1, "answers": 1}
 
 
 def test_a_key_without_an_answer_is_kept_for_ever(api: Api, merchant: Caller) -> None:

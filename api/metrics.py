@@ -1,8 +1,6 @@
 """`GET /metrics`: counters of every process, and what the database knows of what is stuck."""
 
 import os
-import struct
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -27,8 +25,6 @@ from domain.payment import ReviewReason
 from infrastructure.database import Pool
 from infrastructure.projections.generations import lags
 
-LOOKS: Final = 20
-LOOK_SECONDS: Final = 0.01
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 REQUESTS: Final = Counter(
     "counterfoil_http_requests_total", "Requests answered.", ["method", "route", "status"]
@@ -40,6 +36,19 @@ SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 REPLAYS: Final = Counter("counterfoil_idempotent_replays_total", "Answers given again.", ["route"])
+
+
+class Counts(Collector):
+    """Counters and times of every process of the host."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """All but what is in a file that is empty: its process began just now, or was killed as it did."""
+        files = [str(path) for path in self._folder.glob("*.db") if _has_been_written(path)]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        return merged
 
 
 class Unresolved(Collector):
@@ -170,22 +179,13 @@ def metrics(pool: Pool) -> Answer:
     registry = CollectorRegistry()
     if FOLDER in os.environ:
         _forget_the_dead(Path(os.environ[FOLDER]))
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(Counts(Path(os.environ[FOLDER])))
     else:
         registry.register(REGISTRY)
     registry.register(Unresolved(pool))
     registry.register(ReadModels(pool))
     registry.register(Webhooks(pool))
-    return Answer(status=200, body=_text(registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def _text(registry: CollectorRegistry) -> bytes:
-    """What is told. A process that has only just begun may have a file that is empty for a moment."""
-    for _ in range(LOOKS - 1):
-        with suppress(struct.error):
-            return generate_latest(registry)
-        time.sleep(LOOK_SECONDS)
-    return generate_latest(registry)
+    return Answer(status=200, body=generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _forget_the_dead(folder: Path) -> None:
@@ -195,6 +195,13 @@ def _forget_the_dead(folder: Path) -> None:
         if not _is_alive(pid):
             with suppress(FileNotFoundError):  # another scrape was first
                 mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _has_been_written(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # another scrape has forgotten it
+        return False
 
 
 def _is_alive(pid: int) -> bool:

@@ -138,7 +138,7 @@ class EmbeddedPostgres:
             return
         with self._locked():
             postmaster = self._postmaster()
-            if postmaster and not processes.end([postmaster.pid], STOP_STEPS, self._is_ours):
+            if postmaster and not processes.end([postmaster.pid], STOP_STEPS):
                 raise PostgresUnavailable(f"the server (process {postmaster.pid}) does not stop")
             self._collect()
             if postmaster:
@@ -262,7 +262,7 @@ class EmbeddedPostgres:
         postmaster = self._postmaster()
         if postmaster:
             remains.append(postmaster.pid)
-        if not processes.end(remains, REMAINS_STEPS, self._is_ours):
+        if not processes.end(remains, REMAINS_STEPS):
             raise PostgresUnavailable(f"processes of an earlier server do not end: {remains}")
         self._collect()
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)

@@ -21,7 +21,8 @@ GARBAGE_THRESHOLD = 50_000
 
 
 def command_line(pid: int) -> str:
-    """What the process was started as; empty when it is gone, or dead and not yet collected."""
+    """What the process was started as; empty when it is gone, dead and not yet collected, or just dying:
+    it may then still have its ports and files for a moment."""
     if HAS_PROC:
         try:
             words = (PROC / str(pid) / "cmdline").read_bytes()
@@ -94,20 +95,16 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def end(
-    pids: Iterable[int],
-    steps: Iterable[tuple[signal.Signals, float]],
-    is_wanted: Callable[[int], bool],
-) -> bool:
+def end(pids: Iterable[int], steps: Iterable[tuple[signal.Signals, float]]) -> bool:
     """Send each signal and wait its seconds, until all are gone; whether they are.
 
-    `is_wanted` is asked again before every signal: the number may be another's by then.
+    When each began is looked at before every signal: the number may be another's by then.
     """
+    began_at = {pid: started_at(pid) for pid in pids}
 
     def remaining() -> list[int]:
-        return [pid for pid in wanted if is_wanted(pid)]
+        return [pid for pid, then in began_at.items() if started_at(pid) == then != ""]
 
-    wanted = list(pids)
     if not remaining():
         return True
     for number, seconds in steps:

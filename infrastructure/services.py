@@ -16,7 +16,7 @@ from infrastructure.bank.driver import BankDriver
 from infrastructure.bank.records import BankRecordsOverHTTP, Pace
 from infrastructure.bank_calls import PostgresBankCalls
 from infrastructure.clock import RandomIds, SystemClock
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import OF_REQUESTS, Pool, Waits, open_pool
 from infrastructure.erasure import Erasure
 from infrastructure.event_store import PostgresPaymentLedger
 from infrastructure.idempotency import IdempotencyKeys
@@ -91,13 +91,18 @@ class ReadingAnswers(Answers, Protocol):
 
 
 def build_services(
-    settings: Settings, *, answers: ReadingAnswers, connections: int, bank_connections: int
+    settings: Settings,
+    *,
+    answers: ReadingAnswers,
+    connections: int,
+    bank_connections: int,
+    waits: Waits = OF_REQUESTS,
 ) -> Services:
     """Wires a process. `answers`: how it is told what came of commands, which the layers above know."""
     assert settings.database_url is not None, "the caller starts the private database"
     _die_where_told_to(settings)
     clock, ids = SystemClock(), RandomIds()
-    pool = open_pool(settings.database_url, size=connections)
+    pool = open_pool(settings.database_url, size=connections, waits=waits)
     bank_client = BankClient(settings.bank_url, connections=bank_connections)
     vault = FernetVault(vault_keys := settings.vault_keys or keys_kept_in(settings.data_dir))
     ledger = PostgresPaymentLedger(

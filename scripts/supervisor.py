@@ -253,7 +253,7 @@ class Register:
 
 
 def end_group(leader: int) -> None:
-    processes.end(members_of(leader), REST_STEPS, lambda pid: pid in members_of(leader))
+    processes.end(members_of(leader), REST_STEPS)
 
 
 def members_of(leader: int) -> list[int]:

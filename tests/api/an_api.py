@@ -22,6 +22,7 @@ from api.schemas import ErrorOut, ReceiptOut, RefundOut
 from domain.bank import Answer, BankRequest
 from domain.commands import Mode
 from infrastructure.api_keys import DEFAULT_SCOPES, ApiKey, KeyType
+from infrastructure.database import Waits
 from infrastructure.projections.engine import ProjectionEngine
 from infrastructure.services import Services, build_services
 from infrastructure.settings import read_settings
@@ -29,6 +30,7 @@ from infrastructure.vault import new_key
 from infrastructure.worker import Worker
 from tests.builders import EMPTY_MASTERCARD, EXPIRED_MASTERCARD, SMALL_VISA, VISA
 from tests.fakes import FakeBank, SteppableClock
+from tests.patience import PATIENT
 
 CONNECTIONS: Final = 8
 THREADS: Final = 64
@@ -134,11 +136,17 @@ def settings_for(database_url: str, **overrides: str) -> dict[str, str]:
 
 
 @contextmanager
-def an_api(database_url: str, *, threads: int = THREADS, **environ: str) -> Iterator[Api]:
+def an_api(
+    database_url: str, *, threads: int = THREADS, waits: Waits = PATIENT, **environ: str
+) -> Iterator[Api]:
     """An application of its own, with read models that are kept up with the log."""
     settings = read_settings(settings_for(database_url, **environ))
     services = build_services(
-        settings, answers=FamilyAnswers(), connections=CONNECTIONS, bank_connections=CONNECTIONS
+        settings,
+        answers=FamilyAnswers(),
+        connections=CONNECTIONS,
+        bank_connections=CONNECTIONS,
+        waits=waits,
     )
     stopping = threading.Event()
     engine = ProjectionEngine(services.pool, services.clock.monotonic)

@@ -81,9 +81,9 @@ def extended_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ban
 
 @pytest.fixture(scope="session")
 def api_over_the_wire(shared_database_url: str, calm_simulator: Bank) -> Iterator[Api]:
-    """On the real driver, which waits half a second for the bank and no more."""
+    """On the real driver, which waits two seconds for the bank and no more."""
     url = f"http://127.0.0.1:{calm_simulator.port}"
-    with an_api(shared_database_url, BANK_URL=url, BANK_TIMEOUT_SECONDS="0.3") as api:
+    with an_api(shared_database_url, BANK_URL=url, BANK_TIMEOUT_SECONDS="2") as api:
         yield api
 
 

@@ -279,7 +279,7 @@ def test_a_page_of_another_origin_is_not_let_in(shared_database_url: str, path: 
 
 
 def test_in_production_no_page_is_let_in_unless_it_is_said(shared_database_url: str) -> None:
-    production: dict[str, str] = {
+    production: dict[str, Any] = {
         "ENVIRONMENT": "production",
         "BANK_URL": "http://127.0.0.1:9",
         "CHECKPOINT_KEY": "a key",

@@ -26,5 +26,6 @@ def test_a_decline_is_a_warning_and_a_payment_is_information(api: Api, merchant:
         merchant.authorized()
         api.nobody().get("/v1/health")
 
-    levels = [(line["status_code"], line["log_level"]) for line in lines]
+    requests = [line for line in lines if line["event"] == "request"]
+    levels = [(line["status_code"], line["log_level"]) for line in requests]
     assert levels == [(402, "warning"), (200, "info"), (201, "info"), (200, "info")]

@@ -2,6 +2,7 @@
 that are over: each is answered with what is shown, and with every field that is."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -341,7 +342,8 @@ def test_an_example_is_answered_as_it_is_shown(
     method, path = filled(example.asked, ids).split(" ", 1)
     sent = {} if example.body is None else {"json": filled(example.body, ids)}
 
-    response = extended_merchant.request(method, path, **sent)
+    ask = extended_merchant.get if method == "GET" else partial(extended_merchant.request, method)
+    response = ask(path, **sent)
 
     assert response.status_code == example.status, response.text
     if example.shown is not None:

@@ -11,7 +11,7 @@ from tests.api.a_server import Server
 from tests.api.an_api import Api, Caller, an_authorization, fresh
 from tests.infrastructure.bank_simulator.a_bank import Bank, eventually
 
-BANK_MILLISECONDS = 300
+BANK_MILLISECONDS = 3000
 
 
 @contextmanager

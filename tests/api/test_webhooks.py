@@ -44,6 +44,7 @@ from infrastructure.webhooks.queue import (
 )
 from infrastructure.webhooks.sender import Result, Sender, a_sender
 from projections.webhook_deliveries import NAME
+from tests.api.a_server import free_port
 from tests.api.an_api import THREADS, Api, Caller, an_api, error_of, json_of, refusal, shaped
 from tests.api.conftest import NOWHERE
 from tests.conftest import Databases
@@ -364,7 +365,7 @@ def test_what_happened_is_delivered_signed_and_said_to_be(
     for each in listed:
         assert (each["status"], each["attempts"], each["next_attempt_at"]) == ("succeeded", 1, None)
         assert (each["status_code"], each["response"], each["error"]) == (200, "ok", None)
-        assert 0 <= each["duration_ms"] < 1000
+        assert 0 <= each["duration_ms"] <= PATIENT_SECONDS * 1000
     assert deliver(hooks_api, shop) == 0
 
 
@@ -534,8 +535,10 @@ def test_a_receiver_that_is_killed_slow_and_lying_gets_every_event_in_the_end(
     hooks_api: Api, shop: Caller
 ) -> None:
     """From the worker's loop, over sockets."""
-    with delivering(a_deliverer(hooks_api, timeout_seconds=IMPATIENT_SECONDS)), Receiver() as first:
-        endpoint, port = made(shop, first.url), first.port
+    impatient = partial(a_deliverer, hooks_api, timeout_seconds=IMPATIENT_SECONDS)
+    port = free_port()
+    with delivering(impatient()), Receiver(port=port) as first:
+        endpoint = made(shop, first.url)
         first.will(
             answers_too_late, hangs_up, drips, hangs, answers(503), answers(307, Location="/x")
         )
@@ -545,11 +548,13 @@ def test_a_receiver_that_is_killed_slow_and_lying_gets_every_event_in_the_end(
         first.__exit__(None, None, None)
         time_flies(hooks_api, shop)
         poll_until(lambda: fewest_attempts(shop, endpoint, "&status=pending") == 2)
-        with Receiver(port=port) as again:
+    with Receiver(port=port) as again:
+        with delivering(impatient()):
             half = sends(b"HTTP/1.1 200 O", then="hang up")
             again.will(half, sends(b"HTTP/1.1 200 OK\r\n", then="hang up"), floods)
             time_flies(hooks_api, shop)
             poll_until(lambda: fewest_attempts(shop, endpoint, "&status=pending") in (3, None))
+        with delivering(a_deliverer(hooks_api)):
             time_flies(hooks_api, shop)
             poll_until(lambda: deliveries(shop, endpoint, "&status=pending") == [])
 
@@ -782,13 +787,21 @@ def test_an_event_that_cannot_be_told_is_in_nobodys_way(
 def test_a_merchant_is_sent_so_much_in_a_minute_and_the_rest_later(
     hooks_api: Api, shop: Caller, receiver: Receiver
 ) -> None:
+    class InOneMinute(DeliveryQueue):
+        sent = 0
+
+        def count(self, merchant_id: str, times: int) -> tuple[int, float]:
+            self.sent += times
+            return self.sent, super().count(merchant_id, times)[1]
+
     endpoint = made(shop, receiver.url)
     for _ in range(5):
         shop.authorized()
+    queue = InOneMinute(hooks_api.services.pool)
 
-    deliver(hooks_api, shop, a_deliverer(hooks_api, limit=3))
+    deliver(hooks_api, shop, a_deliverer(hooks_api, limit=3, queue=queue))
     time_flies(hooks_api, shop)
-    deliver(hooks_api, shop, a_deliverer(hooks_api, limit=3))
+    deliver(hooks_api, shop, a_deliverer(hooks_api, limit=3, queue=queue))
 
     assert len(receiver.delivered) == 3
     late = deliveries(shop, endpoint, "&status=pending")

@@ -88,7 +88,7 @@ def test_a_bank_that_fails_once_is_asked_again_and_holds_once(
 def test_a_silent_bank_is_a_202_soon_and_its_hold_is_found_later(
     api_over_the_wire: Api, merchant: Caller, simulator: Bank
 ) -> None:
-    simulator.faults(hang_after={"count": 1, "milliseconds": 600}, forget=0.0)
+    simulator.faults(hang_after={"count": 1, "milliseconds": 4000}, forget=0.0)
     body, key = an_authorization(), fresh("key")
 
     began = time.monotonic()
@@ -97,7 +97,7 @@ def test_a_silent_bank_is_a_202_soon_and_its_hold_is_found_later(
     api_over_the_wire.worker_has_been_at_it(merchant)
     final = shaped(ReceiptOut, merchant.post("/v1/authorizations", body, key=key), 201)
 
-    assert took < 3
+    assert took < 5
     assert brief(waiting, "status", "pending_operation") == ("pending", "authorization")
     assert brief(final, "status", "needs_review") == ("authorized", None)
     assert entries_of(simulator, final["payment_id"]) == [("AUTH_HOLD", 5000)]
@@ -139,7 +139,7 @@ def test_a_bank_that_is_not_there_is_a_202_and_no_decline(shared_database_url: s
 def test_a_request_is_answered_by_its_deadline_however_long_the_bank_takes(
     shared_database_url: str, simulator: Bank
 ) -> None:
-    simulator.faults(hang={"count": 10, "milliseconds": 3000})
+    simulator.faults(hang={"count": 10, "milliseconds": 6000})
     url = f"http://127.0.0.1:{simulator.port}"
     with an_api(shared_database_url, BANK_URL=url, REQUEST_DEADLINE_SECONDS="1") as api:
         merchant = api.merchant()
@@ -147,7 +147,7 @@ def test_a_request_is_answered_by_its_deadline_however_long_the_bank_takes(
         began = time.monotonic()
         shaped(ReceiptOut, merchant.authorize(), 202)
 
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 5
     simulator.faults(reset=True)
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from tests.audit.a_sealed_log import SealedLog, audit_settings
+from tests.patience import patient_pool
 
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=4) as pool:
+    with patient_pool(database_url, size=4) as pool:
         yield pool
 
 

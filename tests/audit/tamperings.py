@@ -26,7 +26,6 @@ from infrastructure.checkpoint_keys import (
     signing_keys,
 )
 from infrastructure.clock import SystemClock
-from infrastructure.database import open_pool
 from infrastructure.event_store import event_digest
 from infrastructure.settings import Settings
 from infrastructure.verification.findings import Kind
@@ -35,6 +34,7 @@ from projections.registry import FOLLOWING
 from tests.audit.a_sealed_log import ORIGIN, audit_settings, whole_log
 from tests.builders import Story, a_payment, an_id
 from tests.infrastructure.projections.a_log import append, connect, follow, follower_of
+from tests.patience import patient_pool
 
 SHARD: Final = 7
 UNTAMPERED: Final[LiteralString] = "SET session_replication_role = replica"
@@ -63,7 +63,7 @@ class World:
 
     def seal(self) -> str:
         """Everything that is in the log, and the checkpoint of it."""
-        with open_pool(self.url, size=2) as pool:
+        with patient_pool(self.url, size=2) as pool:
             return Sealing(pool, self.settings, SystemClock()).seal_and_sign().whole
 
 
@@ -96,7 +96,7 @@ def a_world(url: str, folder: Path) -> World:
     paid[4].authorized()
     payments = [story.payment for story in paid]
     world = World(url=url, settings=settings, payments=payments, kept="")
-    with open_pool(url, size=2) as pool:
+    with patient_pool(url, size=2) as pool:
         append(pool, *payments[:2])
         world.seal()
         append(pool, *payments[2:])
@@ -351,7 +351,7 @@ def free_an_order(world: World) -> None:
 def change_a_calls_key(world: World) -> None:
     """Under which the bank would do it once more."""
     payment = a_payment(payment_id=an_id(9006, shard=9), order_id=None)
-    with open_pool(world.url, size=1) as pool:
+    with patient_pool(world.url, size=1) as pool:
         append(pool, payment)
     world.do(MAKE_UP_CALL, shard=9, payment_id=payment.id, operation="authorization")
 

@@ -28,7 +28,6 @@ from domain.money import Money, in_major_units
 from domain.payment import Payment
 from infrastructure.audit import notes
 from infrastructure.checkpoint_keys import key_kept_in, new_signing_key, signing_keys
-from infrastructure.database import open_pool
 from infrastructure.event_store import ShardedRecorder
 from infrastructure.shards import shard_of
 from projections.registry import FOLLOWING
@@ -39,6 +38,7 @@ from tests.audit.tamperings import World
 from tests.builders import NOON, Story, a_payment, a_tenant, a_transfer, an_id
 from tests.conftest import Databases
 from tests.infrastructure.projections.a_log import append, connect, follow, follower_of, mapper
+from tests.patience import patient_pool
 
 KEEP_PERSON: Final[LiteralString] = """
     INSERT INTO personal_data (shard, owner, merchant_id, mode, document)
@@ -57,7 +57,7 @@ def world(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Ite
         forgotten.delete(at=NOON + timedelta(hours=1))
         payments = some_payments(encode(Prefix.CUSTOMER, kept_one.id))
         world = World(url=url, settings=settings, payments=payments, kept="")
-        with open_pool(url, size=2) as pool:
+        with patient_pool(url, size=2) as pool:
             append(pool, *payments[:2])
             kept = world.seal()
             append(pool, *payments[2:])
@@ -466,7 +466,7 @@ def test_one_key_verifies_what_the_next_signed_too_and_that_what_it_signed(
     name = urlsplit(world.url).path.strip("/")
     with replace(databases, template=name).clone() as url:
         for keys in (f"{new},{old}", new):
-            with open_pool(url, size=1) as pool:
+            with patient_pool(url, size=1) as pool:
                 append(pool, Story(a_payment(order_id=None)).authorized().payment)
             settings = replace(world.settings, checkpoint_key=keys)
             World(url=url, settings=settings, payments=(), kept="").seal()

@@ -17,7 +17,6 @@ from domain.payment import Payment
 from infrastructure.audit.duties import Sealing, keys_of
 from infrastructure.checkpoint_keys import key_kept_in, new_signing_key, signing_keys
 from infrastructure.clock import SystemClock
-from infrastructure.database import open_pool
 from infrastructure.verification.findings import Kind
 from infrastructure.verification.run import Verified, Wanted, verify
 from infrastructure.verification.sealed import Outside
@@ -31,6 +30,7 @@ from tests.builders import Story, a_payment, an_id
 from tests.conftest import Databases
 from tests.fakes import FakeBank, SteppableClock
 from tests.infrastructure.projections.a_log import append, connect, follow, follower_of
+from tests.patience import patient_pool
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_who_trusts_one_key_trusts_those_that_it_names_and_no_others(world: Worl
     new, stranger = new_signing_key("next"), new_signing_key("stranger")
     for keys in (f"{new},{key_kept_in(world.settings.data_dir)}", new):
         settings = replace(world.settings, checkpoint_key=keys)
-        with open_pool(world.url, size=1) as pool:
+        with patient_pool(world.url, size=1) as pool:
             append(pool, Story(a_payment(order_id=None)).authorized().payment)
             Sealing(pool, settings, SystemClock()).seal_and_sign()
     verifiers = [signing_keys(each)[0].verifier for each in (new, stranger)]
@@ -184,7 +184,7 @@ def test_verifying_while_payments_are_made_gives_no_false_alarm(world: World) ->
 
 
 def write_on(world: World, stopping: threading.Event) -> None:
-    with open_pool(world.url, size=1) as pool:
+    with patient_pool(world.url, size=1) as pool:
         while not stopping.is_set():
             append(pool, *(authorized(shard) for shard in (SHARD, SHARD + 2)))
 
@@ -195,7 +195,7 @@ def authorized(shard: int) -> Payment:
 
 
 def seal_on(world: World, stopping: threading.Event) -> None:
-    with open_pool(world.url, size=1) as pool:
+    with patient_pool(world.url, size=1) as pool:
         sealing = Sealing(pool, world.settings, SystemClock())
         while not stopping.is_set():
             sealing.seal_and_sign()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from tests.builders import ANY_AMOUNT
 from tests.conftest import Databases
 from tests.contracts.banks import (
@@ -17,12 +17,13 @@ from tests.contracts.banks import (
 )
 from tests.contracts.stores import MemoryStore, PostgresStore, Store
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
+from tests.patience import patient_pool
 
 
 @pytest.fixture(scope="session")
 def contract_pool(databases: Databases) -> Iterator[Pool]:
     """A database of the suite's own, emptied for each test, which is quicker than another clone."""
-    with databases.clone() as url, open_pool(url, size=4) as pool:
+    with databases.clone() as url, patient_pool(url, size=4) as pool:
         yield pool
 
 

@@ -14,10 +14,12 @@ from typing import Any, Final, LiteralString
 from werkzeug.test import TestResponse
 
 from domain.ids import Prefix, decode
+from infrastructure.database import Waits
 from infrastructure.duties import billing_desk, work_on_disputes
 from infrastructure.worker import Worker
 from tests.api.an_api import NO_LIMITS, Api, Caller, an_api
 from tests.infrastructure.bank_simulator.a_bank import Bank, eventually
+from tests.patience import PATIENT
 
 PROJECT: Final = Path(__file__).parents[2]
 BANK_TIMEOUT: Final = "1"
@@ -275,18 +277,18 @@ def uuid_text(payment_id: str) -> str:
 
 
 @contextmanager
-def a_world(database_url: str, bank: Bank, *, profile: str = "ficmart") -> Iterator[World]:
+def a_world(
+    database_url: str, bank: Bank, *, profile: str = "ficmart", waits: Waits = PATIENT
+) -> Iterator[World]:
+    """`waits`: of its own API, to whose requests nothing happens."""
     bank_url = f"http://127.0.0.1:{bank.port}"
-    banks: dict[str, Any] = {
-        "BANK_URL": bank_url,
-        "BANK_PROFILE": profile,
-        "BANK_TIMEOUT_SECONDS": BANK_TIMEOUT,
-    }
-    with an_api(database_url, **banks) as api:
+    banks: dict[str, Any] = {"BANK_URL": bank_url, "BANK_PROFILE": profile}
+    with an_api(database_url, waits=waits, **banks) as api:
         environ = {
             "DATABASE_URL": database_url,
             "VAULT_KEYS": ",".join(api.services.settings.vault_keys),
             **banks,
+            "BANK_TIMEOUT_SECONDS": BANK_TIMEOUT,
             "LOG_LEVEL": "ERROR",
             **NO_LIMITS,
         }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, LiteralString
@@ -21,17 +22,20 @@ import pytest
 from werkzeug.test import TestResponse
 
 from infrastructure import processes
+from infrastructure.database import OF_REQUESTS
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
 from infrastructure.worker import Worker
-from tests.api.an_api import Caller, an_authorization, json_of
+from tests.api.an_api import Caller, an_api, an_authorization, json_of
 from tests.faults.a_small_disk import SmallDisk
 from tests.faults.a_world import OUTSTANDING, Request, Scene, World, a_world
 from tests.faults.scenes import a_request
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank, eventually
+from tests.patience import Stopwatch
 
 ANSWERED_WITHIN_SECONDS: Final = 2.0
-UNDER_LOAD_SECONDS: Final = 4.0  # for all of the clients, on a busy machine
+BANK_MILLISECONDS: Final = 1500
+UNDER_LOAD_SECONDS: Final = 6.0  # for all of the clients
 RECOVERED_WITHIN_SECONDS: Final = 45.0  # a worker's own lease may have to run out
 CLIENTS: Final = 6
 ENOUGH: Final = 40
@@ -82,7 +86,7 @@ def a_bank(folder: Path) -> Iterator[Bank]:
 @pytest.fixture
 def world(postgres: EmbeddedPostgres, calm_bank: Bank) -> Iterator[World]:
     calm_bank.faults(reset=True)
-    with a_world(postgres.start(), calm_bank) as world:
+    with a_world(postgres.start(), calm_bank, waits=OF_REQUESTS) as world:
         yield world
 
 
@@ -148,6 +152,13 @@ class Load:
         return None
 
 
+@contextmanager
+def patient(world: World, postgres: EmbeddedPostgres) -> Iterator[World]:
+    """The same, asked about what has been, which no standstill of the machine may put in doubt."""
+    with an_api(postgres.url(), BANK_URL=f"http://127.0.0.1:{world.bank.port}") as api:
+        yield replace(world, api=api)
+
+
 def restarted(postgres: EmbeddedPostgres) -> None:
     postgres.stop()
     postgres.start()
@@ -182,9 +193,10 @@ def test_what_was_acknowledged_under_load_is_there_after_an_outage_and_all_goes_
             load.wait_for_more()
         assert processes.wait_until(lambda: nothing_is_left(world), RECOVERED_WITHIN_SECONDS)
 
-    for request, told in load.acknowledged:
-        assert world.ask(request).data == told
-    world.check([Scene(act={}, request=request) for request in load.unresolved])
+    with patient(world, postgres) as asking:
+        for request, told in load.acknowledged:
+            assert asking.ask(request).data == told
+        asking.check([Scene(act={}, request=request) for request in load.unresolved])
     assert max(load.seconds) < UNDER_LOAD_SECONDS
 
 
@@ -228,8 +240,9 @@ def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
 
 
 def timed(ask: Callable[[], TestResponse]) -> tuple[int, float]:
-    began = time.monotonic()
-    return ask().status_code, time.monotonic() - began
+    with Stopwatch() as watch:
+        response = ask()
+    return response.status_code, watch.seconds
 
 
 def test_while_the_server_is_frozen_everything_is_refused_in_time_and_then_goes_on(
@@ -259,18 +272,16 @@ def test_when_the_server_freezes_while_the_bank_is_asked_the_answer_is_a_202_in_
     merchant.authorized()
     scene = a_request(merchant, "/v1/authorizations", an_authorization())
     assert scene.request is not None
-    world.bank.faults(hang_after={"count": 1, "milliseconds": 300})
+    world.bank.faults(hang_after={"count": 1, "milliseconds": BANK_MILLISECONDS})
 
-    with ThreadPoolExecutor(1) as executor:
-        began = time.monotonic()
+    with ThreadPoolExecutor(1) as executor, Stopwatch() as watch:
         asked = executor.submit(world.ask, scene.request)
         eventually(lambda: bool(world.bank.ledger()["in_flight"]))
         with frozen(postgres):
             response = asked.result()
-    took = time.monotonic() - began
 
     assert (response.status_code, json_of(response)["status"]) == (202, "pending")
-    assert took < ANSWERED_WITHIN_SECONDS + 0.3
+    assert watch.seconds < BANK_MILLISECONDS / 1000 + ANSWERED_WITHIN_SECONDS
     world.settle_down()
     world.recover()
     world.check([scene])
@@ -296,7 +307,7 @@ def test_when_the_disk_is_full_commands_are_refused_reads_go_on_and_space_is_all
     small_disk: SmallDisk, another_bank: Bank
 ) -> None:
     migrate(small_disk.url)
-    with a_world(small_disk.url, another_bank) as world, at_work(world):
+    with a_world(small_disk.url, another_bank, waits=OF_REQUESTS) as world, at_work(world):
         merchant = world.merchant()
         first = merchant.authorized()
         small_disk.fill()

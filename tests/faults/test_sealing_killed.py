@@ -12,9 +12,10 @@ from domain.evidence import root_of
 from infrastructure.audit.checkpoints import newest
 from infrastructure.audit.sealer import NotOurs
 from infrastructure.checkpoint_keys import new_signing_key
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from tests.audit.a_sealed_log import ORIGIN, SealedLog, audit_settings
 from tests.faults.a_world import Zygote
+from tests.patience import patient_pool
 
 KILLED = -9
 FEWEST_MOMENTS = 10
@@ -24,7 +25,7 @@ ROUNDS = 12
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=8) as pool:
+    with patient_pool(database_url, size=8) as pool:
         yield pool
 
 

@@ -24,7 +24,7 @@ Point = tuple[str, int]
 # too late for either.
 LATE_SECONDS: Final = OF_REQUESTS.answer + 0.1
 AFTER_IT_WAS_ASKED: Final = {"bank.waited_for", "bank.answered", "append.begun", "park.begun"}
-IMPATIENT: Final = {"REQUEST_DEADLINE_SECONDS": "2", "BANK_TIMEOUT_SECONDS": "0.8"}
+IMPATIENT: Final = {"REQUEST_DEADLINE_SECONDS": "2", "BANK_TIMEOUT_SECONDS": "1.5"}
 
 # The places between Tx 1 and Tx 2 of a request, in order.
 IN_THE_MIDDLE: Final[list[Point]] = [
@@ -44,7 +44,7 @@ OPERATIONS: Final[dict[str, Callable[..., Scene]]] = {
 
 @pytest.fixture
 def impatient(world: World) -> World:
-    """Its requests have two seconds, and the bank less than one to answer."""
+    """Its requests have two seconds, and the bank less than the database."""
     return World(world.api, world.bank, world.zygote, {**world.environ, **IMPATIENT})
 
 

@@ -21,11 +21,13 @@ from domain.commands import Mode, Tenant
 from domain.ledger import LEASE_SECONDS
 from infrastructure import fault_points
 from infrastructure.audit.duties import Sealing
+from infrastructure.database import OF_REQUESTS
 from infrastructure.duties import billing_desk, work_on_disputes
 from infrastructure.logs import configure_logs
 from infrastructure.services import Services, build_services
 from infrastructure.settings import read_settings
 from infrastructure.worker import Worker
+from tests.patience import PATIENT
 
 CONNECTIONS = 2
 THREADS = 32
@@ -84,6 +86,7 @@ def act(scene: dict[str, Any]) -> dict[str, Any]:
         answers=FamilyAnswers(),
         connections=CONNECTIONS,
         bank_connections=CONNECTIONS,
+        waits=OF_REQUESTS if scene.get("stops_at") else PATIENT,
     )
     passed: list[str] = []
     if scene.get("stops_at"):

@@ -9,8 +9,9 @@ import pytest
 from domain.commands import Mode
 from infrastructure.api_keys import REMEMBERED_SECONDS, ApiKeys
 from infrastructure.clock import RandomIds
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from tests.fakes import SteppableClock
+from tests.patience import patient_pool
 
 
 class RestlessClock(SteppableClock):
@@ -30,7 +31,7 @@ def test_a_key_is_found_also_when_what_is_remembered_of_it_runs_out_while_it_is_
     shared_database_url: str, readings: float
 ) -> None:
     clock = RestlessClock(REMEMBERED_SECONDS / readings)
-    with open_pool(shared_database_url, size=2) as pool:
+    with patient_pool(shared_database_url, size=2) as pool:
         keys = ApiKeys(pool, clock, RandomIds())
         _, key = keys.create("a merchant of the restless clock", mode=Mode.TEST)
 
@@ -44,7 +45,7 @@ WRITES: LiteralString = "SELECT xmin::text AS written FROM api_keys WHERE key_id
 
 @pytest.fixture(scope="module")
 def pool(shared_database_url: str) -> Iterator[Pool]:
-    with open_pool(shared_database_url, size=2) as pool:
+    with patient_pool(shared_database_url, size=2) as pool:
         yield pool
 
 

@@ -12,10 +12,11 @@ import pytest
 from domain.bank import Unknown
 from domain.ledger import LEASE_SECONDS
 from infrastructure.bank_calls import PostgresBankCalls
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from infrastructure.event_store import PostgresPaymentLedger
 from tests.builders import authorize
 from tests.fakes import FakeBank, PlainAnswers, PlainVault, SequentialIds, SteppableClock
+from tests.patience import patient_pool
 
 CALLS: Final = 60
 WORKERS: Final = 8
@@ -29,7 +30,7 @@ IN_THE_ROW: Final[LiteralString] = "SELECT c::text AS row FROM bank_calls c"
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=WORKERS + 2) as pool:
+    with patient_pool(database_url, size=WORKERS + 2) as pool:
         yield pool
 
 

@@ -22,12 +22,13 @@ from domain.errors import (
 from domain.payment import Payment, rfc3339
 from domain.records import BeginCall, ClaimKey, EndCall, TakeOrderSlot
 from infrastructure.clock import RandomIds
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder, event_digest
 from infrastructure.shards import SHARDS, shard_of
 from tests.builders import Story, a_bank_call, a_claim, a_payment, a_tenant, an_id
 from tests.infrastructure.postgres_proxy import Loss, PostgresProxy
 from tests.infrastructure.projections.a_log import backends_that_wait, connect, poll_until
+from tests.patience import patient_pool
 
 ROWS: LiteralString = """
     SELECT position, originator_id, originator_version, event_id, topic, state, cause, recorded_at,
@@ -42,7 +43,7 @@ mapper = FlatMapper(FlatJSON())
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=8) as pool:
+    with patient_pool(database_url, size=8) as pool:
         yield pool
 
 
@@ -402,7 +403,7 @@ def test_a_commit_whose_acknowledgement_was_lost_is_recognised_as_ours(
 ) -> None:
     payment = Story(a_payment_in(20)).authorized().payment
 
-    with PostgresProxy(database_url) as proxy, open_pool(proxy.url, size=2) as shaky:
+    with PostgresProxy(database_url) as proxy, patient_pool(proxy.url, size=2) as shaky:
         shaky.wait()
         proxy.will_lose(Loss.ACKNOWLEDGEMENT)
         append(ShardedRecorder(shaky), payment, key="key-1")
@@ -416,7 +417,7 @@ def test_a_commit_that_was_lost_itself_is_an_error_and_leaves_nothing(
 ) -> None:
     payment = Story(a_payment_in(21)).authorized().payment
 
-    with PostgresProxy(database_url) as proxy, open_pool(proxy.url, size=2) as shaky:
+    with PostgresProxy(database_url) as proxy, patient_pool(proxy.url, size=2) as shaky:
         shaky.wait()
         proxy.will_lose(Loss.COMMIT)
         with pytest.raises(StoreUnavailable):
@@ -442,7 +443,7 @@ def test_a_commit_that_comes_after_we_tried_again_is_recognised_as_ours(
 
     with (
         PostgresProxy(database_url) as proxy,
-        open_pool(proxy.url, size=2) as shaky,
+        patient_pool(proxy.url, size=2) as shaky,
         psycopg.connect(database_url) as somebody,
         connect(database_url) as watching,
         ThreadPoolExecutor(1) as executor,
@@ -469,7 +470,7 @@ def test_anothers_events_are_not_taken_for_ours(database_url: str, pool: Pool) -
     payment = a_payment_in(22)
     append(ShardedRecorder(pool), payment)
 
-    with PostgresProxy(database_url) as proxy, open_pool(proxy.url, size=2) as shaky:
+    with PostgresProxy(database_url) as proxy, patient_pool(proxy.url, size=2) as shaky:
         shaky.wait()
         proxy.will_lose(Loss.COMMIT)
         with pytest.raises((StoreUnavailable, ConcurrentChange)):

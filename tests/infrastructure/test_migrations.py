@@ -10,10 +10,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from infrastructure.database import open_pool
 from infrastructure.migrations import DID_THE_SAME, MigrationChanged, migrate
 from projections.registry import ALL
 from tests.conftest import Databases
+from tests.patience import patient_pool
 
 TABLES: LiteralString = """
     SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'
@@ -197,7 +197,7 @@ def test_an_owner_who_may_not_use_the_serving_role_serves_without_it(owned_url: 
     migrate(owned_url)
 
     assert migrate(owned_url) == []
-    with open_pool(owned_url, size=1) as pool, pool.connection() as connection:
+    with patient_pool(owned_url, size=1) as pool, pool.connection() as connection:
         row = connection.execute("SELECT current_user = session_user AS is_owner").fetchone()
     assert row == {"is_owner": True}
 
@@ -211,7 +211,7 @@ def test_an_owner_who_was_given_the_serving_role_takes_it_on(
 
     migrate(owned_url)
 
-    with open_pool(owned_url, size=1) as pool, pool.connection() as connection:
+    with patient_pool(owned_url, size=1) as pool, pool.connection() as connection:
         row = connection.execute("SELECT current_user::text AS name").fetchone()
     assert row == {"name": "counterfoil_serving"}
 

@@ -26,7 +26,7 @@ def bank(tmp_path: Path) -> Iterator[Bank]:
 @pytest.fixture
 def api(database_url: str, bank: Bank) -> Iterator[Api]:
     url = f"http://127.0.0.1:{bank.port}"
-    with an_api(database_url, BANK_URL=url, BANK_TIMEOUT_SECONDS="0.3") as api:
+    with an_api(database_url, BANK_URL=url) as api:
         yield api
 
 

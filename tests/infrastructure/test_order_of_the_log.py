@@ -19,10 +19,11 @@ from psycopg import Connection, errors
 from psycopg.rows import dict_row
 
 from domain.commands import Cause
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from infrastructure.event_store import FlatJSON, FlatMapper, ShardedRecorder
 from tests.builders import Story, a_payment, an_id
 from tests.infrastructure.projections.a_log import poll_until
+from tests.patience import patient_pool
 
 SEEDS: Final = range(5)
 STEPS: Final = 100
@@ -175,7 +176,7 @@ class Witness:
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=4) as pool:
+    with patient_pool(database_url, size=4) as pool:
         yield pool
 
 

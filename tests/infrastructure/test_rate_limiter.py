@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limits.storage import MemoryStorage
 
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from infrastructure.rate_limiter import (
     LibraryWindows,
     PostgresWindows,
@@ -19,6 +19,7 @@ from infrastructure.rate_limiter import (
     redis_windows,
 )
 from tests.builders import an_id
+from tests.patience import patient_pool
 
 NOBODY: Final = "redis://127.0.0.1:9/0"
 # As if what was counted had been counted so many seconds before.
@@ -32,7 +33,7 @@ EARLIER: LiteralString = """
 
 @pytest.fixture(scope="module")
 def pool(shared_database_url: str) -> Iterator[Pool]:
-    with open_pool(shared_database_url, size=8) as pool:
+    with patient_pool(shared_database_url, size=8) as pool:
         yield pool
 
 
@@ -130,7 +131,7 @@ def test_in_no_minute_are_there_more_than_the_limit_and_none_is_refused_for_noth
 
 
 def test_a_limiter_that_cannot_count_lets_through(pool: Pool) -> None:
-    with pool.connection() as connection, open_pool(connection.info.dsn, size=1) as other:
+    with pool.connection() as connection, patient_pool(connection.info.dsn, size=1) as other:
         other.close()
         limiter = RateLimiter(PostgresWindows(other))
 

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from domain.commands import Tenant
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from tests.builders import a_new_tenant
+from tests.patience import patient_pool
 
 
 @pytest.fixture(scope="session")
 def pool(shared_database_url: str) -> Iterator[Pool]:
-    with open_pool(shared_database_url, size=2) as pool:
+    with patient_pool(shared_database_url, size=2) as pool:
         yield pool
 
 

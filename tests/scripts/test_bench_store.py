@@ -20,7 +20,6 @@ from domain.commands import Cause, Mode, Tenant
 from domain.ledger import Settled
 from domain.payment import Status
 from infrastructure.bank_calls import PostgresBankCalls
-from infrastructure.database import open_pool
 from infrastructure.event_store import (
     FlatJSON,
     FlatMapper,
@@ -45,6 +44,7 @@ from scripts.bench.writers import Background
 from tests.builders import refund
 from tests.conftest import Databases
 from tests.fakes import PlainAnswers, PlainVault, SequentialIds, SteppableClock
+from tests.patience import patient_pool
 
 UNTIL = datetime(2026, 11, 20, tzinfo=UTC)
 PAST = Past(events=SHARDS * 40, seed=7, until=UNTIL, days=90)
@@ -99,7 +99,7 @@ def test_a_filled_log_is_byte_for_byte_what_the_recorder_writes(
     filled_url: str, databases: Databases
 ) -> None:
     filled = rows(filled_url, EVENTS)
-    with databases.clone() as url, open_pool(url, size=1) as pool:
+    with databases.clone() as url, patient_pool(url, size=1) as pool:
         recorder = ShardedRecorder(pool, inline=())
         recorder._ids = GivenIds(row["event_id"] for row in filled)  # type: ignore[assignment]
 
@@ -142,7 +142,7 @@ def test_the_real_ledger_goes_on_from_a_filled_store(databases: Databases) -> No
         build_read_models(url, ["receipts"], processes=1)
         (row, *_) = rows(url, CAPTURED)
         tenant = Tenant(row["merchant_id"], Mode(row["mode"]))
-        with open_pool(url, size=1) as pool:
+        with patient_pool(url, size=1) as pool:
             ledger = PostgresPaymentLedger(
                 pool,
                 bank=AgreeableBank(),

@@ -14,11 +14,11 @@ from domain.evidence import read_checkpoint
 from infrastructure.audit.notes import read_note, signers
 from infrastructure.audit.pushes import Pushes
 from infrastructure.checkpoint_keys import new_signing_key, verifier_key
-from infrastructure.database import open_pool
 from tests.api.an_api import Api, an_api, json_of
 from tests.audit.a_sealed_log import a_witness, cosigned
 from tests.builders import ANY_AMOUNT
 from tests.fakes import FakeBank, SteppableClock
+from tests.patience import patient_pool
 from tests.scripts.test_cli import NO_BANK, assert_refused, done, run
 
 NOBODYS = "pay_01m0000000000000000000000x"
@@ -221,7 +221,7 @@ def test_a_place_that_fails_holds_up_nobody_and_is_told_later(
     assert "secret" not in first.stderr
     outside.status = 200
     api.execute("UPDATE audit_pushes SET due_at = clock_timestamp()")
-    with open_pool(environ["DATABASE_URL"], size=1) as pool:
+    with patient_pool(environ["DATABASE_URL"], size=1) as pool:
         assert Pushes(pool, [outside.url]).step() == 2
     assert outside.taken == [first.stdout, second.stdout]
 

@@ -17,7 +17,7 @@ from psycopg.rows import DictRow
 
 from domain.ids import Prefix, encode
 from domain.payment import Payment
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from infrastructure.migrations import migrate
 from infrastructure.projections.engine import LEASE_SECONDS
 from infrastructure.projections.generations import Slot, drop_beside, hold_alone
@@ -37,6 +37,7 @@ from tests.infrastructure.projections.a_log import (
     replayed_rows,
     rows,
 )
+from tests.patience import patient_pool
 from tests.scripts.test_cli import assert_refused, done
 from tests.scripts.test_cli import run as run_command
 
@@ -49,7 +50,7 @@ SPOILED: Final[LiteralString] = "UPDATE balances SET entries = entries + 7 WHERE
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=4) as pool:
+    with patient_pool(database_url, size=4) as pool:
         yield pool
 
 

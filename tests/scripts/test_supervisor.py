@@ -85,6 +85,7 @@ def test_what_a_killed_supervisor_left_is_ended_also_where_only_workers_are_left
     leader = pid_of(started(supervisor, tmp_path, WITH_A_WORKER))
     assert processes.wait_until(lambda: len(processes.group(leader)) == 2, PATIENCE_SECONDS)
     os.kill(leader, signal.SIGKILL)
+    assert processes.wait_until(lambda: leader not in processes.group(leader), PATIENCE_SECONDS)
 
     assert register.end_remains() == 1
 

@@ -208,9 +208,9 @@ def test_its_state_and_what_it_shed_are_told(breaker: Breaker) -> None:
 # --- what the driver hears ---
 
 
-def a_driver(url: str, clock: SteppableClock) -> BankDriver:
+def a_driver(url: str, clock: SteppableClock, *, timeout_seconds: float = 2.0) -> BankDriver:
     client = BankClient(url, connections=1)
-    return BankDriver(client, clock, profile="ficmart", timeout_seconds=0.1)
+    return BankDriver(client, clock, profile="ficmart", timeout_seconds=timeout_seconds)
 
 
 def performs(driver: BankDriver, operation: Operation, times: int) -> list[object]:
@@ -232,7 +232,7 @@ TROUBLE = {
 def test_any_operation_finds_out_that_the_bank_is_down(
     bank: BadBank, clock: SteppableClock, operation: Operation, trouble: str
 ) -> None:
-    driver = a_driver(bank.url, clock)
+    driver = a_driver(bank.url, clock, timeout_seconds=0.1)
     bank.will(*[TROUBLE[trouble]] * FAILURES_IN_A_ROW)
 
     performs(driver, operation, FAILURES_IN_A_ROW)

@@ -20,7 +20,7 @@ from infrastructure.bank_simulator.profiles import PROFILES
 
 PROJECT = Path(__file__).parents[3]
 CALM = ("--failure-rate", "0", "--min-latency-ms", "0", "--max-latency-ms", "0")
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 30
 HAPPY = {
     "card_number": "4111111111111111",
     "cvv": "123",

@@ -6,13 +6,14 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import DictRow
 
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from tests.infrastructure.projections.a_log import connect
+from tests.patience import patient_pool
 
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=8) as pool:
+    with patient_pool(database_url, size=8) as pool:
         yield pool
 
 

@@ -31,6 +31,7 @@ from tests.infrastructure.projections.a_log import (
     replayed_rows,
     rows,
 )
+from tests.patience import patient_pool
 
 OWNERS: Final[LiteralString] = """
     SELECT name, owner FROM projection_generations
@@ -122,7 +123,7 @@ def test_each_generation_has_one_runner_among_all_engines(
     pool: Pool, connection: Connection[DictRow], database_url: str
 ) -> None:
     pay(pool, 20)
-    with open_pool(database_url, size=8) as other_pool, engines(pool, other_pool) as stops:
+    with patient_pool(database_url, size=8) as other_pool, engines(pool, other_pool) as stops:
         poll_until(lambda: all_current(connection))
         before = owners(connection)
         assert set(before) == {model.name for model in FOLLOWED}
@@ -234,7 +235,7 @@ def test_followers_go_on_when_the_database_was_restarted(tmp_path_factory: Any) 
     url = postgres.start()
     try:
         migrate(url)
-        with open_pool(url, size=8) as pool, engines(pool):
+        with patient_pool(url, size=8) as pool, engines(pool):
             pay(pool)
             with connect(url) as connection:
                 poll_until(lambda: all_current(connection))

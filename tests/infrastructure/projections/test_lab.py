@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from infrastructure.database import open_pool
 from projections import balances, receipts
 from scripts.cli import main
 from tests.builders import Story
 from tests.infrastructure.projections.a_log import append, connect
+from tests.patience import patient_pool
 
 
 @pytest.fixture
 def log(database_url: str) -> list[Any]:
     """Two payments of one event more than a hold."""
     payments = [Story().authorized().captured().payment, Story().authorized().voided().payment]
-    with open_pool(database_url, size=1) as pool:
+    with patient_pool(database_url, size=1) as pool:
         append(pool, *payments)
     return payments
 

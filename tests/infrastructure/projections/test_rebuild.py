@@ -17,7 +17,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from domain.payment import Payment
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import Pool
 from infrastructure.projections.batches import heads_of_the_log, read_beyond
 from infrastructure.projections.differences import KEY_COLUMNS, Difference, differences
 from infrastructure.projections.engine import ProjectionEngine
@@ -59,6 +59,7 @@ from tests.infrastructure.projections.a_log import (
     replayed_rows,
     rows,
 )
+from tests.patience import patient_pool
 
 OTHER_BACKENDS: Final[LiteralString] = """
     SELECT count(*) AS backends FROM pg_stat_activity
@@ -107,7 +108,7 @@ one_of_each_kind = pytest.mark.parametrize("name", ["receipts", "balances"])
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[Pool]:
-    with open_pool(database_url, size=12) as pool:
+    with patient_pool(database_url, size=12) as pool:
         pool.resize(12)
         pool.wait()  # so that none is still being made when nobody has time for that
         yield pool

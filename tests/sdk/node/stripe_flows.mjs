@@ -965,7 +965,11 @@ flow('idempotency: while one call runs, another under its key is told so', async
 
 /** For the hold and for the capture: together longer than a second call waits for a first. */
 async function theBankTakesItsTime(bankBase) {
-  const body = JSON.stringify({ hang: { count: 2, milliseconds: 3000 } });
+  const once = { count: 1, milliseconds: 3000 };
+  const body = JSON.stringify({
+    hang: { ...once, operation: 'authorizations' },
+    hang_after: { ...once, operation: 'captures' },
+  });
   const answer = await fetch(`${bankBase}/__faults`, { method: 'POST', body });
   assert.equal(answer.status, 200);
 }

@@ -98,23 +98,15 @@ def build_services(
     bank_connections: int,
     waits: Waits = OF_REQUESTS,
 ) -> Services:
-    """Wires a process. `answers`: how it is told what came of commands, which the layers above know."""
+    """Wires a process. `answers`: how it is told what came of commands, which the layers above know;
+    `waits`: for the database."""
     assert settings.database_url is not None, "the caller starts the private database"
     _die_where_told_to(settings)
-    clock, ids = SystemClock(), RandomIds()
     pool = open_pool(settings.database_url, size=connections, waits=waits)
     bank_client = BankClient(settings.bank_url, connections=bank_connections)
     vault = FernetVault(vault_keys := settings.vault_keys or keys_kept_in(settings.data_dir))
-    ledger = PostgresPaymentLedger(
-        pool,
-        bank=_driver(settings, clock, bank_client),
-        bank_calls=PostgresBankCalls(pool, quiet_seconds=settings.quiet_seconds),
-        clock=clock,
-        ids=ids,
-        vault=vault,
-        answers=answers,
-        lease_seconds=settings.lease_seconds,
-    )
+    ledger = _ledger(settings, pool, bank_client, vault, answers)
+    clock, ids = ledger.clock, ledger.ids
     store_secrets = StoreSecrets(pool, vault)
     services = Services(
         settings=settings,
@@ -135,6 +127,22 @@ def build_services(
         tell_events=answers.events,
     )
     return _with_closed_circles(services, answers)
+
+
+def _ledger(
+    settings: Settings, pool: Pool, bank_client: BankClient, vault: FernetVault, answers: Answers
+) -> PostgresPaymentLedger:
+    clock = SystemClock()
+    return PostgresPaymentLedger(
+        pool,
+        bank=_driver(settings, clock, bank_client),
+        bank_calls=PostgresBankCalls(pool, quiet_seconds=settings.quiet_seconds),
+        clock=clock,
+        ids=RandomIds(),
+        vault=vault,
+        answers=answers,
+        lease_seconds=settings.lease_seconds,
+    )
 
 
 def _with_closed_circles(services: Services, answers: ReadingAnswers) -> Services:

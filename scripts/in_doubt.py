@@ -26,6 +26,7 @@ from domain.ids import MalformedId, Prefix, encode
 from domain.payment import ReviewReason, Status
 from domain.resolution import IDS_OF
 from infrastructure.bank_calls import PostgresBankCalls
+from infrastructure.database import OF_COMMANDS
 from infrastructure.logs import configure_logs
 from projections.receipts import Receipts
 from scripts.console import (
@@ -296,6 +297,7 @@ def operated() -> Iterator["Services"]:
             answers=FamilyAnswers(),
             connections=COMMAND_CONNECTIONS,
             bank_connections=BANK_CONNECTIONS,
+            waits=OF_COMMANDS,
         )
         try:
             yield services

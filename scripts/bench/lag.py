@@ -18,7 +18,7 @@ from uuid import uuid4
 import click
 
 from infrastructure.clock import RandomIds
-from infrastructure.database import Pool, open_pool
+from infrastructure.database import OF_COMMANDS, Pool, open_pool
 from infrastructure.event_store import ShardedRecorder
 from infrastructure.processes import look_for_garbage_seldom
 from infrastructure.projections.engine import ProjectionEngine
@@ -101,10 +101,9 @@ def follow(url: str, ready: Any, stopping: Any) -> None:
 def probed(url: str, probes: int, seconds: float) -> dict[str, list[float]]:
     """The lags that so many probes saw, by read model, in milliseconds."""
     lags: dict[str, list[float]] = {name: [] for name in MODELS}
-    ends_at = time.monotonic() + seconds
-    with open_pool(url, size=probes) as pool:
+    with open_pool(url, size=probes, waits=OF_COMMANDS) as pool:
         threads = [
-            threading.Thread(target=probe, args=(pool, lags, ends_at)) for _ in range(probes)
+            threading.Thread(target=probe, args=(pool, lags, seconds)) for _ in range(probes)
         ]
         for thread in threads:
             thread.start()
@@ -113,9 +112,10 @@ def probed(url: str, probes: int, seconds: float) -> dict[str, list[float]]:
     return lags
 
 
-def probe(pool: Pool, lags: dict[str, list[float]], ends_at: float) -> None:
+def probe(pool: Pool, lags: dict[str, list[float]], seconds: float) -> None:
     """One authorization after the other, each watched until all models have it."""
     recorder, ids = ShardedRecorder(pool), RandomIds()
+    ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
         customer_id = f"cus_{uuid4().hex}"
         payment_id = append_authorization(recorder, ids, customer_id)

@@ -27,7 +27,7 @@ from eventsourcing.persistence import StoredEvent
 from psycopg.rows import dict_row
 
 from domain.commands import Mode, Tenant
-from infrastructure.database import open_pool
+from infrastructure.database import OF_COMMANDS, open_pool
 from infrastructure.projections.differences import differences
 from infrastructure.projections.rebuild import promote
 from infrastructure.shards import shard_of
@@ -177,7 +177,7 @@ class Reader:
 
     def _read_on(self) -> None:
         receipts = Receipts()
-        with open_pool(self.url, size=1) as pool:
+        with open_pool(self.url, size=1, waits=OF_COMMANDS) as pool:
             with pool.connection() as connection:
                 payments = connection.execute(self.about).fetchall()
             for row in itertools.cycle(payments):

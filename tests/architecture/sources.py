@@ -1,6 +1,7 @@
 """The repository's own files, read and parsed: what rules about the code look at."""
 
 import ast
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -52,10 +53,12 @@ def texts() -> Iterator[tuple[str, str]]:
     for file in sorted(PROJECT.iterdir()):
         if file.is_file() and file.suffix in {".md", ".toml", ".cfg"}:
             yield named(file), file.read_text("utf-8")
-    for folder in FOLDERS:
-        for file in sorted((PROJECT / folder).rglob("*")):
-            if file.is_file() and file.suffix in TEXTS and MADE.isdisjoint(file.parts):
-                yield named(file), file.read_text("utf-8")
+    for root in FOLDERS:
+        for folder, inner, files in os.walk(PROJECT / root):
+            inner[:] = sorted(set(inner) - MADE)  # others may be at work in what is made
+            for file in sorted(Path(folder, name) for name in files):
+                if file.suffix in TEXTS:
+                    yield named(file), file.read_text("utf-8")
 
 
 def named(file: Path) -> str:

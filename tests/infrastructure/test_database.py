@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, LiteralString
 
 import psycopg
@@ -23,12 +24,13 @@ from infrastructure.database import (
     unavailability_named,
 )
 
-MARGIN_SECONDS = 2.0
+MARGIN_SECONDS = 10.0  # for a busy machine; the server stays stopped for ever
+WAITS = replace(OF_REQUESTS, connection=20.0)  # for a connection in the place of one that is gone
 
 
 @pytest.fixture
 def pool(shared_database_url: str) -> Iterator[Pool]:
-    with open_pool(shared_database_url, size=1) as pool:
+    with open_pool(shared_database_url, size=1, waits=WAITS) as pool:
         pool.wait()
         yield pool
 

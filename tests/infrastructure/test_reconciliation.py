@@ -26,7 +26,7 @@ from domain.payment import Difference, DifferenceKind, Payment, Status, bank_key
 from infrastructure.bank.client import BankClient
 from infrastructure.bank.records import BankRecordsOverHTTP, Pace, Stopped
 from infrastructure.clock import RandomIds, SystemClock
-from infrastructure.reconciliation import BankNotWell, Reconciliation
+from infrastructure.reconciliation import RATE_PER_SECOND, BankNotWell, Reconciliation
 from infrastructure.reconciliation_runs import (
     AnotherRunUnfinished,
     ReconciliationRuns,
@@ -86,13 +86,16 @@ class Store:
     def runs(self) -> ReconciliationRuns:
         return ReconciliationRuns(self.services.pool, RandomIds())
 
-    def reconciliation_at(self, records: BankRecords) -> Reconciliation:
+    def reconciliation_at(
+        self, records: BankRecords, *, rate_per_second: float = RATE_PER_SECOND
+    ) -> Reconciliation:
         return Reconciliation(
             pool=self.services.pool,
             ledger=self.services.ledger,
             runs=self.runs,
             records=records,
             clock=SystemClock(),
+            rate_per_second=rate_per_second,
         )
 
     def payment(self, payment_id: UUID) -> Payment:
@@ -338,7 +341,7 @@ def test_a_run_that_is_killed_is_gone_on_with_where_it_was(
         for _ in range(40):
             merchant.captured()
         expected = seed_what_the_bank_did(api, merchant, bank)
-        process = start_counterfoil(database_url, bank, "reconcile", "--rate", "20", "--json")
+        process = start_counterfoil(database_url, bank, "reconcile", "--rate", "10", "--json")
         eventually(lambda: store.count(PAYMENTS_DONE) >= 12)
 
         process.send_signal(signal.SIGKILL)
@@ -372,7 +375,7 @@ def test_a_run_that_is_asked_to_stop_can_be_gone_on_with_at_once(
         merchant = api.merchant()
         for _ in range(20):
             merchant.captured()
-        process = start_counterfoil(database_url, bank, "reconcile", "--rate", "20")
+        process = start_counterfoil(database_url, bank, "reconcile", "--rate", "5")
         eventually(lambda: store.count(PAYMENTS_DONE) >= 3)
 
         process.send_signal(number)
@@ -423,8 +426,9 @@ def test_a_bank_whose_database_goes_down_in_the_middle_has_no_differences(
         records = Noticing(BankRecordsOverHTTP(client, pace, timeout_seconds=5.0))
         records.at(15, lambda: bank.faults(database_down=True))
 
+        one_by_one = store.reconciliation_at(records, rate_per_second=0.5)
         with pytest.raises(BankNotWell):
-            store.reconciliation_at(records).carry_out(store.runs.take(since=None), ADA)
+            one_by_one.carry_out(store.runs.take(since=None), ADA)
         done = store.count(PAYMENTS_DONE)
         bank.faults(reset=True)
         report = store.reconciliation_at(records).carry_out(store.runs.take(since=None), ADA)

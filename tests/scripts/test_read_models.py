@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, LiteralString
 
@@ -23,7 +24,8 @@ from infrastructure.projections.engine import LEASE_SECONDS
 from infrastructure.projections.generations import Slot, drop_beside, hold_alone
 from infrastructure.projections.rebuild import LOCK_BUILDER
 from projections.registry import ALL, INLINE, read_model
-from tests.builders import NOON, Story, a_payment, an_id
+from scripts import console
+from tests.builders import Story, a_payment, an_id
 from tests.infrastructure.projections.a_log import (
     FOLLOWING_NAMES,
     append,
@@ -37,7 +39,7 @@ from tests.infrastructure.projections.a_log import (
     replayed_rows,
     rows,
 )
-from tests.patience import patient_pool
+from tests.patience import PATIENT, patient_pool
 from tests.scripts.test_cli import assert_refused, done
 from tests.scripts.test_cli import run as run_command
 
@@ -296,8 +298,13 @@ def test_what_other_code_made_is_not_retried_by_this(
 
 
 def test_what_is_retired_while_it_is_retried_is_told_in_one_line(
-    run: Callable[..., Any], pool: Pool, connection: Connection[DictRow], database_url: str
+    run: Callable[..., Any],
+    pool: Pool,
+    connection: Connection[DictRow],
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(console, "OF_COMMANDS", PATIENT)
     bad = a_captured_payment()
     append(pool, bad)
     append_unreadable(connection, bad, "payment.invented")
@@ -320,10 +327,11 @@ def test_what_is_retired_while_it_is_retried_is_told_in_one_line(
 def test_operations_are_counted_with_their_outcomes(
     database_url: str, pool: Pool, connection: Connection[DictRow]
 ) -> None:
-    append(pool, a_captured_payment(), Story().declined().payment)
+    now = datetime.now(UTC)
+    paid, declined = (Story(a_payment(at=now), at=now) for _ in range(2))
+    append(pool, paid.authorized().captured().payment, declined.declined().payment)
     follow(connection, follower_of(connection, "operations"))
-    hours = str(int((time.time() - NOON.timestamp()) // 3600) + 2)
-    arguments = ["operations", "--hours", hours, "--json"]
+    arguments = ["operations", "--hours", "2", "--json"]
 
     found = json.loads(done(run_command(*arguments, DATABASE_URL=database_url)))
 

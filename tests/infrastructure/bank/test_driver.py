@@ -1,7 +1,6 @@
 """When the bank is asked again, and when it must not be."""
 
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +29,7 @@ from tests.infrastructure.bank.a_bad_bank import (
     says,
 )
 from tests.infrastructure.bank.test_classify import APPROVALS, BANK_IDS
+from tests.patience import Stopwatch
 
 FAILS = refuses(500, "internal_error")
 PLAIN_400 = says(400, b"invalid request body")
@@ -435,12 +435,12 @@ def test_a_bank_that_does_not_say_whether_it_is_well_takes_no_more_time_than_the
 ) -> None:
     bank.health_will(*[WELL] * well_before, is_silent)
     bank.will(PLAIN_400)
-    began = time.monotonic()
 
-    answer = perform(bank.url, ask_first=True, attempts_before=1, seconds_left=0.3)
+    with Stopwatch() as watch:
+        answer = perform(bank.url, ask_first=True, attempts_before=1, seconds_left=0.3)
 
     assert isinstance(answer, Unknown)
-    assert time.monotonic() - began < HEALTH_TIMEOUT_SECONDS
+    assert watch.seconds < HEALTH_TIMEOUT_SECONDS
 
 
 # --- asking only, after so long that the bank may have forgotten ---

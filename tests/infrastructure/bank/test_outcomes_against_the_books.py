@@ -34,7 +34,8 @@ from tests.builders import (
 from tests.fakes import InMemoryLedger
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank
 
-TIMEOUT_SECONDS = 0.15
+PATIENT_SECONDS = 5.0
+TIMEOUT_SECONDS = 0.15  # of a bank that is late
 TAKE_UPS = 15
 DAY = 24 * 3600
 
@@ -95,9 +96,11 @@ class World:
         client = BankClient(f"http://127.0.0.1:{self.partner.port}", connections=2)
         self.ledger = InMemoryLedger(capabilities=capabilities)
         self.ledger.ids = RandomIds()
-        self.ledger.bank = BankDriver(
-            client, SystemClock(), profile=profile, timeout_seconds=TIMEOUT_SECONDS
+        self._patient, self._impatient = (
+            BankDriver(client, SystemClock(), profile=profile, timeout_seconds=seconds)
+            for seconds in (PATIENT_SECONDS, TIMEOUT_SECONDS)
         )
+        self.ledger.bank = self._patient
         self._overlaps_before: int = self.partner.ledger()["overlaps"]
         self._ahead = asked_of_any_bank() - self._heard()
 
@@ -150,6 +153,7 @@ class World:
         return StoredAnswer(status=201, body=b"")
 
     def suffers(self, trouble: str) -> None:
+        self.ledger.bank = self._impatient if "late" in trouble else self._patient
         self.partner.faults(**(LASTING | TROUBLES[trouble]))
 
     def take_up(self) -> None:
@@ -161,6 +165,7 @@ class World:
 
     def comes_to_rest(self, **faults: Any) -> Payment:
         """The bank is well again, and workers have been at it until nothing is left to do."""
+        self.ledger.bank = self._patient
         self.partner.faults(**LASTING, **dict.fromkeys(COUNTED), **faults)
         for day in range(2, TAKE_UPS):
             if not self.ledger.store.tables.calls:

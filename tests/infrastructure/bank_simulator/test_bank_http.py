@@ -179,7 +179,7 @@ def test_chaos_fails_before_anything_is_done(bank: Bank) -> None:
 
 def overlapping(bank: Bank, operation: str, body: object, key: str) -> list[Answer]:
     """Two calls of one key, the second sent while the first is surely in flight."""
-    bank.faults(hang={"count": 1, "milliseconds": 600})
+    bank.faults(hang={"count": 1, "milliseconds": 3_000})
     with ThreadPoolExecutor(2) as pool:
         first: Future[Answer] = pool.submit(bank.post, operation, body, key)
         eventually(lambda: bank.get("/__faults").json["hang"] is None)
@@ -227,9 +227,9 @@ def test_a_caller_that_hangs_up_early_is_not_served(bank: Bank) -> None:
 def test_what_takes_longer_than_the_bank_works_on_a_call_is_not_done(
     start_bank: Callable[..., Bank], tmp_path: Path
 ) -> None:
-    hasty = start_bank(tmp_path / "hasty.db", *CALM, "--gives-up-seconds", "0.3")
+    hasty = start_bank(tmp_path / "hasty.db", *CALM, "--gives-up-seconds", "1.5")
     key = new_key()
-    hasty.faults(forget=1, hang={"count": 1, "milliseconds": 600})
+    hasty.faults(forget=1, hang={"count": 1, "milliseconds": 2_500})
 
     with pytest.raises((http.client.HTTPException, OSError)):
         hasty.post("authorizations", HAPPY, key)
@@ -252,7 +252,7 @@ def test_a_caller_that_hangs_up_can_leave_work_behind(
     bank: Bank, switches: dict[str, object], holds_after_a_retry: int
 ) -> None:
     key = new_key()
-    bank.faults(hang={"count": 1, "milliseconds": 600}, **switches)
+    bank.faults(hang={"count": 1, "milliseconds": 2_000}, **switches)
     line = hang_up_on(bank, "authorizations", HAPPY, key)
     eventually(lambda: bank.get("/__faults").json["hang"] is None)
     line.close()

@@ -125,8 +125,7 @@ def test_each_generation_has_one_runner_among_all_engines(
     pay(pool, 20)
     with patient_pool(database_url, size=8) as other_pool, engines(pool, other_pool) as stops:
         poll_until(lambda: all_current(connection))
-        before = owners(connection)
-        assert set(before) == {model.name for model in FOLLOWED}
+        poll_until(lambda: set(owners(connection)) == {model.name for model in FOLLOWED})
 
         stops[0].set()  # what it had, the other takes up
         poll_until(lambda: len(set(owners(connection).values())) == 1)
@@ -217,11 +216,10 @@ def test_followers_go_on_when_their_connections_are_killed(
 
 def pay_when_possible(pool: Pool) -> None:
     """The pool of the test was killed too, and says so once for each connection."""
-    story = Story().authorized().captured()
 
     def paid() -> bool:
         try:
-            append(pool, story.payment)
+            append(pool, Story().authorized().captured().payment)
         except Exception:  # noqa: BLE001 - whatever a killed connection says
             return False
         return True
@@ -260,10 +258,10 @@ def test_new_generations_are_found_and_followed(
         pay(pool)
         for name in ("receipts", "customers"):
             poll_until(lambda name=name: is_current(connection, name, Slot.BESIDE))  # type: ignore[misc]
+        poll_until(lambda: is_current(connection, "customers"))
 
     for name in ("receipts", "customers"):
         model = read_model(name)
-        poll_until(lambda: is_current(connection, "customers"))
         assert rows(connection, model) == rows(connection, model, "beside")
 
 

@@ -169,19 +169,21 @@ def test_what_is_set_aside_beside_refuses_nobody(
     assert follower_of(connection, "balances", Slot.BESIDE).quarantine(connection)
 
 
-def test_those_who_wait_leave_the_connections_to_others(database_url: str, pool: Pool) -> None:
+def test_those_who_wait_leave_the_connections_to_others(
+    database_url: str, connection: Connection[DictRow]
+) -> None:
     """A paused model must not keep anyone from paying."""
     tenant = a_new_tenant()
     with patient_pool(database_url, size=1) as narrow, ThreadPoolExecutor(4) as threads:
         append(narrow, authorized(tenant))
-        waiting = [threads.submit(waited, narrow, tenant, 1.0) for _ in range(4)]
-        paid = 0
-        while not all(each.done() for each in waiting):
+        waiting = [threads.submit(waited, narrow, tenant, WITHIN_SECONDS) for _ in range(4)]
+        for _ in range(6):
             append(narrow, authorized(tenant))
-            paid += 1
+        still_waiting = [not each.done() for each in waiting]
+        follow(connection, follower_of(connection, "balances"))
 
-    assert paid > 5
-    assert not any(each.result() for each in waiting)
+    assert all(still_waiting)
+    assert all(each.result() for each in waiting)
 
 
 def test_a_database_that_is_not_there_is_said_so(database_url: str) -> None:

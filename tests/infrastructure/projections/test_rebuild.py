@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from domain.payment import Payment
 from infrastructure.database import Pool
+from infrastructure.projections import rebuild as rebuild_module
 from infrastructure.projections.batches import heads_of_the_log, read_beyond
 from infrastructure.projections.differences import KEY_COLUMNS, Difference, differences
 from infrastructure.projections.engine import ProjectionEngine
@@ -32,6 +33,7 @@ from infrastructure.projections.generations import (
     set_paused,
 )
 from infrastructure.projections.rebuild import (
+    BUILDER_TIMEOUT,
     LOCK_BUILDER,
     LOCK_SHARD,
     BuilderAtWork,
@@ -112,6 +114,12 @@ def pool(database_url: str) -> Iterator[Pool]:
         pool.resize(12)
         pool.wait()  # so that none is still being made when nobody has time for that
         yield pool
+
+
+@pytest.fixture(autouse=True)
+def whoever_rebuilds_waits_until_the_one_before_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is closed here, and there a moment later."""
+    monkeypatch.setattr(rebuild_module, "BUILDER_TIMEOUT", "SET LOCAL lock_timeout = '20s'")
 
 
 def a_refunded_payment() -> Payment:
@@ -352,8 +360,9 @@ def test_what_is_meant_for_tables_that_are_gone_is_not_written_into_the_live_one
 
 
 def test_of_two_who_rebuild_the_same_at_once_one_is_told_so(
-    database_url: str, connection: Connection[DictRow]
+    database_url: str, connection: Connection[DictRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rebuild_module, "BUILDER_TIMEOUT", BUILDER_TIMEOUT)
     connection.execute(LOCK_BUILDER, {"name": "balances"})
 
     for refused in (rebuilt, retire):

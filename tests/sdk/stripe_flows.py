@@ -29,13 +29,15 @@ class Shop:
     @classmethod
     def of(cls, keys: ApiKeys, api_base: str) -> "Shop":
         clients = [
-            stripe.StripeClient(key, base_addresses={"api": api_base})
+            stripe.StripeClient(key, base_addresses={"api": api_base}, max_network_retries=2)
             for key in (keys.secret, keys.publishable)
         ]
         return cls(clients[0].v1, clients[1].v1, api_base)
 
     def with_key(self, key: str) -> Any:
-        return stripe.StripeClient(key, base_addresses={"api": self.api_base}).v1
+        return stripe.StripeClient(
+            key, base_addresses={"api": self.api_base}, max_network_retries=2
+        ).v1
 
     def intent(self, **params: Any) -> Any:
         return self.v1.payment_intents.create({**PRICE, **params})

@@ -46,7 +46,11 @@ class Counts(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """All but what is in a file that is empty: its process began just now, or was killed as it did."""
-        files = [str(path) for path in self._folder.glob("*.db") if _has_been_written(path)]
+        files = [
+            str(path)
+            for path in self._folder.iterdir()
+            if path.suffix == ".db" and _has_been_written(path)
+        ]
         merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         return merged
 

@@ -16,6 +16,7 @@ PROC = Path("/proc")
 HAS_PROC = (PROC / "self" / "cmdline").exists()  # Linux; elsewhere ps is asked
 PS_TIMEOUT_SECONDS = 10
 ENOUGH_FILES = 65_536
+THREADS, START = 17, 19  # where they are in the account
 # Allocations between two collections of garbage: a request makes thousands, and few cycles.
 GARBAGE_THRESHOLD = 50_000
 
@@ -34,13 +35,13 @@ def command_line(pid: int) -> str:
 
 
 def started_at(pid: int) -> str:
-    """When the process began, in the system's own words; empty when it is gone.
+    """When the process began, in the system's own words; empty when it is gone, its threads too.
 
     With its number it tells a process from a later one that was given the same number.
     """
     if HAS_PROC:
         fields = stat_fields(pid)
-        return "" if not fields or fields[0] == "Z" else fields[19]
+        return "" if is_over(fields) else fields[START]
     found = ps("-p", str(pid), "-o", "state=,lstart=").strip()
     return "" if found.startswith("Z") else found.partition(" ")[2].strip()
 
@@ -49,13 +50,19 @@ def group(leader: int) -> list[int]:
     """The living processes of the group that this process led, itself included."""
     if HAS_PROC:
         all_fields = [(pid, stat_fields(pid)) for pid in every_pid()]
-        return [pid for pid, it in all_fields if it and it[0] != "Z" and it[2] == str(leader)]
+        return [pid for pid, it in all_fields if not is_over(it) and it[2] == str(leader)]
     rows = [row.split() for row in ps("-axo", "pid=,pgid=,state=").splitlines()]
     return [int(pid) for pid, its, state in rows if int(its) == leader and state[0] != "Z"]
 
 
+def is_over(fields: list[str]) -> bool:
+    """Whether a process with this account is gone, or all that is left is to tell its parent so. While
+    one of its threads is left, it may have its memory, its files and its ports."""
+    return not fields or (fields[0] == "Z" and fields[THREADS] == "1")
+
+
 def stat_fields(pid: int) -> list[str]:
-    """Linux's account of a process from its state on: state, parent, group, …, start (20th)."""
+    """Linux's account of a process from its state on: state, parent, group, …, threads, …, start."""
     try:
         text = (PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
@@ -98,7 +105,7 @@ def send(pid: int, number: signal.Signals) -> None:
 def end(pids: Iterable[int], steps: Iterable[tuple[signal.Signals, float]]) -> bool:
     """Send each signal and wait its seconds, until all are gone; whether they are.
 
-    When each began is looked at before every signal: the number may be another's by then.
+    When each began is looked at before every signal: from now on its number may become another's.
     """
     began_at = {pid: started_at(pid) for pid in pids}
 

@@ -19,7 +19,8 @@ def patient_pool(database_url: str, *, size: int) -> Pool:
 
 
 class Stopwatch:
-    """Its `seconds`, once it has stopped, leave out those for which this process stood still."""
+    """Its `seconds`, once it has stopped, leave out those for which this process stood still, or one
+    thread let no other run."""
 
     seconds: float
 
@@ -45,8 +46,9 @@ class Stopwatch:
         self.seconds = took - self._stood_still
 
     def _tick(self) -> None:
-        last = self._began
-        while not self._stopping.wait(TICK_SECONDS):
+        last, is_over = self._began, False
+        while not is_over:
+            is_over = self._stopping.wait(TICK_SECONDS)
             now = time.monotonic()
             if now - last > STANDSTILL_SECONDS:
                 self._stood_still += now - last

@@ -118,7 +118,7 @@ class Server:
 
 
 def free_port() -> int:
-    """One that the system gives to nobody who asks for any, until it is listened at."""
+    """One that no system gives, by default, to who asks for any, until it is listened at."""
     for port in random.sample(PORTS, len(PORTS)):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -137,16 +137,17 @@ def settings_for(database_url: str, **overrides: str) -> dict[str, str]:
 
 @contextmanager
 def an_api(
-    database_url: str, *, threads: int = THREADS, waits: Waits = PATIENT, **environ: str
+    database_url: str, *, threads: int = THREADS, waits: Waits | None = PATIENT, **environ: str
 ) -> Iterator[Api]:
-    """An application of its own, with read models that are kept up with the log."""
+    """An application of its own, with read models that are kept up with the log. `waits`: for the
+    database; None for as long as whoever serves does."""
     settings = read_settings(settings_for(database_url, **environ))
     services = build_services(
         settings,
         answers=FamilyAnswers(),
         connections=CONNECTIONS,
         bank_connections=CONNECTIONS,
-        waits=waits,
+        **({} if waits is None else {"waits": waits}),
     )
     stopping = threading.Event()
     engine = ProjectionEngine(services.pool, services.clock.monotonic)

@@ -23,7 +23,6 @@ from api.openapi import ERRORS
 from domain.bank import Rejected
 from domain.commands import Mode
 from infrastructure.api_keys import KeyType
-from infrastructure.database import OF_REQUESTS
 from infrastructure.vault import new_key
 from tests.api.an_api import (
     EMPTY_CARD,
@@ -647,7 +646,7 @@ def test_a_bank_that_does_not_understand_is_an_api_error(
 
 
 def test_without_a_database_it_is_an_api_error() -> None:
-    with an_api("postgresql://nobody@127.0.0.1:9/nothing", waits=OF_REQUESTS) as api:
+    with an_api("postgresql://nobody@127.0.0.1:9/nothing", waits=None) as api:
         caller = api.nobody().with_headers(Authorization="Bearer sk_test_x")
         for path in ("/payment_intents/x", "/payments/x"):
             assert refusal(caller.get(path))[:2] == (503, "api_error")

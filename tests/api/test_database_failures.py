@@ -13,7 +13,6 @@ from psycopg.sql import SQL, Identifier
 from werkzeug.test import TestResponse
 
 from api.schemas import ReceiptOut
-from infrastructure.database import OF_REQUESTS
 from tests.api.an_api import (
     CONNECTIONS,
     PATIENCE_SECONDS,
@@ -77,8 +76,8 @@ def other(shared_database_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture(scope="module")
 def hurried_api(shared_api: Api, shared_database_url: str) -> Iterator[Api]:
-    """It waits for the database as in production; the shared one has its read models kept up."""
-    with an_api(shared_database_url, waits=OF_REQUESTS) as api:
+    """It waits for the database as in production. Its read models are kept up by the shared one."""
+    with an_api(shared_database_url, waits=None) as api:
         yield api
 
 
@@ -226,7 +225,7 @@ def test_a_connection_that_is_ended_in_the_second_transaction_is_replaced_by_ano
 @contextmanager
 def an_api_behind_a_proxy(database_url: str) -> Iterator[tuple[Api, PostgresProxy]]:
     """Its own followers find the read models kept up by the shared one, so that no step is struck."""
-    with PostgresProxy(database_url) as proxy, an_api(proxy.url, waits=OF_REQUESTS) as api:
+    with PostgresProxy(database_url) as proxy, an_api(proxy.url, waits=None) as api:
         yield api, proxy
 
 

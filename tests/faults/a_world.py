@@ -278,7 +278,7 @@ def uuid_text(payment_id: str) -> str:
 
 @contextmanager
 def a_world(
-    database_url: str, bank: Bank, *, profile: str = "ficmart", waits: Waits = PATIENT
+    database_url: str, bank: Bank, *, profile: str = "ficmart", waits: Waits | None = PATIENT
 ) -> Iterator[World]:
     """`waits`: of its own API, to whose requests nothing happens."""
     bank_url = f"http://127.0.0.1:{bank.port}"

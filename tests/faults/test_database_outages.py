@@ -22,7 +22,6 @@ import pytest
 from werkzeug.test import TestResponse
 
 from infrastructure import processes
-from infrastructure.database import OF_REQUESTS
 from infrastructure.embedded_postgres import EmbeddedPostgres
 from infrastructure.migrations import migrate
 from infrastructure.worker import Worker
@@ -86,7 +85,7 @@ def a_bank(folder: Path) -> Iterator[Bank]:
 @pytest.fixture
 def world(postgres: EmbeddedPostgres, calm_bank: Bank) -> Iterator[World]:
     calm_bank.faults(reset=True)
-    with a_world(postgres.start(), calm_bank, waits=OF_REQUESTS) as world:
+    with a_world(postgres.start(), calm_bank, waits=None) as world:
         yield world
 
 
@@ -307,7 +306,7 @@ def test_when_the_disk_is_full_commands_are_refused_reads_go_on_and_space_is_all
     small_disk: SmallDisk, another_bank: Bank
 ) -> None:
     migrate(small_disk.url)
-    with a_world(small_disk.url, another_bank, waits=OF_REQUESTS) as world, at_work(world):
+    with a_world(small_disk.url, another_bank, waits=None) as world, at_work(world):
         merchant = world.merchant()
         first = merchant.authorized()
         small_disk.fill()

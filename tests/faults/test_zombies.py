@@ -24,7 +24,7 @@ Point = tuple[str, int]
 # too late for either.
 LATE_SECONDS: Final = OF_REQUESTS.answer + 0.1
 AFTER_IT_WAS_ASKED: Final = {"bank.waited_for", "bank.answered", "append.begun", "park.begun"}
-IMPATIENT: Final = {"REQUEST_DEADLINE_SECONDS": "2", "BANK_TIMEOUT_SECONDS": "1.5"}
+IMPATIENT: Final = {"REQUEST_DEADLINE_SECONDS": "2", "BANK_TIMEOUT_SECONDS": "1.4"}
 
 # The places between Tx 1 and Tx 2 of a request, in order.
 IN_THE_MIDDLE: Final[list[Point]] = [

@@ -21,7 +21,6 @@ from domain.commands import Mode, Tenant
 from domain.ledger import LEASE_SECONDS
 from infrastructure import fault_points
 from infrastructure.audit.duties import Sealing
-from infrastructure.database import OF_REQUESTS
 from infrastructure.duties import billing_desk, work_on_disputes
 from infrastructure.logs import configure_logs
 from infrastructure.services import Services, build_services
@@ -86,7 +85,7 @@ def act(scene: dict[str, Any]) -> dict[str, Any]:
         answers=FamilyAnswers(),
         connections=CONNECTIONS,
         bank_connections=CONNECTIONS,
-        waits=OF_REQUESTS if scene.get("stops_at") else PATIENT,
+        **({} if scene.get("stops_at") else {"waits": PATIENT}),
     )
     passed: list[str] = []
     if scene.get("stops_at"):

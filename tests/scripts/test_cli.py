@@ -20,10 +20,11 @@ from werkzeug.test import TestResponse
 from api.schemas import OrderOut, ReceiptOut, RefundOut
 from domain.bank import Unknown
 from infrastructure.checkpoint_keys import check_signing_key
-from infrastructure.database import open_pool
+from infrastructure.database import OF_COMMANDS, open_pool
 from infrastructure.vault import new_key
 from projections.registry import ALL, INLINE
 from scripts.cli import METRICS_VARIABLE, main
+from scripts.in_doubt import operated
 from tests.api.an_api import EMPTY_CARD, Api, Caller, an_api, shaped
 from tests.builders import ANY_AMOUNT
 from tests.fakes import FakeBank, SteppableClock
@@ -109,6 +110,18 @@ def test_a_command_waits_where_a_request_is_refused(database_url: str) -> None:
                 hurried.getconn()
         with server:
             assert json.loads(done(command.result())) == []
+
+
+def test_what_operators_do_waits_as_any_other_command(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+    with operated() as services, services.pool.connection() as connection:
+        allowed = connection.execute("SHOW statement_timeout").fetchone()
+
+    assert services.pool.timeout == OF_COMMANDS.connection
+    assert allowed == {"statement_timeout": f"{OF_COMMANDS.statement:g}s"}
 
 
 # --- keys ---------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.patience import patient_pool
 from tests.scripts.test_cli import NO_BANK, assert_refused, done, run
 
 NOBODYS = "pay_01m0000000000000000000000x"
+PAUSED: LiteralString = "SELECT due_at FROM audit_pushes WHERE failures > 0"
 
 
 @pytest.fixture
@@ -210,7 +212,11 @@ def test_a_place_that_fails_holds_up_nobody_and_is_told_later(
     file = tmp_path / "all"
     outside.status = 503
     environ["CHECKPOINT_PUSH"] = f"{outside.url},file:{tmp_path}/none/x,file:{file}"
+    began = datetime.now(UTC)
     first = run("checkpoint", **environ)
+    with patient_pool(environ["DATABASE_URL"], size=1) as pool, pool.connection() as connection:
+        paused = connection.execute(PAUSED).fetchall()
+    assert [row["due_at"] > began + timedelta(seconds=1) for row in paused] == [True, True]
     api.execute("UPDATE audit_pushes SET due_at = due_at + interval '1 hour' WHERE failures > 0")
     api.merchant().authorized()
 

@@ -57,6 +57,8 @@ def system(
         with a_worker(folder, url, **environ):
             yield server, api
         server.stop()
+    # Clients ask again, so that a flow alone would not tell.
+    assert [line for line in server.log().splitlines() if '"status_code": 500' in line] == []
 
 
 @pytest.fixture

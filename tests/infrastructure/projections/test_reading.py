@@ -42,7 +42,7 @@ MANY: Final[LiteralString] = """
     INSERT INTO projection_quarantine
         (name, generation, shard, originator_id, applied_version, error, attempts)
     SELECT 'balances', 1, n % 64, md5(n::text)::uuid, 0, 'x', 1
-    FROM generate_series(1, 20000, 20) AS n;
+    FROM generate_series(20, 20000, 20) AS n;
     ANALYZE receipts, projection_quarantine, projection_positions, projection_generations
 """
 
@@ -209,4 +209,4 @@ def test_the_question_is_cheap_with_many_receipts_and_many_set_aside(
     assert plan is not None
     whole = plan["QUERY PLAN"][0]["Plan"]
     pages = whole["Shared Hit Blocks"] + whole["Shared Read Blocks"]
-    assert pages < 20 * SET_ASIDE  # two or three in the index of each of six tables
+    assert pages < 15 * SET_ASIDE  # two or three in the index of each of six tables

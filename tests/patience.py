@@ -2,8 +2,11 @@
 
 import threading
 import time
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
 
 from infrastructure.database import Pool, Waits, open_pool
 
@@ -18,38 +21,36 @@ def patient_pool(database_url: str, *, size: int) -> Pool:
     return open_pool(database_url, size=size, waits=PATIENT)
 
 
-class Stopwatch:
-    """Its `seconds`, once it has stopped, leave out those for which this process stood still, or one
-    thread let no other run."""
+@dataclass
+class Elapsed:
+    """`seconds`: known once what is timed is over."""
 
-    seconds: float
+    seconds: float = 0.0
 
-    def __init__(self) -> None:
-        self._stood_still = 0.0
-        self._stopping = threading.Event()
-        self._ticking = threading.Thread(target=self._tick)
 
-    def __enter__(self) -> Self:
-        self._began = time.monotonic()
-        self._ticking.start()
-        return self
+@contextmanager
+def stopwatch() -> Iterator[Elapsed]:
+    """What the block takes, but for the time for which this process stood still, or one thread of it
+    let no other run."""
+    elapsed, is_over = Elapsed(), threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        began = time.monotonic()
+        standstill = executor.submit(seconds_of_standstill, began, is_over)
+        try:
+            yield elapsed
+        finally:
+            took = time.monotonic() - began
+            is_over.set()
+            elapsed.seconds = took - standstill.result()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        took = time.monotonic() - self._began
-        self._stopping.set()
-        self._ticking.join()
-        self.seconds = took - self._stood_still
 
-    def _tick(self) -> None:
-        last, is_over = self._began, False
-        while not is_over:
-            is_over = self._stopping.wait(TICK_SECONDS)
-            now = time.monotonic()
-            if now - last > STANDSTILL_SECONDS:
-                self._stood_still += now - last
-            last = now
+def seconds_of_standstill(began: float, is_over: threading.Event) -> float:
+    """How long there was no tick, from `began` until it is over, the end included."""
+    last, found, is_last = began, 0.0, False
+    while not is_last:
+        is_last = is_over.wait(TICK_SECONDS)
+        now = time.monotonic()
+        if now - last > STANDSTILL_SECONDS:
+            found += now - last
+        last = now
+    return found

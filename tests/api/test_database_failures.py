@@ -29,7 +29,7 @@ from tests.api.an_api import (
 from tests.fakes import FakeBank, SteppableClock
 from tests.infrastructure.bank_simulator.a_bank import eventually
 from tests.infrastructure.postgres_proxy import Loss, PostgresProxy
-from tests.patience import Stopwatch
+from tests.patience import stopwatch
 
 ANSWERED_WITHIN_SECONDS: Final = 2.0
 # What Tx 1 writes to, and what Tx 2 does.
@@ -109,7 +109,7 @@ def an_ask(merchant: Caller) -> Ask:
 
 
 def timed(ask: Ask) -> tuple[TestResponse, float]:
-    with Stopwatch() as watch:
+    with stopwatch() as watch:
         response = ask()
     return response, watch.seconds
 
@@ -193,7 +193,7 @@ def test_while_a_table_is_locked_what_the_bank_was_asked_is_pending_and_is_found
 ) -> None:
     ask = an_ask(merchant)
 
-    with being_asked(slow_bank, ask) as asked, locked(other, table), Stopwatch() as watch:
+    with being_asked(slow_bank, ask) as asked, locked(other, table), stopwatch() as watch:
         slow_bank.may_answer.set()
         response = asked.result()
 

@@ -30,7 +30,7 @@ from tests.faults.a_small_disk import SmallDisk
 from tests.faults.a_world import OUTSTANDING, Request, Scene, World, a_world
 from tests.faults.scenes import a_request
 from tests.infrastructure.bank_simulator.a_bank import CALM, Bank, eventually
-from tests.patience import Stopwatch
+from tests.patience import stopwatch
 
 ANSWERED_WITHIN_SECONDS: Final = 2.0
 BANK_MILLISECONDS: Final = 1500
@@ -239,7 +239,7 @@ def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
 
 
 def timed(ask: Callable[[], TestResponse]) -> tuple[int, float]:
-    with Stopwatch() as watch:
+    with stopwatch() as watch:
         response = ask()
     return response.status_code, watch.seconds
 
@@ -273,7 +273,7 @@ def test_when_the_server_freezes_while_the_bank_is_asked_the_answer_is_a_202_in_
     assert scene.request is not None
     world.bank.faults(hang_after={"count": 1, "milliseconds": BANK_MILLISECONDS})
 
-    with ThreadPoolExecutor(1) as executor, Stopwatch() as watch:
+    with ThreadPoolExecutor(1) as executor, stopwatch() as watch:
         asked = executor.submit(world.ask, scene.request)
         eventually(lambda: bool(world.bank.ledger()["in_flight"]))
         with frozen(postgres):

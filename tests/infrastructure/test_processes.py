@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import chain, repeat
 from typing import Final
 
 import pytest
@@ -58,7 +59,7 @@ def test_who_has_ended_has_given_back_their_port() -> None:
 def test_a_number_that_is_anothers_by_now_is_sent_no_signal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    began = iter(["10", "10", "20", "20"])
+    began = chain(["10"], repeat("20"))
     monkeypatch.setattr(processes, "started_at", lambda _: next(began))
     sent: list[signal.Signals] = []
     monkeypatch.setattr(processes, "send", lambda _, number: sent.append(number))

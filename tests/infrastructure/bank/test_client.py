@@ -18,7 +18,7 @@ from tests.infrastructure.bank.a_bad_bank import (
     says,
     sends,
 )
-from tests.patience import Stopwatch
+from tests.patience import stopwatch
 
 OK = b"HTTP/1.1 200 OK\r\n"
 PATIENCE_SECONDS = 5.0  # for an answer that comes
@@ -226,7 +226,7 @@ def test_a_late_head_leaves_the_body_no_more_than_the_time_that_is_left(bank: Ba
 
     bank.will(comes_late_and_stalls)
 
-    with Stopwatch() as watch, pytest.raises(NoReply):
+    with stopwatch() as watch, pytest.raises(NoReply):
         post(bank, timeout_seconds=2.0)
 
     assert watch.seconds < 3.4

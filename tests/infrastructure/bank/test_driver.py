@@ -29,7 +29,7 @@ from tests.infrastructure.bank.a_bad_bank import (
     says,
 )
 from tests.infrastructure.bank.test_classify import APPROVALS, BANK_IDS
-from tests.patience import Stopwatch
+from tests.patience import stopwatch
 
 FAILS = refuses(500, "internal_error")
 PLAIN_400 = says(400, b"invalid request body")
@@ -436,7 +436,7 @@ def test_a_bank_that_does_not_say_whether_it_is_well_takes_no_more_time_than_the
     bank.health_will(*[WELL] * well_before, is_silent)
     bank.will(PLAIN_400)
 
-    with Stopwatch() as watch:
+    with stopwatch() as watch:
         answer = perform(bank.url, ask_first=True, attempts_before=1, seconds_left=0.3)
 
     assert isinstance(answer, Unknown)
